@@ -1,0 +1,343 @@
+"""Every setting of an encode: EncodeConfig > FrameConfig > CoolChicEncoderParameter. All frozen, valid from birth.
+
+Change a configuration with `dataclasses.replace`. What a preset means is in presets.py.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+from .architecture import (
+    FINAL_UPSAMPLINGS,
+    MAX_CONTEXT,
+    MAX_FEATURES,
+    MAX_RESOLUTION,
+    Architecture,
+    PluginRecord,
+    Ports,
+)
+from .errors import ConfigError
+from .types import MAX_SIDE, MIN_SIDE, FrameType
+
+Span = tuple[int, int]
+RecordOf = Callable[[str, str, Ports, dict[str, Any], Any], PluginRecord]
+
+ACTIVATIONS = ("none", "relu")
+LAYER_TYPES = ("linear", "residual")
+QUANTIZER_NOISES = ("kumaraswamy", "gaussian", "none")
+PRESETS = ("fast", "medium", "slow", "placebo")
+
+
+def choose(what: str, value: Any, choices: tuple[Any, ...]) -> None:
+    """Raise ConfigError naming value and choices unless value is one of them."""
+    if value not in choices:
+        raise ConfigError(f"{what} '{value}'; choose one of: {', '.join(map(str, choices))}")
+
+
+def within(what: str, value: float, low: float, high: float) -> None:
+    """Raise ConfigError unless low <= value <= high (which no NaN is)."""
+    if not low <= value <= high:
+        raise ConfigError(f"{what} is {value}; choose {low}..{high}")
+
+
+@dataclass(frozen=True)
+class PluginChoice:
+    """A plugin asked for by name, with the options the user gave: ``softround:noise=kumaraswamy``."""
+
+    name: str
+    options: tuple[tuple[str, Any], ...] = ()
+
+    @classmethod
+    def parse(cls, text: str) -> PluginChoice:
+        """NAME[:key=value,...]. Raises ConfigError on anything else."""
+        name, _, rest = text.partition(":")
+        pairs = [tuple(part.split("=", 1)) for part in rest.split(",")] if rest else []
+        if not re.fullmatch(r"[\w.-]+", name) or any(len(p) != 2 or not p[0] for p in pairs):
+            raise ConfigError(f"cannot read plugin choice '{text}'; write NAME or NAME:key=value,key=value")
+        return cls(name, tuple((p[0].strip(), p[1].strip()) for p in pairs))
+
+    def __str__(self) -> str:
+        options = ",".join(f"{k}={v}" for k, v in self.options)
+        return f"{self.name}:{options}" if options else self.name
+
+
+@dataclass(frozen=True)
+class SynthesisLayer:
+    """One convolution of the synthesis. n_out 0 stands for X, the number of outputs of the branch."""
+
+    n_out: int
+    kernel: int
+    residual: bool
+    activation: str
+
+    def __post_init__(self) -> None:
+        within("synthesis layer outputs", self.n_out, 0, 256)
+        if self.kernel not in (1, 3, 5, 7):
+            raise ConfigError(f"synthesis kernel size {self.kernel}; choose one of 1, 3, 5, 7")
+        choose("synthesis activation", self.activation, ACTIVATIONS)
+
+    @classmethod
+    def parse(cls, text: str) -> SynthesisLayer:
+        """``out-kernel-type-activation``, e.g. ``48-1-linear-relu`` or ``X-3-residual-none``."""
+        match = re.fullmatch(r"(X|\d+)-(\d+)-([a-z]+)-([a-z]+)", text.strip())
+        if not match:
+            raise ConfigError(
+                f"cannot read synthesis layer '{text}'; write out-kernel-type-activation, as 48-1-linear-relu"
+            )
+        choose("synthesis layer type", match[3], LAYER_TYPES)
+        n_out = 0 if match[1] == "X" else int(match[1])
+        if match[1] != "X" and n_out == 0:
+            raise ConfigError(f"synthesis layer '{text}' has no outputs")
+        return cls(n_out, int(match[2]), match[3] == "residual", match[4])
+
+    def __str__(self) -> str:
+        return f"{self.n_out or 'X'}-{self.kernel}-{LAYER_TYPES[self.residual]}-{self.activation}"
+
+
+def parse_layers(layers: str | tuple[SynthesisLayer | str, ...]) -> tuple[SynthesisLayer, ...]:
+    """Comma-separated text, or a tuple of texts or layers, into layers."""
+    parts = tuple(layers.split(",")) if isinstance(layers, str) else layers
+    if not parts:
+        raise ConfigError("a synthesis needs at least one layer")
+    return tuple(part if isinstance(part, SynthesisLayer) else SynthesisLayer.parse(part) for part in parts)
+
+
+@dataclass(frozen=True)
+class CoolChicEncoderParameter:
+    """One Cool-chic as the encoder describes it.
+
+    img_size: (height, width) in pixels. layers_synthesis: text ``48-1-linear-relu,X-1-linear-none`` or layers.
+    latent_resolution, hyperlatent_resolution, ifce_resolution: inclusive log2 downsampling (finest, coarsest);
+    ``auto`` follows the frame size, None means none. ups_k_size even >= 4, ups_preconcat_k_size odd.
+    arm, upsampling, synthesis: the plugins that compute each module. Raises ConfigError.
+    """
+
+    img_size: tuple[int, int]
+    layers_synthesis: tuple[SynthesisLayer, ...] | str = (
+        "48-1-linear-relu,X-1-linear-none,X-3-residual-relu,X-3-residual-none"
+    )
+    linear_stabiliser_synth: bool = True
+    ups_k_size: int = 8
+    ups_preconcat_k_size: int = 7
+    ifce_resolution: Span | None = (0, 2)
+    output_feature_ifce: int = 6
+    spatial_context_arm: int = 14
+    linear_stabiliser_arm: bool = True
+    n_hidden_layers_arm: int = 2
+    latent_resolution: Span | Literal["auto"] = "auto"
+    hyperlatent_resolution: Span | Literal["auto"] | None = "auto"
+    flag_common_randomness: bool = False
+    encoder_gain: float = 16.0
+    final_upsampling_type: str = "bicubic"
+    arm: PluginChoice = PluginChoice("mlp")
+    upsampling: PluginChoice = PluginChoice("separable")
+    synthesis: PluginChoice = PluginChoice("conv")
+
+    def __post_init__(self) -> None:
+        set_ = object.__setattr__
+        for side in self.img_size:
+            within("image side", side, MIN_SIDE, MAX_SIDE)
+        set_(self, "layers_synthesis", parse_layers(self.layers_synthesis))
+        if self.latent_resolution == "auto":
+            set_(self, "latent_resolution", (0, automatic_top(self.img_size)))
+        if self.hyperlatent_resolution == "auto":
+            set_(self, "hyperlatent_resolution", (4, max(4, self._latent_span[1])))
+        if self.output_feature_ifce == 0:
+            set_(self, "ifce_resolution", None)
+        if self.ups_k_size % 2 or not 4 <= self.ups_k_size <= 16:
+            raise ConfigError(f"ups_k_size is {self.ups_k_size}; choose an even size 4..16")
+        if not self.ups_preconcat_k_size % 2 or not 1 <= self.ups_preconcat_k_size <= 15:
+            raise ConfigError(f"ups_preconcat_k_size is {self.ups_preconcat_k_size}; choose an odd size 1..15")
+        for name in ("latent_resolution", "hyperlatent_resolution", "ifce_resolution"):
+            span = getattr(self, name)
+            if span is not None and not 0 <= span[0] <= span[1] <= MAX_RESOLUTION:
+                raise ConfigError(f"{name} is {span}; choose (finest, coarsest) inside 0..{MAX_RESOLUTION}")
+        if self.ifce_resolution is None and self.output_feature_ifce:
+            raise ConfigError("output_feature_ifce needs an ifce_resolution, as (0, 2)")
+        within("output_feature_ifce", self.output_feature_ifce, 0, MAX_FEATURES)
+        within("spatial_context_arm", self.spatial_context_arm, 1, MAX_CONTEXT)
+        within("n_hidden_layers_arm", self.n_hidden_layers_arm, 0, 8)
+        within("encoder_gain", self.encoder_gain, 1e-3, 1e6)
+        choose("final_upsampling_type", self.final_upsampling_type, FINAL_UPSAMPLINGS)
+
+    @property
+    def _latent_span(self) -> Span:
+        assert self.latent_resolution != "auto"
+        return self.latent_resolution
+
+    def architecture(self, n_out: int, record: RecordOf) -> Architecture:
+        """What the stream says of this Cool-chic with n_out outputs. record: registry.record."""
+        bare = PluginRecord("", 0)
+        shape = Architecture(
+            self._latent_span,
+            self.hyperlatent_resolution,  # type: ignore[arg-type]
+            self.ifce_resolution,
+            self.output_feature_ifce,
+            self.spatial_context_arm,
+            self.flag_common_randomness,
+            self.final_upsampling_type,
+            n_out,
+            bare,
+            bare,
+            bare,
+        )
+        ports = {"arm": shape.arm_ports, "upsampling": shape.upsampling_ports, "synthesis": shape.synthesis_ports}
+        records = {
+            kind: record(kind, choice.name, ports[kind], dict(choice.options), self)
+            for kind, choice in (("arm", self.arm), ("upsampling", self.upsampling), ("synthesis", self.synthesis))
+        }
+        return Architecture(**{**{f.name: getattr(shape, f.name) for f in fields(shape)}, **records})
+
+
+def automatic_top(img_size: tuple[int, int]) -> int:
+    """The coarsest latent resolution for a frame size: 6 below 1 Mpixel, 7 below 3, else 8."""
+    pixels = img_size[0] * img_size[1]
+    return 6 if pixels < 1_000_000 else 7 if pixels < 3_000_000 else 8
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One call of train(); fields as its parameters. Pairs go linearly from the first to the second value."""
+
+    max_iterations: int
+    start_lr: float = 1e-2
+    cosine_scheduling_lr: bool = True
+    frequency_validation: int = 100
+    patience: int = 5000
+    optimized_module: tuple[str, ...] = ("all",)
+    quantizer_type: str = "softround"
+    quantizer_noise_type: str = "gaussian"
+    softround_temperature: tuple[float, float] = (0.35, 0.08)
+    noise_parameter: tuple[float, float] = (0.22, 0.15)
+
+    def __post_init__(self) -> None:
+        within("max_iterations", self.max_iterations, 0, 10_000_000)
+        within("start_lr", self.start_lr, 0, 1)
+        within("frequency_validation", self.frequency_validation, 1, 10_000_000)
+        within("patience", self.patience, 1, 10_000_000)
+        choose("quantizer noise", self.quantizer_noise_type, QUANTIZER_NOISES)
+        for t in self.softround_temperature:
+            within("softround temperature", t, 1e-3, 1e3)
+        for p in self.noise_parameter:
+            within("noise parameter", p, 0, 100)
+
+
+@dataclass(frozen=True)
+class WarmupRound:
+    """`candidates` models are trained for phase.max_iterations each; the next round keeps its best ones."""
+
+    candidates: int
+    phase: Phase
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How one frame is trained and quantised.
+
+    motion_start: iterations that the motion branch first spends on reproducing an optical flow (0: none).
+    step_search: "full" tries all pairs of quantisation steps, "descent" moves along one step at a time.
+    rdo_rounds: passes of the search over single integers after it (0: none).
+    """
+
+    warmup: tuple[WarmupRound, ...]
+    phases: tuple[Phase, ...]
+    motion_start: int = 0
+    step_search: str = "descent"
+    rdo_rounds: int = 0
+
+    def __post_init__(self) -> None:
+        choose("step_search", self.step_search, ("full", "descent"))
+
+    @property
+    def total_iterations(self) -> int:
+        warmup = sum(r.candidates * r.phase.max_iterations for r in self.warmup)
+        return warmup + self.motion_start + sum(p.max_iterations for p in self.phases)
+
+
+@dataclass(frozen=True)
+class FrameConfig:
+    """All that one frame's encoder needs. lmbda: distortion + lmbda * bits per pixel, MSE on [0, 1] pixels."""
+
+    frame_type: FrameType
+    lmbda: float
+    residue: CoolChicEncoderParameter
+    motion: CoolChicEncoderParameter | None
+    warper: PluginChoice
+    training: TrainingConfig
+    distortion: PluginChoice = PluginChoice("mse")
+    motion_estimator: PluginChoice = PluginChoice("lucas_kanade")
+
+    def __post_init__(self) -> None:
+        within("lmbda", self.lmbda, 1e-9, 1e3)
+        if (self.motion is None) != (self.frame_type is FrameType.I):
+            raise ConfigError(f"a {self.frame_type.name} frame {'has no' if self.motion else 'needs a'} motion branch")
+
+
+@dataclass(frozen=True)
+class StructureConfig:
+    """Where I, P and B frames go. gop: B hierarchy of this size (1: all intra). intra_pos, p_pos: explicit display
+    positions, which override gop and intra_period; intra_period 0: only the first frame is intra."""
+
+    gop: int = 8
+    intra_period: int = 0
+    low_delay: bool = False
+    intra_pos: tuple[int, ...] = ()
+    p_pos: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        within("gop", self.gop, 1, 4096)
+        within("intra_period", self.intra_period, 0, 1_000_000)
+        if self.intra_period % self.gop and not self.low_delay:
+            raise ConfigError(
+                f"intra_period {self.intra_period} is not a multiple of gop {self.gop}; "
+                f"try {self.gop * max(1, round(self.intra_period / self.gop))}"
+            )
+
+
+@dataclass(frozen=True)
+class EncodeConfig:
+    """One encode.
+
+    intra lop|mop|hop|vhop, residue vlop|lop|mop|hop, motion lop|mop: operating points ("": the preset's).
+
+    iterations: total for an I frame, others in the preset's proportion (0: the preset's).
+    quantizer replaces the one of all phases but the last, which rounds. plugins: kind -> choice for arm, upsampling,
+    synthesis, warper. Raises ConfigError.
+    """
+
+    lmbda: float = 1e-3
+    structure: StructureConfig = StructureConfig()
+    preset: str = "medium"
+    seed: int = 0
+    intra: str = ""
+    residue: str = ""
+    motion: str = ""
+    iterations: int = 0
+    warp_filter_size: int = 8
+    quantizer: PluginChoice | None = None
+    distortion: PluginChoice = PluginChoice("mse")
+    motion_estimator: PluginChoice = PluginChoice("lucas_kanade")
+    plugins: tuple[tuple[str, PluginChoice], ...] = ()
+    lmbda_per_depth: float = 1.5
+    common_randomness: bool = False
+    threads: int = 0
+    device: str = "cpu"
+    n_frames: int = 0
+
+    def __post_init__(self) -> None:
+        within("lmbda", self.lmbda, 1e-7, 10)
+        choose("preset", self.preset, PRESETS)
+        within("seed", self.seed, 0, 2**32 - 1)
+        within("iterations", self.iterations, 0, 10_000_000)
+        within("lmbda_per_depth", self.lmbda_per_depth, 0.1, 10)
+        within("threads", self.threads, 0, 1024)
+
+    def plugin(self, kind: str, default: PluginChoice) -> PluginChoice:
+        return dict(self.plugins).get(kind, default)
+
+    def lmbda_at(self, frame_type: FrameType, depth: int) -> float:
+        """lmbda of a frame: B frames of depth d (2 and more) are coded with lmbda * lmbda_per_depth**d."""
+        return self.lmbda * (self.lmbda_per_depth**depth if frame_type is FrameType.B else 1.0)

@@ -1,0 +1,53 @@
+"""Every error a user can meet. The command line prints the message and exits with code 2.
+
+CoolvidError
+├── InputError            a source that cannot be opened, or does not have the size it claims
+├── OutputError           a destination that cannot be written
+├── ConfigError           a setting outside its choices
+│   └── UnknownPlugin     a name that no installed distribution offers, or that two offer
+├── PluginError           a plugin that fails to load or breaks its contract
+├── StreamError           bytes that are not, or no longer, a valid stream
+│   ├── UnsupportedStream a stream of a newer format version
+│   └── MissingPlugin     a stream that names a plugin which is not installed here
+└── TrainingError         an optimisation that left the finite numbers
+"""
+
+
+class CoolvidError(Exception):
+    """Base of all errors raised on purpose; the message is one line and names value, choices and next step."""
+
+
+class InputError(CoolvidError):
+    """A source that cannot be opened or read as described."""
+
+
+class OutputError(CoolvidError):
+    """A destination that cannot be written."""
+
+
+class ConfigError(CoolvidError):
+    """A setting outside its choices."""
+
+
+class UnknownPlugin(ConfigError):
+    """No installed distribution offers this plugin, or more than one does."""
+
+
+class PluginError(CoolvidError):
+    """A plugin that fails to load or breaks its contract."""
+
+
+class StreamError(CoolvidError):
+    """Bytes that are not, or no longer, a valid stream."""
+
+
+class UnsupportedStream(StreamError):
+    """A stream written in a format version this release does not know."""
+
+
+class MissingPlugin(StreamError):
+    """The stream was made with a plugin that is not installed here."""
+
+
+class TrainingError(CoolvidError):
+    """An optimisation that left the finite numbers."""

@@ -1,0 +1,67 @@
+"""Integer arithmetic of the decoder: rounding shifts, saturation, and a linear map that cannot overflow.
+
+Activations are int16 with a chosen number of fractional bits, accumulators int32. `fit_weights` lowers a weight
+matrix's precision, where needed, until the sum of magnitudes of a row stays below 2**14: then no accumulator can
+leave int32, whatever the input, and the order of additions does not matter. Sums are computed here by exact
+float64 products (all integers below 2**53), which is fast and gives the same integers everywhere.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .interfaces import FixedPoint, Integers
+
+INT16_MAX = 32767
+INT16_MIN = -32768
+ROW_BITS = 14
+CONTEXT_BITS = 4
+ARM_OUT_BITS = 16
+FLOW_BITS = 6
+PREDICTION_BITS = 4
+TAP_BITS = 14
+_BIAS_LIMIT = 1 << 29
+
+
+def shift_round(x: NDArray[np.int64] | Integers, shift: int) -> NDArray[np.int64]:
+    """x * 2**-shift, rounded to nearest (halves up); a negative shift multiplies. Exact int64."""
+    x = np.asarray(x, dtype=np.int64)
+    if shift <= 0:
+        return x << -shift
+    return (x + (np.int64(1) << (shift - 1))) >> shift
+
+
+def saturate16(x: NDArray[np.int64]) -> Integers:
+    """Clamp to int16; returned as int32 so that later sums do not wrap."""
+    return np.clip(x, INT16_MIN, INT16_MAX).astype(np.int32)
+
+
+def fit_weights(weight: FixedPoint, extra: int = 0) -> FixedPoint:
+    """The weight [n_out, ...] at the highest precision <= its own whose rows keep sum|w| + extra < 2**ROW_BITS.
+
+    extra: a further unit weight of the row (1 for a residual connection), in whole units.
+    """
+    rows = np.abs(weight.values.reshape(weight.values.shape[0], -1).astype(np.int64)).sum(axis=1)
+    largest = int(rows.max(initial=0)) + (extra << max(weight.shift, 0))
+    drop = max(0, largest.bit_length() - ROW_BITS)
+    return FixedPoint(shift_round(weight.values, drop).astype(np.int32), weight.shift - drop)
+
+
+def align_bias(bias: FixedPoint, bits: int) -> NDArray[np.int64]:
+    """The bias as an accumulator value with `bits` fractional bits, limited to a quarter of int32."""
+    return np.clip(shift_round(bias.values, bias.shift - bits), -_BIAS_LIMIT, _BIAS_LIMIT)
+
+
+def matmul_exact(weight: NDArray[np.int64] | Integers, x: NDArray[np.int64] | Integers) -> NDArray[np.int64]:
+    """Integer matrix product through float64, exact while every partial sum is below 2**53."""
+    return (weight.astype(np.float64) @ x.astype(np.float64)).astype(np.int64)
+
+
+def choose_bits(accumulator: NDArray[np.int64], bits: int, limit: int = 15) -> int:
+    """The most fractional bits (0..limit) with which accumulator * 2**-bits fits int16 with a little headroom."""
+    peak = float(np.abs(accumulator).max(initial=0)) * 2.0**-bits
+    for chosen in range(limit, 0, -1):
+        if peak * 2.0**chosen <= 0.9 * INT16_MAX:
+            return chosen
+    return 0

@@ -1,0 +1,182 @@
+"""The plugin API on one screen.
+
+Two sorts of plugin. *Normative* ones (arm, upsampling, synthesis, warper) are needed to decode: their name, version
+and options travel in the stream. *Encoder-only* ones (quantizer, distortion, motion) never do.
+
+A plugin is a class, published under the entry-point group ``coolvid.<kind>``. It is built from its options, a
+frozen dataclass that is at once its command-line form (``--synthesis NAME:key=value,...``), its TOML form and, if
+normative, its record in the stream header. Nothing here imports torch at run time.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass, fields
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .architecture import Ports
+from .errors import ConfigError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+NORMATIVE = ("arm", "upsampling", "synthesis", "warper")
+ENCODER_ONLY = ("quantizer", "distortion", "motion")
+KINDS = NORMATIVE + ENCODER_ONLY
+
+Integers = NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Options:
+    """Base of all option records. Fields hold int, bool, float, str or nested tuples of them, each with a default."""
+
+    def values(self) -> tuple[Any, ...]:
+        """The fields as nested tuples, for the stream."""
+        return astuple(self)
+
+    @classmethod
+    def from_values(cls, values: Sequence[Any]) -> Self:
+        """Inverse of values(); raises ConfigError when they do not fit this record."""
+        if len(values) != len(fields(cls)):
+            raise ConfigError(f"{cls.__qualname__} takes {len(fields(cls))} options, not {len(values)}")
+        return cls(*values)
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One parameter: its name in the torch module's state dict, its shape, and which quantisation step it takes."""
+
+    name: str
+    shape: tuple[int, ...]
+    kind: Literal["weight", "bias"] = "weight"
+
+
+@dataclass(frozen=True, eq=False)
+class FixedPoint:
+    """Integers that stand for values * 2**-shift."""
+
+    values: Integers
+    shift: int
+
+    def as_float(self) -> NDArray[np.float64]:
+        return np.ldexp(self.values.astype(np.float64), -self.shift)
+
+
+class Plugin(ABC):
+    """What every plugin has: a name, a version, options."""
+
+    name: ClassVar[str]
+    version: ClassVar[int] = 1
+    Options: ClassVar[type[Options]] = Options
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+
+
+class NormativePlugin(Plugin):
+    """A module that the decoder needs. It describes itself; the torch and the integer form are made on request."""
+
+    def __init__(self, options: Options, ports: Ports) -> None:
+        super().__init__(options)
+        self.ports = ports
+
+    @classmethod
+    def defaults(cls, parameter: Any, ports: Ports) -> dict[str, Any]:
+        """Options taken from a CoolChicEncoderParameter (None for a warper); those given by the user override them."""
+        return {}
+
+    def tensors(self) -> tuple[TensorSpec, ...]:
+        """All parameters in stream order."""
+        return ()
+
+    def macs(self) -> float:
+        """Multiplications per output position (upsampling: per pixel of the finest grid, all planes)."""
+        return 0.0
+
+    @abstractmethod
+    def module(self) -> nn.Module:
+        """The differentiable form; its state dict has exactly the names and shapes of tensors()."""
+
+    @abstractmethod
+    def integer(self, parameters: Mapping[str, FixedPoint], scales: tuple[int, ...] | None = None) -> Any:
+        """The integer form, numpy only. With scales=None it chooses them at its first call, from the data, and keeps
+        them in ``.scales`` (a tuple of 0..15, of length n_scales())."""
+
+    def n_scales(self) -> int:
+        return 0
+
+
+class ArmPlugin(NormativePlugin):
+    """Contexts -> Laplace parameters.
+
+    module: forward(context [N, n_in]) -> [N, 2] = (mu, raw log scale); core applies exp(clamp(raw - 4, -5, 5)).
+    integer: f(context int32 [N, n_in], CONTEXT_BITS fractional bits) -> int32 [N, 2] with 16 fractional bits.
+    The module may also offer rate(latents, ...) with a fused kernel.
+    """
+
+
+class UpsamplingPlugin(NormativePlugin):
+    """Grids -> planes of the finest grid's size.
+
+    module: forward(list of [1, 1, h, w], finest first) -> [1, n, H, W].
+    integer: f(list of int32 [h, w], finest first) -> int32 [n, H, W] within int16, with ``.out_bits`` fractional bits.
+    """
+
+
+class SynthesisPlugin(NormativePlugin):
+    """Planes -> outputs.
+
+    module: forward([1, n_in, H, W]) -> [1, n_out, H, W].
+    integer: f(planes int32 [n_in, H, W] within int16, their fractional bits) -> int32 [n_out, H, W] within int16,
+    with ``.out_bits`` fractional bits.
+    """
+
+
+class WarperPlugin(NormativePlugin):
+    """Motion compensation, out[i, j] = reference[i + flow_y, j + flow_x], border replicated.
+
+    module: forward(reference [1, C, H, W], flow [1, 2, H, W] in pixels, x then y) -> [1, C, H, W].
+    integer: f(reference int32 [C, H, W] code values, flow int32 [2, H, W] in 1/64 pixel, x then y)
+    -> int32 [C, H, W] code values with PREDICTION_BITS fractional bits.
+    """
+
+
+class QuantizerPlugin(Plugin):
+    """Differentiable stand-in for rounding during training (in evaluation the core always rounds)."""
+
+    @abstractmethod
+    def quantize(self, x: Tensor, noise: Tensor | None, temperature: Tensor | float) -> Tensor:
+        """x: scaled latents [N]; noise: [N] or None; temperature > 0. Returns [N], differentiable in x."""
+
+
+class DistortionPlugin(Plugin):
+    """The D of D + lambda R."""
+
+    @abstractmethod
+    def distortion(self, decoded: Any, target: Any) -> Tensor:
+        """decoded, target: DictTensorYUV or [1, 3, H, W] in [0, 1]. Returns a scalar, differentiable in decoded."""
+
+
+class MotionPlugin(Plugin):
+    """Optical flow for the start of motion training."""
+
+    @abstractmethod
+    def flow(self, target: NDArray[np.float32], reference: NDArray[np.float32]) -> NDArray[np.float32]:
+        """target, reference: luma [H, W] in [0, 1]. Returns [2, H, W] in pixels, x then y, so that
+        target[i, j] ~ reference[i + y, j + x]."""
+
+
+BASES: dict[str, type[Plugin]] = {
+    "arm": ArmPlugin,
+    "upsampling": UpsamplingPlugin,
+    "synthesis": SynthesisPlugin,
+    "warper": WarperPlugin,
+    "quantizer": QuantizerPlugin,
+    "distortion": DistortionPlugin,
+    "motion": MotionPlugin,
+}

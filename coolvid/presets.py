@@ -1,0 +1,206 @@
+"""What a preset and an operating point mean. Presets are written as differences from medium."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+from .config import (
+    CoolChicEncoderParameter,
+    EncodeConfig,
+    FrameConfig,
+    Phase,
+    PluginChoice,
+    TrainingConfig,
+    WarmupRound,
+    choose,
+)
+from .types import FrameType
+
+_TAIL = "X-1-linear-none,X-3-residual-relu,X-3-residual-none"
+_SHORT_TAIL = "X-1-linear-none,X-3-residual-none"
+
+
+def _point(context: int, hidden: int, features: int, layers: str) -> dict[str, Any]:
+    return {
+        "spatial_context_arm": context,
+        "n_hidden_layers_arm": hidden,
+        "output_feature_ifce": features,
+        "ifce_resolution": (0, 2) if features else None,
+        "layers_synthesis": layers,
+    }
+
+
+INTRA = {
+    "lop": _point(6, 2, 2, f"8-1-linear-relu,{_SHORT_TAIL}"),
+    "mop": _point(10, 2, 4, f"16-1-linear-relu,{_TAIL}"),
+    "hop": _point(14, 2, 6, f"48-1-linear-relu,{_TAIL}"),
+    "vhop": _point(20, 2, 6, f"64-1-linear-relu,{_TAIL}"),
+}
+RESIDUE = {
+    "vlop": _point(6, 1, 0, f"8-1-linear-relu,{_SHORT_TAIL}"),
+    "lop": _point(6, 2, 0, f"16-1-linear-relu,{_TAIL}"),
+    "mop": _point(10, 2, 2, f"16-1-linear-relu,{_TAIL}"),
+    "hop": _point(10, 2, 4, f"48-1-linear-relu,{_TAIL}"),
+}
+_MOTION_GRIDS = {"latent_resolution": (2, 6), "hyperlatent_resolution": None, "final_upsampling_type": "nearest"}
+MOTION = {
+    "lop": {**_point(6, 1, 0, "8-1-linear-relu,X-1-linear-none"), **_MOTION_GRIDS},
+    "mop": {**_point(6, 2, 2, "16-1-linear-relu,X-1-linear-none"), **_MOTION_GRIDS, "ifce_resolution": (2, 2)},
+}
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Effort of a preset. Iterations are those of the main phase; `final` those of the rounding phase after it."""
+
+    intra: str = "hop"
+    residue: str = "mop"
+    motion: str = "mop"
+    intra_iterations: int = 1500
+    p_iterations: int = 900
+    b_iterations: int = 600
+    final: int = 100
+    warmup: tuple[tuple[int, int], ...] = ((3, 60), (2, 60))
+    motion_start: int = 150
+    frequency_validation: int = 50
+    step_search: str = "descent"
+    rdo_rounds: int = 0
+
+
+MEDIUM = Preset()
+TABLE = {
+    "fast": replace(
+        MEDIUM,
+        intra="lop",
+        residue="lop",
+        motion="lop",
+        intra_iterations=400,
+        p_iterations=200,
+        b_iterations=120,
+        final=30,
+        warmup=((2, 20),),
+        motion_start=60,
+        frequency_validation=25,
+    ),
+    "medium": MEDIUM,
+    "slow": replace(
+        MEDIUM,
+        intra_iterations=5000,
+        p_iterations=3000,
+        b_iterations=2000,
+        final=300,
+        warmup=((5, 150), (2, 150)),
+        motion_start=500,
+        frequency_validation=100,
+        step_search="full",
+        rdo_rounds=1,
+    ),
+    "placebo": replace(
+        MEDIUM,
+        residue="hop",
+        intra_iterations=20000,
+        p_iterations=10000,
+        b_iterations=6000,
+        final=1000,
+        warmup=((5, 400), (2, 400)),
+        motion_start=1000,
+        frequency_validation=100,
+        step_search="full",
+        rdo_rounds=3,
+    ),
+}
+
+
+def frame_config(config: EncodeConfig, frame_type: FrameType, depth: int, img_size: tuple[int, int]) -> FrameConfig:
+    """The configuration of one frame of this type and depth. Raises ConfigError for an unknown operating point."""
+    preset = TABLE[config.preset]
+    lmbda = config.lmbda_at(frame_type, depth)
+    if frame_type is FrameType.I:
+        residue, motion = _parameter(config, "intra", config.intra or preset.intra, INTRA, img_size), None
+    else:
+        residue = _parameter(config, "residue", config.residue or preset.residue, RESIDUE, img_size)
+        motion = _parameter(config, "motion", config.motion or preset.motion, MOTION, img_size)
+    warper = config.plugin("warper", PluginChoice("sinc", (("taps", config.warp_filter_size),)))
+    return FrameConfig(
+        frame_type=frame_type,
+        lmbda=lmbda,
+        residue=residue,
+        motion=motion,
+        warper=warper,
+        training=_training(config, preset, frame_type, lmbda),
+        distortion=config.distortion,
+        motion_estimator=config.motion_estimator,
+    )
+
+
+def _parameter(
+    config: EncodeConfig, branch: str, name: str, table: dict[str, dict[str, Any]], img_size: tuple[int, int]
+) -> CoolChicEncoderParameter:
+    choose(f"{branch} operating point", name, tuple(table))
+    chosen: dict[str, Any] = {
+        kind: choice for kind, choice in config.plugins if kind in ("arm", "upsampling", "synthesis")
+    }
+    randomness = config.common_randomness and branch != "motion"
+    return CoolChicEncoderParameter(img_size=img_size, flag_common_randomness=randomness, **table[name], **chosen)
+
+
+def _training(config: EncodeConfig, preset: Preset, frame_type: FrameType, lmbda: float) -> TrainingConfig:
+    main = {
+        FrameType.I: preset.intra_iterations,
+        FrameType.P: preset.p_iterations,
+        FrameType.B: preset.b_iterations,
+    }[frame_type]
+    scale = config.iterations / _total(preset) if config.iterations else 1.0
+    is_intra = frame_type is FrameType.I
+
+    def scaled(n: int) -> int:
+        return max(1, round(n * scale)) if n else 0
+
+    common = {"frequency_validation": max(1, scaled(preset.frequency_validation))}
+    warmup_noise = min(1.0, max(0.0, -0.0432 * math.log10(lmbda) + 0.0747))
+    warmup = Phase(
+        1,
+        cosine_scheduling_lr=False,
+        softround_temperature=(0.35 if is_intra else 0.3,) * 2,
+        noise_parameter=(warmup_noise if is_intra else 0.25,) * 2,
+        **common,  # type: ignore[arg-type]
+    )
+    phases = (
+        Phase(
+            scaled(main),
+            start_lr=5e-3 if frame_type is FrameType.P else 1e-2,
+            softround_temperature=(0.35, 0.08) if is_intra else (0.3, 0.1),
+            noise_parameter=(0.22, 0.15) if is_intra else (0.25, 0.1),
+            **common,  # type: ignore[arg-type]
+        ),
+        Phase(
+            scaled(preset.final),
+            start_lr=1e-4,
+            cosine_scheduling_lr=False,
+            quantizer_type="hardround",
+            quantizer_noise_type="none",
+            **common,  # type: ignore[arg-type]
+        ),
+    )
+    rounds = tuple(WarmupRound(n, replace(warmup, max_iterations=scaled(k))) for n, k in preset.warmup)
+    return TrainingConfig(
+        warmup=tuple(WarmupRound(r.candidates, _with_quantizer(r.phase, config.quantizer)) for r in rounds),
+        phases=(_with_quantizer(phases[0], config.quantizer), phases[1]),
+        motion_start=0 if is_intra else scaled(preset.motion_start),
+        step_search=preset.step_search,
+        rdo_rounds=preset.rdo_rounds,
+    )
+
+
+def _total(preset: Preset) -> int:
+    return preset.intra_iterations + preset.final + sum(n * k for n, k in preset.warmup)
+
+
+def _with_quantizer(phase: Phase, choice: PluginChoice | None) -> Phase:
+    if choice is None:
+        return phase
+    noise = str(dict(choice.options).get("noise", phase.quantizer_noise_type))
+    parameter = (2.0, 1.0) if noise == "kumaraswamy" else phase.noise_parameter
+    return replace(phase, quantizer_type=str(choice), quantizer_noise_type=noise, noise_parameter=parameter)
