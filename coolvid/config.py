@@ -30,6 +30,9 @@ LAYER_TYPES = ("linear", "residual")
 QUANTIZER_NOISES = ("kumaraswamy", "gaussian", "none")
 PRESETS = ("fast", "medium", "slow", "placebo")
 
+# A comma that separates options: what follows it starts with key=, as nothing inside a bracketed tuple does.
+_OUTER_COMMA = re.compile(r",(?=\s*\w+=|\s*$)")
+
 
 def choose(what: str, value: Any, choices: tuple[Any, ...]) -> None:
     """Raise ConfigError naming value and choices unless value is one of them."""
@@ -54,13 +57,13 @@ class PluginChoice:
     def parse(cls, text: str) -> PluginChoice:
         """NAME[:key=value,...]. Raises ConfigError on anything else."""
         name, _, rest = text.partition(":")
-        pairs = [tuple(part.split("=", 1)) for part in rest.split(",")] if rest else []
+        pairs = [tuple(part.split("=", 1)) for part in _OUTER_COMMA.split(rest)] if rest else []
         if not re.fullmatch(r"[\w.-]+", name) or any(len(p) != 2 or not p[0] for p in pairs):
             raise ConfigError(f"cannot read plugin choice '{text}'; write NAME or NAME:key=value,key=value")
         return cls(name, tuple((p[0].strip(), p[1].strip()) for p in pairs))
 
     def __str__(self) -> str:
-        options = ",".join(f"{k}={v}" for k, v in self.options)
+        options = ",".join(f"{k}={str(v).replace(', ', ',') if isinstance(v, tuple) else v}" for k, v in self.options)
         return f"{self.name}:{options}" if options else self.name
 
 

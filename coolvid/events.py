@@ -56,10 +56,13 @@ class FrameDone:
 
 @dataclass(frozen=True)
 class EncodeDone:
+    """A finished stream. digest: SHA-256 of all pictures it decodes to, see api.digest."""
+
     n_frames: int
     n_bytes: int
     psnr_db: float
     duration_s: float
+    digest: str
 
 
 @dataclass(frozen=True)

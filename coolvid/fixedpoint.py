@@ -25,10 +25,14 @@ _BIAS_LIMIT = 1 << 29
 
 
 def shift_round(x: NDArray[np.int64] | Integers, shift: int) -> NDArray[np.int64]:
-    """x * 2**-shift, rounded to nearest (halves up); a negative shift multiplies. Exact int64."""
+    """x * 2**-shift, rounded to nearest (halves up); a negative shift multiplies, limited to +-2**62. Exact int64."""
     x = np.asarray(x, dtype=np.int64)
-    if shift <= 0:
-        return x << -shift
+    if shift < 0:
+        left = min(-shift, 62)
+        room = np.int64(1) << (62 - left)
+        return np.clip(x, -room, room) << left
+    if shift == 0:
+        return x
     return (x + (np.int64(1) << (shift - 1))) >> shift
 
 
@@ -37,15 +41,21 @@ def saturate16(x: NDArray[np.int64]) -> Integers:
     return np.clip(x, INT16_MIN, INT16_MAX).astype(np.int32)
 
 
-def fit_weights(weight: FixedPoint, extra: int = 0) -> FixedPoint:
+def fit_weights(weight: FixedPoint, extra: int = 0, least: int = 0) -> FixedPoint:
     """The weight [n_out, ...] at the highest precision <= its own whose rows keep sum|w| + extra < 2**ROW_BITS.
 
-    extra: a further unit weight of the row (1 for a residual connection), in whole units.
+    extra: a further unit weight of the row (1 for a residual connection), in whole units. least: raise a shift below
+    this one to it, as far as the rows allow, so that a bias aligned with coarse weights keeps its precision.
     """
     rows = np.abs(weight.values.reshape(weight.values.shape[0], -1).astype(np.int64)).sum(axis=1)
     largest = int(rows.max(initial=0)) + (extra << max(weight.shift, 0))
-    drop = max(0, largest.bit_length() - ROW_BITS)
+    drop = max(largest.bit_length() - ROW_BITS, min(0, weight.shift - least))
     return FixedPoint(shift_round(weight.values, drop).astype(np.int32), weight.shift - drop)
+
+
+def unit(shift: int) -> int:
+    """The integer that stands for 1 beside weights of this shift (0 below shift -1): the weight of a residual."""
+    return int(shift_round(np.array(1), -shift))
 
 
 def align_bias(bias: FixedPoint, bits: int) -> NDArray[np.int64]:

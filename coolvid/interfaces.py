@@ -32,7 +32,7 @@ Integers = NDArray[np.int32]
 
 
 @dataclass(frozen=True)
-class Options:
+class PluginOptions:
     """Base of all option records. Fields hold int, bool, float, str or nested tuples of them, each with a default."""
 
     def values(self) -> tuple[Any, ...]:
@@ -42,9 +42,32 @@ class Options:
     @classmethod
     def from_values(cls, values: Sequence[Any]) -> Self:
         """Inverse of values(); raises ConfigError when they do not fit this record."""
-        if len(values) != len(fields(cls)):
-            raise ConfigError(f"{cls.__qualname__} takes {len(fields(cls))} options, not {len(values)}")
-        return cls(*values)
+        known = fields(cls)
+        if len(values) != len(known):
+            raise ConfigError(f"{cls.__qualname__} takes {len(known)} options, not {len(values)}")
+        return cls(*(fit_option(f.name, value, f.default) for f, value in zip(known, values, strict=True)))
+
+
+def fit_option(name: str, value: Any, like: Any) -> Any:
+    """The value of an option as the type of its default `like`: an int may stand for a float, a list for a tuple.
+
+    Raises ConfigError for any other difference of type.
+    """
+    if isinstance(like, float) and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(like, tuple) and isinstance(value, (list, tuple)):
+        return tuple(_fit_item(name, item) for item in value)
+    if type(value) is not type(like):
+        raise ConfigError(f"option {name}={value!r} is of type {type(value).__name__}, not {type(like).__name__}")
+    return value
+
+
+def _fit_item(name: str, item: Any) -> Any:
+    if isinstance(item, (list, tuple)):
+        return tuple(_fit_item(name, inner) for inner in item)
+    if not isinstance(item, (bool, int, float, str)):
+        raise ConfigError(f"option {name} holds a {type(item).__name__}; use int, bool, float, str or tuples of them")
+    return item
 
 
 @dataclass(frozen=True)
@@ -72,16 +95,16 @@ class Plugin(ABC):
 
     name: ClassVar[str]
     version: ClassVar[int] = 1
-    Options: ClassVar[type[Options]] = Options
+    Options: ClassVar[type[PluginOptions]] = PluginOptions
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Any) -> None:
         self.options = options
 
 
 class NormativePlugin(Plugin):
     """A module that the decoder needs. It describes itself; the torch and the integer form are made on request."""
 
-    def __init__(self, options: Options, ports: Ports) -> None:
+    def __init__(self, options: Any, ports: Ports) -> None:
         super().__init__(options)
         self.ports = ports
 
@@ -146,8 +169,17 @@ class WarperPlugin(NormativePlugin):
     """
 
 
+@dataclass(frozen=True)
+class QuantizerOptions(PluginOptions):
+    """noise: kumaraswamy, gaussian or none; '' leaves the choice to the training phase."""
+
+    noise: str = ""
+
+
 class QuantizerPlugin(Plugin):
     """Differentiable stand-in for rounding during training (in evaluation the core always rounds)."""
+
+    Options = QuantizerOptions
 
     @abstractmethod
     def quantize(self, x: Tensor, noise: Tensor | None, temperature: Tensor | float) -> Tensor:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from .architecture import Architecture
+from .architecture import Architecture, FrameArchitecture, Ports
+from .config import FrameConfig
 from .interfaces import NormativePlugin, TensorSpec
-from .registry import build
+from .registry import build, record
 
 
 def build_plugins(architecture: Architecture) -> dict[str, NormativePlugin]:
@@ -36,3 +37,13 @@ def module_n_scales(architecture: Architecture) -> dict[str, int]:
     """How many activation scales each module sends; IFCE has none (its outputs have CONTEXT_BITS)."""
     plugins = build_plugins(architecture)
     return dict(sorted({**{name: plugin.n_scales() for name, plugin in plugins.items()}, "ifce": 0}.items()))
+
+
+def frame_architecture(config: FrameConfig) -> FrameArchitecture:
+    """What the stream says of frames coded with this configuration."""
+    kind = config.frame_type
+    motion = warper = None
+    if config.motion is not None:
+        motion = config.motion.architecture(kind.n_motion, record)
+        warper = record("warper", config.warper.name, Ports(1, 1), dict(config.warper.options))
+    return FrameArchitecture(kind, config.residue.architecture(kind.n_residue, record), motion, warper)

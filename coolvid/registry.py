@@ -6,16 +6,22 @@ take the others down.
 
 from __future__ import annotations
 
+import ast
+import configparser
+import importlib
+import inspect
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from functools import cache
 from typing import Any, cast
 
-import entrypoints
+import entrypoints  # type: ignore[import-untyped]
 
 from .architecture import PluginRecord, Ports
-from .errors import ConfigError, MissingPlugin, PluginError, UnknownPlugin
-from .interfaces import BASES, KINDS, NORMATIVE, NormativePlugin, Plugin
+from .errors import ConfigError, CoolvidError, MissingPlugin, PluginError, UnknownPlugin
+from .interfaces import BASES, KINDS, NORMATIVE, NormativePlugin, Plugin, PluginOptions, fit_option
+
+_TRUTH = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
 
 
 @dataclass(frozen=True)
@@ -34,84 +40,158 @@ class Installed:
         return self.kind in NORMATIVE
 
 
+@dataclass(frozen=True)
+class _Offer:
+    """One distribution's line for a plugin: ``target`` is module:class."""
+
+    package: str
+    package_version: str
+    target: str
+
+
 @cache
-def _entry_points(kind: str) -> dict[str, tuple[entrypoints.EntryPoint, ...]]:
+def _groups() -> dict[str, dict[str, tuple[_Offer, ...]]]:
+    """Every offer on sys.path: kind -> name -> offers. Raises PluginError naming an unreadable file."""
+    found: dict[str, dict[str, tuple[_Offer, ...]]] = {kind: {} for kind in KINDS}
+    try:
+        for config, distro in entrypoints.iter_files_distros():
+            for kind in KINDS:
+                group = f"coolvid.{kind}"
+                for name in config.options(group) if config.has_section(group) else ():
+                    offer = _Offer(distro.name, distro.version or "", config.get(group, name, raw=True))
+                    found[kind][name] = (*found[kind].get(name, ()), offer)
+    except (configparser.Error, UnicodeDecodeError) as error:
+        raise PluginError(
+            f"an installed package has unreadable entry points; repair or uninstall it: {_one_line(error)}"
+        ) from error
+    return {kind: dict(sorted(offers.items())) for kind, offers in found.items()}
+
+
+def _offers(kind: str) -> dict[str, tuple[_Offer, ...]]:
     if kind not in KINDS:
         raise ConfigError(f"no plugin kind '{kind}'; choose one of {', '.join(KINDS)}")
-    found: dict[str, dict[tuple[str, str], entrypoints.EntryPoint]] = {}
-    for point in entrypoints.get_group_all(f"coolvid.{kind}"):
-        found.setdefault(point.name, {})[_package(point)[0], point.module_name] = point
-    return {name: tuple(points.values()) for name, points in sorted(found.items())}
+    return _groups()[kind]
 
 
-def _package(point: entrypoints.EntryPoint) -> tuple[str, str]:
-    return (point.distro.name, point.distro.version) if point.distro else ("unknown", "")
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def refresh() -> None:
+    """Forget what was found: after installing or removing a package in a running process, and in tests."""
+    _groups.cache_clear()
+    load.cache_clear()
+    importlib.invalidate_caches()
 
 
 def names(kind: str) -> tuple[str, ...]:
     """Names installed for a kind, sorted."""
-    return tuple(_entry_points(kind))
+    return tuple(_offers(kind))
 
 
 @cache
 def load(kind: str, name: str) -> type[Plugin]:
     """The plugin class. Raises UnknownPlugin (absent or offered twice) or PluginError (broken)."""
-    points = _entry_points(kind).get(name, ())
-    if not points:
+    offers = _offers(kind).get(name, ())
+    if not offers:
         raise UnknownPlugin(
-            f"no {kind} named '{name}'; installed: {', '.join(names(kind))} (see coolvid plugins; "
+            f"no {kind} named '{name}'; installed: {', '.join(names(kind)) or 'none'} (see coolvid plugins; "
             "a package installed in editable mode must be installed again after adding a plugin)"
         )
-    if len(points) > 1:
-        owners = ", ".join(_package(p)[0] for p in points)
+    if len(offers) > 1:
+        owners = ", ".join(offer.package for offer in offers)
         raise UnknownPlugin(f"{kind} '{name}' is offered by more than one package ({owners}); uninstall all but one")
     try:
-        plugin = points[0].load()
-    except Exception as error:
-        raise PluginError(f"{kind} '{name}' of {_package(points[0])[0]} does not load: {error}") from error
+        plugin = entrypoints.EntryPoint.from_string(offers[0].target, name).load()
+    except (Exception, SystemExit) as error:
+        text = f"{type(error).__name__}: {_one_line(error)}"
+        raise PluginError(f"{kind} '{name}' of {offers[0].package} does not load: {text}") from error
+    problem = _problem(kind, plugin)
+    if problem:
+        raise PluginError(f"{kind} '{name}' of {offers[0].package} {problem}")
+    return cast(type[Plugin], plugin)
+
+
+def _problem(kind: str, plugin: Any) -> str:
+    """Why this object cannot be a plugin of this kind; '' when it can."""
     base = BASES[kind]
     if not (isinstance(plugin, type) and issubclass(plugin, base)):
-        raise PluginError(f"{kind} '{name}' of {_package(points[0])[0]} is not a subclass of {base.__name__}")
-    return plugin
+        return f"is not a subclass of {base.__name__}"
+    if inspect.isabstract(plugin):
+        return f"does not define {', '.join(sorted(plugin.__abstractmethods__))}"
+    options: Any = plugin.Options
+    if not (isinstance(options, type) and issubclass(options, PluginOptions) and _is_decorated(options)):
+        return "has Options that are not a frozen dataclass derived from PluginOptions"
+    missing = [f.name for f in fields(options) if f.default is MISSING]
+    if missing:
+        return f"has options without a default: {', '.join(missing)}"
+    if type(plugin.version) is not int or plugin.version < 1:
+        return f"has version {plugin.version!r}; versions are 1, 2, ..."
+    return ""
+
+
+def _is_decorated(options: type) -> bool:
+    """A subclass without @dataclass of its own would lose its options silently."""
+    return "__dataclass_params__" in vars(options)
 
 
 def installed(kind: str | None = None) -> tuple[Installed, ...]:
     """All plugins on this machine, broken ones included."""
     out = []
     for each in KINDS if kind is None else (kind,):
-        for name, points in _entry_points(each).items():
-            for point in points:
+        for name, offers in _offers(each).items():
+            for offer in offers:
                 version, problem = 0, ""
                 try:
                     version = load(each, name).version
                 except (UnknownPlugin, PluginError) as error:
                     problem = str(error)
-                out.append(Installed(each, name, *_package(point), version, problem))
+                out.append(Installed(each, name, offer.package, offer.package_version, version, problem))
     return tuple(out)
 
 
 def make_options(kind: str, name: str, given: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -> Any:
-    """The plugin's options record from defaults and the user's values; text is converted to each field's type."""
+    """The plugin's options record from defaults and the user's values; text is converted to each field's type.
+
+    Text for a bool: true, false, yes, no, on, off, 1, 0; for a tuple: brackets, as ``(3,5)`` or ``((8,1),(3,1))``.
+    Raises ConfigError for a value, PluginError for defaults, that do not fit.
+    """
     cls = load(kind, name).Options
-    known = {f.name: f for f in fields(cls)}
+    known = {f.name: f.default for f in fields(cls)}
+    unknown = [key for key in defaults or {} if key not in known]
+    if unknown:
+        raise PluginError(f"{kind} '{name}' gives defaults for options it does not have: {', '.join(unknown)}")
     for key in given:
         if key not in known:
             raise ConfigError(f"{kind} '{name}' has no option '{key}'; it has: {', '.join(known) or 'none'}")
-    values = {**(defaults or {})}
-    for key, value in given.items():
-        values[key] = _convert(kind, name, key, value, known[key].default)
-    return cls(**values)
+    try:
+        values = {key: _convert(key, value, known[key]) for key, value in {**(defaults or {}), **given}.items()}
+        return cls(**values)
+    except CoolvidError as error:
+        raise type(error)(f"{kind} '{name}': {error}") from None
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{kind} '{name}' does not take these options: {_one_line(error)}") from error
 
 
-def _convert(kind: str, name: str, key: str, value: Any, like: Any) -> Any:
+def _convert(key: str, value: Any, like: Any) -> Any:
     if not isinstance(value, str) or isinstance(like, str):
-        return value
+        return fit_option(key, value, like)
     try:
         if isinstance(like, bool):
-            return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[value.lower()]
-        return type(like)(value) if isinstance(like, (int, float)) else value
-    except (KeyError, ValueError):
-        raise ConfigError(f"{kind} '{name}': option {key}='{value}' is not a {type(like).__name__}") from None
+            return _TRUTH[value.lower()]
+        if isinstance(like, (int, float)):
+            return type(like)(value)
+        read = ast.literal_eval(value)
+    except (KeyError, ValueError, SyntaxError):
+        raise ConfigError(f"option {key}='{value}' is not of type {type(like).__name__}{_example(like)}") from None
+    return fit_option(key, read, like)
+
+
+def _example(like: Any) -> str:
+    """How to write such a value, where it is not obvious."""
+    if isinstance(like, bool):
+        return "; write true or false"
+    return f"; write brackets, as {str(like).replace(' ', '')}" if isinstance(like, tuple) else ""
 
 
 def make(kind: str, name: str, given: Mapping[str, Any] | None = None) -> Plugin:
@@ -128,15 +208,20 @@ def record(kind: str, name: str, ports: Ports, given: Mapping[str, Any], paramet
 
 def build(kind: str, named: PluginRecord, ports: Ports) -> NormativePlugin:
     """A normative plugin from its record. Raises MissingPlugin when this machine cannot decode it."""
-    try:
-        cls = cast(type[NormativePlugin], load(kind, named.name))
-    except UnknownPlugin as error:
+    if named.name not in _offers(kind):
         raise MissingPlugin(
             f"this stream needs the {kind} plugin '{named.name}' (version {named.version}), which is not installed; "
-            f"installed: {', '.join(names(kind))}"
-        ) from error
+            f"installed: {', '.join(names(kind)) or 'none'}; install the package that offers it"
+        )
+    cls = cast(type[NormativePlugin], load(kind, named.name))
     if cls.version != named.version:
         raise MissingPlugin(
             f"this stream needs version {named.version} of the {kind} plugin '{named.name}'; installed: {cls.version}"
         )
-    return cls(cls.Options.from_values(named.options), ports)
+    try:
+        return cls(cls.Options.from_values(named.options), ports)
+    except CoolvidError:
+        raise
+    except (TypeError, ValueError, ArithmeticError, LookupError) as error:
+        text = f"{type(error).__name__}: {_one_line(error)}"
+        raise PluginError(f"{kind} '{named.name}' cannot be built with options {named.options}: {text}") from error

@@ -1,1 +1,1 @@
-
+"""The differentiable twin of reconstruction, for training."""

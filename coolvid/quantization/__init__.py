@@ -1,1 +1,7 @@
+"""From a trained frame encoder to integers: quantize_model, rdo_parameters, code_frame."""
 
+from .coded import code_coolchic, code_frame
+from .quantize import quantize_model
+from .rdo import rdo_parameters
+
+__all__ = ["code_coolchic", "code_frame", "quantize_model", "rdo_parameters"]

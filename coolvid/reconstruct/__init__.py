@@ -1,1 +1,8 @@
+"""Integer side of a frame: from coded integers to a Frame. The only formula; both sides of the codec use it."""
 
+from .contexts import ContextModel
+from .coolchic import choose_scales, decode_coolchic
+from .frame import reconstruct_frame
+from .noise import common_noise
+
+__all__ = ["ContextModel", "choose_scales", "common_noise", "decode_coolchic", "reconstruct_frame"]

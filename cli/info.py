@@ -1,0 +1,81 @@
+"""`coolvid info`: header, frames, and where the bits go."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import click
+
+import coolvid
+
+from .console import make_console, make_table
+from .options import debug_option
+
+RANGES = {0: "unspecified", 1: "limited", 2: "full"}
+FRAME_TITLES = ("frame", "type", "from", "bytes", "header")
+
+
+@click.command("info")
+@click.argument("stream", type=click.Path(path_type=Path))
+@debug_option
+def command(stream: Path) -> None:
+    """Show header, frames and bits of STREAM."""
+    info = coolvid.read_info(stream)
+    console = make_console()
+    console.print(make_table((str(stream), ""), header_rows(info), left=2))
+    console.print()
+    console.print(frame_table(info.packets))
+    console.print()
+    console.print(make_table(("part", "bits", "share"), part_rows(info.packets)))
+
+
+def header_rows(info: Any) -> list[tuple[str, str]]:
+    """The stream header in words."""
+    header, n_bytes = info.header, sum(p.n_bytes for p in info.packets)
+    form, color = header.format, header.color
+    pixels = max(1, form.height * form.width * len(info.packets))
+    structure = "low delay" if header.low_delay else f"gop {header.gop}"
+    rows = [
+        ("size", f"{form.width}x{form.height}"),
+        ("pixels", f"{form.pixel_format.value}, {form.bit_depth} bit"),
+        ("frame rate", f"{header.fps} per second"),
+        ("colour", f"primaries {color.primaries}, transfer {color.transfer}, matrix {color.matrix}, "
+                   f"range {RANGES.get(color.range, color.range)}"),
+        ("structure", f"{structure}, intra period {header.intra_period or 'none'}"),
+        ("frames", f"{len(info.packets)} of {header.n_frames}"),
+        ("packets", f"{n_bytes} bytes, {8 * n_bytes / pixels:.4f} bpp"),
+    ]  # fmt: skip
+    return rows + [(f"configuration {i}", _configuration(c)) for i, c in enumerate(header.configurations)]
+
+
+def _configuration(frame: Any) -> str:
+    """The plugins of one frame architecture, as 'P residue mlp+conv+separable'."""
+    branches = [f"{name} {c.arm.name}+{c.synthesis.name}+{c.upsampling.name}" for name, c in frame.branches.items()]
+    warper = [f"warper {frame.warper.name}"] if frame.warper else []
+    return f"{frame.frame_type.name}: {', '.join(branches + warper)}"
+
+
+def frame_table(packets: Any) -> Any:
+    """One row per frame in coding order; figures after bytes are bits."""
+    latents = sorted({part for p in packets for part in p.bits_by_part if part.endswith(".latents")}, reverse=True)
+    titles = (*FRAME_TITLES, *(part.replace(".", " ") for part in latents), "networks")
+    return make_table(titles, (_frame_row(p, latents) for p in packets))
+
+
+def _frame_row(packet: Any, latents: list[str]) -> list[object]:
+    bits = packet.bits_by_part
+    apart = [bits.get(part, 0) for part in ("header", *latents)]
+    references = ",".join(map(str, packet.references)) or "-"
+    networks = sum(bits.values()) - sum(apart)
+    return [packet.display_index, packet.frame_type.name, references, packet.n_bytes, *apart, networks]
+
+
+def part_rows(packets: Any) -> list[tuple[str, int, str]]:
+    """Bits of every part over all frames, largest first."""
+    total: Counter[str] = Counter()
+    for packet in packets:
+        total.update(packet.bits_by_part)
+    all_bits = max(1, total.total())
+    return [(part, n, f"{n / all_bits:.1%}") for part, n in total.most_common()]

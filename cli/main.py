@@ -1,0 +1,68 @@
+"""`coolvid`: the group of commands. A command's module is imported only when that command runs."""
+
+from __future__ import annotations
+
+import importlib
+import traceback
+from typing import Any
+
+import click
+
+from coolvid.errors import CoolvidError
+
+from .options import DEBUG, debug_option
+
+COMMANDS = {
+    "encode": "Encode a video or an image to a .cvd stream.",
+    "decode": "Decode a .cvd stream to a video or to images.",
+    "info": "Show what a .cvd stream is made of.",
+    "plugins": "List the installed plugins.",
+}
+EXIT_ERROR = 2
+EXIT_INTERRUPTED = 130
+
+
+class LazyGroup(click.Group):
+    """Loads commands on demand and turns the library's errors into one line and an exit code."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f".{cmd_name}", __package__).command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise
+        except (CoolvidError, OSError) as error:
+            _report(error, with_traceback=bool(ctx.meta.get(DEBUG)))
+            ctx.exit(EXIT_ERROR)
+        except KeyboardInterrupt as error:
+            _report(error, with_traceback=bool(ctx.meta.get(DEBUG)))
+            ctx.exit(EXIT_INTERRUPTED)
+
+
+def _report(error: BaseException, with_traceback: bool) -> None:
+    """One line on standard error, after the traceback when it is wanted."""
+    if with_traceback:
+        click.echo("".join(traceback.format_exception(error)), err=True, nl=False)
+    if isinstance(error, KeyboardInterrupt):
+        click.echo("coolvid: interrupted", err=True)
+    else:
+        click.echo(f"coolvid: error: {' '.join(str(error).split())}", err=True)
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="coolvid")
+@debug_option
+def main() -> None:
+    """A neural video codec: every frame is a small network fitted to it, and the stream carries that network."""

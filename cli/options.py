@@ -1,0 +1,80 @@
+"""What option values look like on the command line, and the options that commands share."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from coolvid.config import PluginChoice
+from coolvid.errors import ConfigError
+
+DEBUG = "coolvid_cli.debug"
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+
+
+def _note_debug(ctx: click.Context, _: click.Parameter, given: bool) -> None:
+    ctx.meta[DEBUG] = given or ctx.meta.get(DEBUG, False)
+
+
+def debug_option(command: Decorated) -> Decorated:
+    """--debug, before or after the name of the command."""
+    flag = click.option(
+        "--debug", is_flag=True, expose_value=False, callback=_note_debug, help="Show the traceback of an error."
+    )
+    return flag(command)
+
+
+def plugin_option(flag: str, help: str) -> Callable[[Decorated], Decorated]:
+    """An option that names a plugin, NAME or NAME:key=value,key=value."""
+    return click.option(flag, type=PluginChoice.parse, metavar="NAME[:key=value,...]", default=None, help=help)
+
+
+def quiet_option(command: Decorated) -> Decorated:
+    return click.option("-q", "--quiet", is_flag=True, help="Print errors only.")(command)
+
+
+def threads_option(command: Decorated) -> Decorated:
+    return click.option(
+        "--threads",
+        type=int,
+        default=0,
+        show_default="all cores",
+        metavar="N",
+        help="Processor threads; they change the time, never the result.",
+    )(command)
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """352x288 -> (352, 288), width first."""
+    if not (match := re.fullmatch(r"(\d{1,6})[xX](\d{1,6})", text)):
+        raise ConfigError(f"cannot read size '{text}'; write width x height, as 352x288")
+    return int(match[1]), int(match[2])
+
+
+def parse_fps(text: str) -> Fraction:
+    """30, 29.97 or 30000/1001 -> frames per second."""
+    try:
+        rate = Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        rate = Fraction(0)
+    if rate <= 0:
+        raise ConfigError(f"cannot read frame rate '{text}'; write frames per second, as 25 or 30000/1001")
+    return rate
+
+
+def parse_positions(text: str) -> tuple[int, ...]:
+    """0,8,-1 -> (0, 8, -1)."""
+    if not re.fullmatch(r"-?\d{1,9}(,-?\d{1,9})*", text):
+        raise ConfigError(f"cannot read positions '{text}'; write frame numbers with commas, as 0,8,-1")
+    return tuple(int(part) for part in text.split(","))
+
+
+def refuse_overwriting(source: Path, out: Path) -> None:
+    """Raise ConfigError when the output would replace the input."""
+    if out.exists() and source.exists() and out.samefile(source):
+        raise ConfigError(f"the output '{out}' is the input itself; choose another name")

@@ -1,0 +1,25 @@
+"""`coolvid plugins`: what is installed, where it comes from, and what is wrong with it."""
+
+from __future__ import annotations
+
+import click
+
+from coolvid.registry import Installed, installed
+
+from .console import make_console, make_table
+from .options import debug_option
+
+TITLES = ("kind", "name", "package", "version", "needed to decode", "problem")
+
+
+@click.command("plugins")
+@debug_option
+def command() -> None:
+    """List the installed plugins. Those needed to decode are named in every stream; the others leave no trace in it."""
+    make_console().print(make_table(TITLES, map(_row, installed()), left=len(TITLES)))
+
+
+def _row(plugin: Installed) -> tuple[object, ...]:
+    package = f"{plugin.package} {plugin.package_version}".strip()
+    needed = "yes" if plugin.is_normative else "no"
+    return plugin.kind, plugin.name, package, plugin.version or "-", needed, plugin.problem or "-"

@@ -1,0 +1,202 @@
+"""The stream header: what all packets share, and the table of what frames are made of.
+
+Bytes: MAGIC, format version, size of the body (varint), body (StreamHeader's fields), CRC-32C of all before it. The
+table of configurations is a string of bytes, deflated against DICTIONARY where that is shorter.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+from coolvid.architecture import FINAL_UPSAMPLINGS, Architecture, FrameArchitecture, PluginRecord
+from coolvid.errors import ConfigError, StreamError, UnsupportedStream
+from coolvid.records import (
+    BitReader,
+    BitWriter,
+    Flag,
+    Golomb,
+    Kind,
+    Layout,
+    Many,
+    OneOf,
+    Record,
+    So_far,
+    U,
+    When,
+    coded,
+)
+from coolvid.types import BIT_DEPTHS, ColorInfo, FrameType, PixelFormat, VideoFormat
+
+from .crc import CRC_BYTES, is_sealed, sealed
+from .dictionary import DICTIONARY
+from .values import Usual, Value, read_varint, write_varint
+
+MAGIC = b"\x8fCVD"
+FORMAT_VERSION = 1
+MAX_FRAMES = (1 << 24) - 1
+MAX_CONFIGURATIONS = 255
+MAX_TABLE = 1 << 20
+USUAL_FPS = tuple(
+    Fraction(*pair)
+    for pair in ((24, 1), (25, 1), (30, 1), (50, 1), (60, 1), (30000, 1001), (24000, 1001), (60000, 1001))
+)
+USUAL_COLORS = (ColorInfo(), ColorInfo(1, 1, 1, 1), ColorInfo(6, 6, 6, 1))
+
+PLUGIN = Layout(
+    PluginRecord,
+    {
+        "name": (Value(str), "entry-point name"),
+        "version": (U(8), "of the plugin"),
+        "options": (Value(tuple), "what they mean is the plugin's affair"),
+    },
+)
+_SPAN = Many(U(8), 2)
+_OPTIONAL_SPAN = Usual((None,), 8, _SPAN)
+_ARCHITECTURE: dict[str, tuple[Kind, str]] = {
+    "latent_resolution": (_SPAN, "finest and coarsest normal grid, log2 downsampling"),
+    "hyperlatent_resolution": (_OPTIONAL_SPAN, "the same for hyperlatents"),
+    "ifce_resolution": (_OPTIONAL_SPAN, "grids with inter-feature contexts"),
+    "n_ifce": (U(8), "inter-feature contexts"),
+    "n_context": (U(8), "spatial contexts"),
+    "common_randomness": (OneOf((False, True), 8), "noise planes enter the synthesis"),
+    "final_upsampling": (OneOf(FINAL_UPSAMPLINGS, 8), "from the finest grid to the frame"),
+    "n_out": (U(8), "output planes"),
+    "arm": (PLUGIN, "entropy model"),
+    "upsampling": (PLUGIN, "grids to planes"),
+    "synthesis": (PLUGIN, "planes to outputs"),
+}
+ARCHITECTURE = Layout(Architecture, _ARCHITECTURE)
+
+
+def _unless_intra(kind: Kind) -> Kind:
+    return When(lambda known: known["frame_type"] is not FrameType.I, "not I", kind)
+
+
+FRAME = Layout(
+    FrameArchitecture,
+    {
+        "frame_type": (OneOf(tuple(FrameType), 8), "I frames have no motion and no warper"),
+        "residue": (ARCHITECTURE, "Cool-chic of the residue"),
+        "motion": (_unless_intra(ARCHITECTURE), "Cool-chic of the flow"),
+        "warper": (_unless_intra(PLUGIN), "motion compensation"),
+    },
+)
+
+
+class Table(Kind):
+    """The configurations: a count byte and each in turn, as bytes, deflated or not."""
+
+    def write(self, writer: BitWriter, value: Any, so_far: So_far) -> None:
+        if not 1 <= len(value) <= MAX_CONFIGURATIONS:
+            raise ConfigError(f"{len(value)} frame configurations; a stream can carry 1..{MAX_CONFIGURATIONS}")
+        plain = BitWriter()
+        Many(FRAME, U(8)).write(plain, value, {})
+        content = plain.getvalue()
+        engine = zlib.compressobj(9, zlib.DEFLATED, -15, 9, zlib.Z_DEFAULT_STRATEGY, DICTIONARY)
+        deflated = engine.compress(content) + engine.flush()
+        is_shorter = len(deflated) < len(content)
+        writer.write(int(is_shorter), 1)
+        writer.write(0, -writer.n_bits % 8)
+        writer.write_bytes(deflated if is_shorter else content)
+
+    def read(self, reader: BitReader, so_far: So_far) -> tuple[FrameArchitecture, ...]:
+        is_deflated = reader.read(1)
+        if reader.read(-reader.position % 8):
+            raise StreamError("padding before the table is not zero; the stream is damaged")
+        content = reader.read_bytes(reader.n_left // 8)
+        plain = BitReader(_inflate(content) if is_deflated else content)
+        table: tuple[FrameArchitecture, ...] = Many(FRAME, U(8)).read(plain, {})
+        plain.finish()
+        if not table:
+            raise StreamError("the stream has no frame configuration; it is damaged")
+        return table
+
+    def text(self) -> str:
+        return "flag: deflated; padding to a byte; u(8) count × FrameArchitecture"
+
+
+def _inflate(content: bytes) -> bytes:
+    engine = zlib.decompressobj(-15, zdict=DICTIONARY)
+    try:
+        plain = engine.decompress(content, MAX_TABLE)
+    except zlib.error as error:
+        raise StreamError(f"the table of configurations does not inflate ({error}); the stream is damaged") from error
+    if not engine.eof or engine.unused_data or engine.unconsumed_tail:
+        raise StreamError("the table of configurations has a wrong size; the stream is damaged")
+    return plain
+
+
+VIDEO_FORMAT = Layout(
+    VideoFormat,
+    {
+        "height": (U(14, 1), "pixels"),
+        "width": (U(14, 1), "pixels"),
+        "pixel_format": (OneOf(tuple(PixelFormat), 2), "arrangement of the planes"),
+        "bit_depth": (OneOf(BIT_DEPTHS, 1), "of every sample"),
+    },
+)
+COLOR = Layout(
+    ColorInfo,
+    {
+        "primaries": (U(8), "ITU-T H.273 code point"),
+        "transfer": (U(8), "ITU-T H.273 code point"),
+        "matrix": (U(8), "ITU-T H.273 code point"),
+        "range": (U(2), "0 unspecified, 1 limited, 2 full"),
+    },
+)
+FRACTION = Layout(
+    Fraction,
+    {
+        "numerator": (U(32, 1), "frames"),
+        "denominator": (U(32, 1), "seconds"),
+    },
+)
+
+
+@dataclass(frozen=True)
+class StreamHeader(Record):
+    """What all frames of a stream share. n_frames 0: unknown, because the writer did not finish."""
+
+    format: VideoFormat = coded(VIDEO_FORMAT, "picture size and samples")  # noqa: RUF009
+    fps: Fraction = coded(Usual(USUAL_FPS, 4, FRACTION), "frames per second")  # noqa: RUF009
+    color: ColorInfo = coded(Usual(USUAL_COLORS, 2, COLOR), "colour description")  # noqa: RUF009
+    n_frames: int = coded(U(24), "packets in the stream, 0 if unknown")
+    gop: int = coded(Golomb(3, 4096, 1), "frames of a B hierarchy")
+    intra_period: int = coded(Golomb(3, 1_000_000), "frames from one I to the next; 0: only the first")
+    low_delay: bool = coded(Flag(), "no frame refers to a later one")
+    configurations: tuple[FrameArchitecture, ...] = coded(Table(), "what frames are made of; packets name the entry")
+
+    def pack(self) -> bytes:
+        """The whole header. Its size does not depend on n_frames. Raises ConfigError for values that do not fit."""
+        body = super().pack()
+        return sealed(MAGIC + bytes([FORMAT_VERSION]) + write_varint(len(body)) + body)
+
+    @classmethod
+    def parse(cls, data: bytes) -> tuple[StreamHeader, int]:
+        """(header, its size in bytes) from the start of data. Raises StreamError, UnsupportedStream."""
+        if data[: len(MAGIC)] != MAGIC:
+            raise StreamError(f"this is not a coolvid stream: it starts with {data[:4].hex() or 'nothing'}")
+        if len(data) <= len(MAGIC):
+            raise StreamError("the stream ends inside its header; it is truncated")
+        if data[len(MAGIC)] != FORMAT_VERSION:
+            raise UnsupportedStream(
+                f"stream format {data[len(MAGIC)]}; this release reads format {FORMAT_VERSION}; install a newer coolvid"
+            )
+        size, start = read_varint(data, len(MAGIC) + 1)
+        end = start + size + CRC_BYTES
+        if size > MAX_TABLE or end > len(data):
+            raise StreamError(f"a stream header of {size} bytes where {len(data) - start} are left; damaged stream")
+        if not is_sealed(data[:end]):
+            raise StreamError("the stream header does not match its checksum; the stream is damaged")
+        return super().unpack(data[start : start + size]), end
+
+    @classmethod
+    def unpack(cls, data: bytes) -> StreamHeader:
+        """A header alone. Raises StreamError."""
+        header, end = cls.parse(data)
+        if end != len(data):
+            raise StreamError(f"{len(data) - end} bytes follow the stream header")
+        return header

@@ -1,0 +1,234 @@
+"""Latent grids <-> bytes, coarsest grid first, each in waves that respect the causal contexts.
+
+Wave t of a grid holds the positions (row r, column c) with c + D r = t, D = wave_delay(n_context): all their
+contexts lie in earlier waves, so a wave is one call of the model. Row r of every grid belongs to sub-stream r mod S.
+
+Payload: two bits log2 S, one bit per grid (coarsest first) that says whether it has any value but zero, padding to
+whole bytes, the sizes of all sub-streams but the last (varints), the sub-streams. A grid of
+zeros takes nothing more; a payload of zeros is empty.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coolvid.architecture import NEIGHBOURS, Grid, wave_delay
+from coolvid.coded import MAX_LATENT
+from coolvid.errors import ConfigError, StreamError
+from coolvid.fixedpoint import CONTEXT_BITS, INT16_MAX, INT16_MIN
+from coolvid.interfaces import Integers
+from coolvid.laplace import ESCAPE, PROBABILITY_BITS, rows, tables
+from coolvid.records import BitReader, BitWriter
+
+from .rangecoder import Decoder, Encoder, cell_symbols, split
+from .values import read_varint, write_varint
+
+SUBSTREAMS = (1, 2, 4, 8)
+NONZERO_PER_SUBSTREAM = 8192
+MAX_CENTRE = MAX_LATENT // 2
+_PAD = 4
+_CHUNK = 1 << 15
+
+
+class ContextModel(Protocol):
+    """The entropy model of one Cool-chic, as the coder sees it."""
+
+    @property
+    def n_context(self) -> int:
+        """Spatial neighbours in the context."""
+        ...
+
+    def features(self, index: int, latents: Sequence[Integers]) -> Integers:
+        """Inter-feature contexts int32 [n, h, w] of grid `index`, from the coarser grids of latents (finest first)."""
+        ...
+
+    def laplace(self, contexts: Integers) -> Integers:
+        """int32 [N, n_context + n], CONTEXT_BITS fractional bits -> (mu, raw log scale) int32 [N, 2], 16 bits."""
+        ...
+
+
+class _GridCoder:
+    """One grid's padded plane and the contexts drawn from it."""
+
+    def __init__(self, grid: Grid, index: int, model: ContextModel, latents: Sequence[Integers]) -> None:
+        self.grid = grid
+        self.model = model
+        self.delay = wave_delay(model.n_context)
+        self.stride = grid.width + 2 * _PAD
+        self.plane = np.zeros((grid.height + _PAD) * self.stride, dtype=np.int32)
+        features = model.features(index, latents)
+        self.features = np.ascontiguousarray(features.reshape(len(features), grid.height * grid.width).T)
+        steps = [dy * self.stride + dx for dy, dx in NEIGHBOURS[: model.n_context]]
+        self.steps = np.array(steps, dtype=np.intp)
+
+    def fill(self, values: Integers) -> None:
+        """Set the whole plane to latents [h, w]."""
+        inner = self.plane.reshape(-1, self.stride)[_PAD:, _PAD:-_PAD]
+        inner[:] = _as_contexts(values)
+
+    def put(self, row: Integers, column: Integers, values: Integers) -> None:
+        """Set some positions to their latents [N]."""
+        self.plane[(row + _PAD) * self.stride + column + _PAD] = _as_contexts(values)
+
+    def lookup(self, row: Integers, column: Integers) -> tuple[Integers, Integers]:
+        """(centre [N], table row [N]) of positions (row [N], column [N]) whose contexts are known."""
+        at = (row + _PAD) * self.stride + column + _PAD
+        spatial = self.plane[at[:, None] + self.steps]
+        contexts = np.concatenate((spatial, self.features[row * self.grid.width + column]), axis=1)
+        return _rows(self.model, contexts)
+
+    def waves(self) -> Iterator[tuple[Integers, Integers]]:
+        """(row [N], column [N]) of each wave in turn, rows increasing."""
+        height, width = self.grid.shape
+        every_row = np.arange(height, dtype=np.int32)
+        for t in range(width + self.delay * (height - 1)):
+            first = max(0, -(-(t - width + 1) // self.delay))
+            row = every_row[first : min(height, t // self.delay + 1)]
+            if row.size:
+                yield row, t - self.delay * row
+
+    def order(self) -> tuple[Integers, Integers]:
+        """(row, column) of all positions in wave order."""
+        height, width = self.grid.shape
+        row, column = (a.ravel().astype(np.int32) for a in np.indices((height, width)))
+        order = np.lexsort((row, column + self.delay * row))
+        return row[order], column[order]
+
+    def lookup_all(self, row: Integers, column: Integers) -> tuple[Integers, Integers]:
+        """lookup() in chunks, for a plane that is known as a whole."""
+        spans = (slice(i, i + _CHUNK) for i in range(0, row.size, _CHUNK))
+        parts = [self.lookup(row[span], column[span]) for span in spans]
+        return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
+
+
+def _as_contexts(values: Integers) -> Integers:
+    """Latents, within +-MAX_LATENT, with CONTEXT_BITS fractional bits, limited to int16."""
+    limited: Integers = np.minimum(np.maximum(values << CONTEXT_BITS, INT16_MIN), INT16_MAX)
+    return limited
+
+
+def _rows(model: ContextModel, contexts: Integers) -> tuple[Integers, Integers]:
+    """Look-ups of latents; mu beyond the latents' range is brought back into it."""
+    centre, row = rows(model.laplace(contexts))
+    return np.minimum(np.maximum(centre, -MAX_CENTRE), MAX_CENTRE), row
+
+
+def _known(latents: Sequence[Integers], grids: Sequence[Grid]) -> list[tuple[int, Grid, Integers]]:
+    """(index, grid, latents) coarsest first, of the grids that hold any value but zero."""
+    out = []
+    for index in reversed(range(len(grids))):
+        values = latents[index]
+        if values.shape != grids[index].shape:
+            raise ConfigError(f"latents of shape {values.shape} for a grid of {grids[index].shape}")
+        if values.any():
+            if np.abs(values.astype(np.int64)).max() > MAX_LATENT:
+                raise ConfigError(f"a latent is outside +-{MAX_LATENT}; lower encoder_gain")
+            out.append((index, grids[index], values))
+    return out
+
+
+def encode_latents(latents: Sequence[Integers], grids: Sequence[Grid], model: ContextModel) -> bytes:
+    """The payload of latents int32 [h, w] (finest first, as grids). Raises ConfigError for values that do not fit."""
+    known = _known(latents, grids)
+    if not known:
+        return b""
+    n_substreams = choose_substreams(sum(int(np.count_nonzero(values)) for _, _, values in known))
+    encoders = [Encoder() for _ in range(n_substreams)]
+    for index, grid, values in known:
+        coder = _GridCoder(grid, index, model, latents)
+        coder.fill(values)
+        row, column = coder.order()
+        centre, table_row = coder.lookup_all(row, column)
+        for s, encoder in enumerate(encoders):
+            own = row % n_substreams == s
+            encoder.put_latents(values[row[own], column[own]], centre[own], table_row[own])
+    present = {index for index, _, _ in known}
+    return _join(n_substreams, [i in present for i in range(len(grids))], [e.finish() for e in encoders])
+
+
+def choose_substreams(n_nonzero: int) -> int:
+    """How many sub-streams a payload with so many nonzero latents is split into."""
+    return max(s for s in SUBSTREAMS if s == 1 or n_nonzero >= s * NONZERO_PER_SUBSTREAM)
+
+
+def _join(n_substreams: int, present: Sequence[bool], parts: Sequence[bytes]) -> bytes:
+    writer = BitWriter()
+    writer.write(SUBSTREAMS.index(n_substreams), 2)
+    for flag in reversed(present):
+        writer.write(int(flag), 1)
+    sizes = b"".join(write_varint(len(part)) for part in parts[:-1])
+    return writer.getvalue() + sizes + b"".join(parts)
+
+
+def _split(data: bytes, n_grids: int) -> tuple[list[bool], list[Decoder]]:
+    reader = BitReader(data)
+    n_substreams = SUBSTREAMS[reader.read(2)]
+    present = [bool(reader.read(1)) for _ in range(n_grids)][::-1]
+    if not any(present) or reader.read(-reader.position % 8):
+        raise StreamError("a latent payload has an impossible header; the stream is damaged")
+    sizes = []
+    at = reader.position // 8
+    for _ in range(n_substreams - 1):
+        size, at = read_varint(data, at)
+        sizes.append(size)
+    decoders = []
+    for size in [*sizes, len(data) - at - sum(sizes)]:
+        if not 0 <= size <= len(data) - at:
+            raise StreamError(f"a latent sub-stream of {size} bytes where {len(data) - at} are left; damaged stream")
+        decoders.append(Decoder(data[at : at + size]))
+        at += size
+    return present, decoders
+
+
+def decode_latents(data: bytes, grids: Sequence[Grid], model: ContextModel) -> tuple[Integers, ...]:
+    """Inverse of encode_latents(). Raises StreamError for bytes that encode_latents cannot have written."""
+    latents = [np.zeros(grid.shape, dtype=np.int32) for grid in grids]
+    if not data:
+        return tuple(latents)
+    present, decoders = _split(data, len(grids))
+    for index in reversed(range(len(grids))):
+        if present[index]:
+            latents[index] = _decode_grid(_GridCoder(grids[index], index, model, latents), decoders)
+    for decoder in decoders:
+        decoder.finish()
+    return tuple(latents)
+
+
+def _decode_grid(coder: _GridCoder, decoders: Sequence[Decoder]) -> Integers:
+    n = len(decoders)
+    out = np.zeros(coder.grid.shape, dtype=np.int32)
+    for row, column in coder.waves():
+        centre, table_row = coder.lookup(row, column)
+        values = np.empty(row.size, dtype=np.int32)
+        for i in range(min(n, row.size)):
+            decoder = decoders[int(row[i]) % n]
+            values[i::n] = decoder.get_latents(centre[i::n].tolist(), table_row[i::n].tolist())
+        coder.put(row, column, values)
+        out[row, column] = values
+    return out
+
+
+def latent_bits(latents: Sequence[Integers], grids: Sequence[Grid], model: ContextModel) -> list[float]:
+    """Bits that the tables ask for each grid (finest first); 0 for a grid of zeros."""
+    out = [0.0] * len(grids)
+    for index, grid, values in _known(latents, grids):
+        coder = _GridCoder(grid, index, model, latents)
+        coder.fill(values)
+        row, column = coder.order()
+        centre, table_row = coder.lookup_all(row, column)
+        out[index] = float(_symbol_bits(values[row, column], centre, table_row).sum())
+    return out
+
+
+def _symbol_bits(values: Integers, centres: Integers, table_rows: Integers) -> NDArray[np.float64]:
+    table = tables()
+    shifts = table.shifts[table_rows]
+    cells, _ = split(values, centres, shifts)
+    symbols = cell_symbols(cells, table.frequencies, table_rows)
+    bits: NDArray[np.float64] = PROBABILITY_BITS - np.log2(table.frequencies[table_rows, symbols]) + shifts
+    codes = np.where(cells > 0, 2 * cells, 1 - 2 * cells).astype(np.float64)
+    return bits + np.where(symbols == ESCAPE, 2 * np.frexp(codes)[1] - 1, 0)

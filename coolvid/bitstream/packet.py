@@ -1,0 +1,233 @@
+"""One frame as bytes.
+
+Bytes: size of the body (varint), body, CRC-32C of all before it. Body: PacketHeader, the networks of every branch,
+padding to a byte, the latent payloads of every branch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from coolvid.architecture import Architecture, FrameArchitecture, Grid
+from coolvid.coded import CodedCoolChic, CodedFrame, CodedModule
+from coolvid.errors import StreamError
+from coolvid.interfaces import TensorSpec
+from coolvid.records import BitReader, BitWriter, Golomb, Many, Maybe, OneOf, Record, Signed, U, When, coded
+from coolvid.types import FrameType
+
+from .crc import CRC_BYTES, is_sealed, sealed
+from .headers import MAX_CONFIGURATIONS, MAX_FRAMES, StreamHeader
+from .latents import ContextModel, encode_latents
+from .values import read_varint, write_varint
+from .weights import decode_modules, encode_modules
+
+BRANCHES = ("residue", "motion")
+MAX_PAYLOAD = 1 << 28
+MAX_TRANSLATION = 1 << 14
+TensorsOf = Callable[[Architecture], tuple[Mapping[str, tuple[TensorSpec, ...]], Mapping[str, int]]]
+
+
+@dataclass(frozen=True)
+class PacketHeader(Record):
+    """What a packet says before networks and latents."""
+
+    configuration: int = coded(Golomb(0, MAX_CONFIGURATIONS - 1), "entry of the stream header's table")
+    frame_type: FrameType = coded(OneOf(tuple(FrameType), 2), "as in that entry")  # noqa: RUF009
+    display_index: int = coded(Golomb(5, MAX_FRAMES), "position in display order, from 0")
+    references: tuple[int, ...] = coded(
+        Many(Signed(1, MAX_FRAMES), lambda known: known["frame_type"].n_references, "references"),
+        "display indices less this frame's",
+    )
+    global_translation: tuple[tuple[int, int], ...] | None = coded(
+        When(
+            lambda known: known["frame_type"] is not FrameType.I,
+            "not I",
+            Maybe(
+                Many(
+                    Many(Signed(4, MAX_TRANSLATION), 2),
+                    lambda known: known["frame_type"].n_references,
+                    "references",
+                )
+            ),
+        ),
+        "whole pixels (dy, dx) of each reference; absent: all 0",
+    )
+    output_range: tuple[tuple[int, int], ...] | None = coded(
+        When(lambda known: known["frame_type"] is FrameType.I, "I", Maybe(Many(Many(U(10), 2), 3))),
+        "code values (minimum, maximum) per plane that outputs 0 and 1 stand for",
+    )
+    latent_sizes: tuple[int, ...] = coded(
+        Many(Golomb(6, MAX_PAYLOAD), lambda known: 1 if known["frame_type"] is FrameType.I else 2, "branches"),
+        "bytes of each latent payload, residue first",
+    )
+
+
+@dataclass(frozen=True)
+class PacketInfo:
+    """What is known of a packet without decoding it. bits_by_part adds up to 8 * n_bytes: "header" (with checksum and
+    padding), "residue.latents", and "residue.arm" ..., or "networks" for all modules where they were not told apart."""
+
+    display_index: int
+    configuration: int
+    frame_type: FrameType
+    references: tuple[int, ...]
+    n_bytes: int
+    bits_by_part: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Packet:
+    """A frame's bytes, size and checksum included."""
+
+    data: bytes
+    info: PacketInfo
+
+
+@dataclass(frozen=True, eq=False)
+class PacketContent:
+    """A packet taken apart. modules: by branch and module; latents: undecoded payloads by branch.
+
+    references: display indices. global_translation: one (dy, dx) per reference.
+    """
+
+    display_index: int
+    architecture: FrameArchitecture
+    references: tuple[int, ...]
+    global_translation: tuple[tuple[int, int], ...]
+    output_range: tuple[tuple[int, int], ...] | None
+    modules: Mapping[str, Mapping[str, CodedModule]]
+    latents: Mapping[str, bytes]
+    info: PacketInfo
+
+
+def write_packet(
+    frame: CodedFrame, configuration: int, models: Mapping[str, ContextModel], tensors_of: TensorsOf | None = None
+) -> Packet:
+    """The packet of a frame; configuration: its index in StreamHeader.configurations; models: by branch.
+
+    tensors_of as for read_packet(); without it a parameter named `bias` or `*.bias` is a bias, any other a weight.
+    Raises ConfigError for values that a stream cannot carry.
+    """
+    payloads = {
+        branch: encode_latents(coolchic.latents, _grids(coolchic), models[branch])
+        for branch, coolchic in frame.coolchics.items()
+    }
+    header = _header_of(frame, configuration, tuple(map(len, payloads.values())))
+    writer = BitWriter()
+    header.write(writer)
+    bits = {}
+    for branch, coolchic in frame.coolchics.items():
+        tensors = tensors_of(coolchic.architecture)[0] if tensors_of else None
+        for name, n_bits in encode_modules(writer, coolchic.modules, tensors).items():
+            bits[f"{branch}.{name}"] = n_bits
+    body = writer.getvalue() + b"".join(payloads.values())
+    data = sealed(write_varint(len(body)) + body)
+    return Packet(data, _info(header, len(data), bits))
+
+
+def _grids(coolchic: CodedCoolChic) -> list[Grid]:
+    """The grids as the latents' own shapes say them."""
+    known = coolchic.architecture.grids(1, 1)
+    return [
+        Grid(grid.log2, values.shape[0], values.shape[1], grid.is_hyper)
+        for grid, values in zip(known, coolchic.latents, strict=True)
+    ]
+
+
+def _header_of(frame: CodedFrame, configuration: int, latent_sizes: tuple[int, ...]) -> PacketHeader:
+    moved = any(any(pair) for pair in frame.global_translation)
+    return PacketHeader(
+        configuration=configuration,
+        frame_type=frame.frame_type,
+        display_index=frame.display_index,
+        references=tuple(index - frame.display_index for index in frame.references),
+        global_translation=frame.global_translation if moved else None,
+        output_range=frame.output_range,
+        latent_sizes=latent_sizes,
+    )
+
+
+def _info(header: PacketHeader, n_bytes: int, module_bits: Mapping[str, int]) -> PacketInfo:
+    bits = dict(module_bits)
+    for branch, size in zip(BRANCHES, header.latent_sizes, strict=False):
+        bits[f"{branch}.latents"] = 8 * size
+    return PacketInfo(
+        display_index=header.display_index,
+        configuration=header.configuration,
+        frame_type=header.frame_type,
+        references=_references(header),
+        n_bytes=n_bytes,
+        bits_by_part={"header": 8 * n_bytes - sum(bits.values()), **bits},
+    )
+
+
+def _references(header: PacketHeader) -> tuple[int, ...]:
+    return tuple(header.display_index + step for step in header.references)
+
+
+def packet_size(data: bytes, at: int = 0) -> int:
+    """Bytes of the packet that starts at data[at], its size field and checksum included. Raises StreamError."""
+    size, start = read_varint(data, at)
+    total = start - at + size + CRC_BYTES
+    if not size or at + total > len(data):
+        raise StreamError(f"a packet of {size} bytes where {len(data) - start} are left; truncated or damaged stream")
+    return total
+
+
+def _open(data: bytes, header: StreamHeader) -> tuple[BitReader, PacketHeader]:
+    """A reader behind the packet header, and that header, checked against the stream header."""
+    if packet_size(data) != len(data):
+        raise StreamError(f"{len(data)} bytes given for a packet of {packet_size(data)}; the stream is damaged")
+    if not is_sealed(data):
+        raise StreamError("a packet does not match its checksum; the stream is damaged")
+    reader = BitReader(data[:-CRC_BYTES], 8 * read_varint(data, 0)[1])
+    found = PacketHeader.read(reader)
+    if found.configuration >= len(header.configurations):
+        raise StreamError(f"a packet uses configuration {found.configuration} of {len(header.configurations)}")
+    if header.configurations[found.configuration].frame_type is not found.frame_type:
+        raise StreamError(f"a packet of type {found.frame_type.name} uses a configuration of another type")
+    if 8 * sum(found.latent_sizes) > reader.n_left:
+        raise StreamError("the latents of a packet are longer than the packet; the stream is damaged")
+    last = header.n_frames - 1 if header.n_frames else MAX_FRAMES
+    for index in (found.display_index, *_references(found)):
+        if not 0 <= index <= last:
+            raise StreamError(f"a packet names frame {index} of 0..{last}; the stream is damaged")
+    if found.display_index in _references(found):
+        raise StreamError(f"frame {found.display_index} refers to itself; the stream is damaged")
+    return reader, found
+
+
+def read_info(data: bytes, header: StreamHeader) -> PacketInfo:
+    """What a packet says of itself, without plugins. Raises StreamError."""
+    reader, found = _open(data, header)
+    return _info(found, len(data), {"networks": reader.n_left - 8 * sum(found.latent_sizes)})
+
+
+def read_packet(data: bytes, header: StreamHeader, tensors_of: TensorsOf) -> PacketContent:
+    """A packet taken apart, checked to the last bit.
+
+    tensors_of(architecture) -> (tensor specs by module, number of scales by module), which the plugins know.
+    Raises StreamError for anything that write_packet() cannot have written.
+    """
+    reader, found = _open(data, header)
+    architecture = header.configurations[found.configuration]
+    modules, bits = {}, {}
+    for branch, coolchic in architecture.branches.items():
+        modules[branch], spent = decode_modules(reader, *tensors_of(coolchic))
+        bits.update({f"{branch}.{name}": n_bits for name, n_bits in spent.items()})
+    if reader.read(-reader.position % 8) or reader.n_left != 8 * sum(found.latent_sizes):
+        raise StreamError("the networks of a packet do not end where its latents start; the stream is damaged")
+    return PacketContent(
+        display_index=found.display_index,
+        architecture=architecture,
+        references=_references(found),
+        global_translation=found.global_translation or ((0, 0),) * found.frame_type.n_references,
+        output_range=found.output_range,
+        modules=modules,
+        latents={
+            branch: reader.read_bytes(size)
+            for branch, size in zip(architecture.branches, found.latent_sizes, strict=True)
+        },
+        info=_info(found, len(data), bits),
+    )

@@ -1,0 +1,248 @@
+"""A whole stream: header, packets in coding order, and an index for seeking.
+
+The index follows the packets when more than one frame is intra: INDEX_MAGIC, size of the body (varint), body (a
+count, then per intra packet its distance in packets and bytes from the one before, all varints), CRC-32C. A missing or
+damaged index costs nothing but a scan of the packet sizes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from typing import BinaryIO
+
+from coolvid.errors import InputError, OutputError, StreamError
+from coolvid.types import FrameType
+
+from .crc import CRC_BYTES, is_sealed, sealed
+from .headers import StreamHeader
+from .packet import Packet, PacketInfo, packet_size, read_info
+from .values import read_varint, write_varint
+
+INDEX_MAGIC = b"\x00CVI"
+PART = ".part"
+
+
+@dataclass(frozen=True)
+class SyncPoint:
+    """A packet from which decoding can start: its number in the stream and its first byte."""
+
+    packet: int
+    offset: int
+
+
+class StreamWriter:
+    """Writes packets as they come, to `<path>.part`, which close() renames; or into an open binary file.
+
+    Raises OutputError. As a context manager it closes at a clean exit and abandons at an error; an
+    interrupt from the keyboard leaves `<path>.part`, which StreamReader reads.
+    """
+
+    def __init__(self, target: str | os.PathLike[str] | BinaryIO, header: StreamHeader) -> None:
+        self._header = header
+        self._path = Path(target) if isinstance(target, (str, os.PathLike)) else None
+        self._sync: list[SyncPoint] = []
+        self._n_packets = 0
+        self._is_closed = False
+        packed = header.pack()
+        try:
+            self._file = self._part.open("wb") if self._path else _as_file(target)
+            self._start = self._file.tell() if self._path or self._file.seekable() else 0
+            self._write(packed)
+        except OSError as error:
+            raise OutputError(f"cannot write {self._path or 'the stream'}: {error.strerror or error}") from error
+        self._size = len(packed)
+
+    @property
+    def _part(self) -> Path:
+        assert self._path is not None
+        return self._path.with_name(self._path.name + PART)
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes written so far."""
+        return self._size
+
+    def _write(self, data: bytes) -> None:
+        self._file.write(data)
+        self._file.flush()
+
+    def append(self, packet: Packet) -> None:
+        """Write one packet, in coding order."""
+        if packet.info.frame_type is FrameType.I:
+            self._sync.append(SyncPoint(self._n_packets, self._size))
+        try:
+            self._write(packet.data)
+        except OSError as error:
+            raise OutputError(f"cannot write {self._path or 'the stream'}: {error.strerror or error}") from error
+        self._size += len(packet.data)
+        self._n_packets += 1
+
+    def close(self, index: bool = True) -> int:
+        """Write the index (if asked for and of use) and the number of frames; give the file its name.
+
+        Returns the size in bytes. Closing again does nothing.
+        """
+        if self._is_closed:
+            return self._size
+        self._is_closed = True
+        try:
+            if index and len(self._sync) > 1:
+                content = pack_index(self._sync)
+                self._write(content)
+                self._size += len(content)
+            if self._header.n_frames != self._n_packets:
+                self._patch_header()
+            if self._path:
+                self._file.close()
+                self._part.replace(self._path)
+        except OSError as error:
+            self.abandon()
+            raise OutputError(f"cannot write {self._path or 'the stream'}: {error.strerror or error}") from error
+        return self._size
+
+    def _patch_header(self) -> None:
+        """Bring the header's count of frames up to date; its size stays."""
+        if self._file.seekable():
+            self._file.seek(self._start)
+            self._write(replace(self._header, n_frames=self._n_packets).pack())
+            self._file.seek(0, os.SEEK_END)
+
+    def abandon(self) -> None:
+        """Delete what was written (a file given open is left as it is)."""
+        self._is_closed = True
+        if self._path:
+            self._file.close()
+            self._part.unlink(missing_ok=True)
+
+    def __enter__(self) -> StreamWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
+        if kind is None:
+            self.close()
+        elif issubclass(kind, Exception):
+            self.abandon()
+        elif self._path:
+            self._file.close()
+
+
+def _as_file(target: object) -> BinaryIO:
+    return target  # type: ignore[return-value]
+
+
+class StreamReader:
+    """A stream in memory. Raises InputError (no such file) or StreamError, at once or when a packet is asked for.
+
+    partial: accept a stream that ends too early, and offer the packets that are whole (None: if its
+    name ends in .part).
+    """
+
+    def __init__(self, source: str | os.PathLike[str] | bytes, partial: bool | None = None) -> None:
+        self._data = source if isinstance(source, bytes) else _read_file(source)
+        is_part = not isinstance(source, bytes) and os.fspath(source).endswith(PART)
+        self._partial = is_part if partial is None else partial
+        self.header, self._start = StreamHeader.parse(self._data)
+
+    def __enter__(self) -> StreamReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing is held open."""
+
+    def __len__(self) -> int:
+        """Number of packets."""
+        return len(self._spans)
+
+    @cached_property
+    def _spans(self) -> tuple[tuple[int, int], ...]:
+        """(first byte, end) of every packet: the sizes, followed from the header on."""
+        spans: list[tuple[int, int]] = []
+        at, n_frames = self._start, self.header.n_frames
+        while len(spans) < n_frames if n_frames else at < len(self._data) and not self._is_index(at):
+            try:
+                end = at + packet_size(self._data, at)
+            except StreamError as error:
+                if self._partial:
+                    break
+                raise StreamError(f"packet {len(spans)} of {n_frames or 'an unknown number'}: {error}") from error
+            spans.append((at, end))
+            at = end
+        return tuple(spans)
+
+    def _is_index(self, at: int) -> bool:
+        return self._data.startswith(INDEX_MAGIC, at)
+
+    def read(self, i: int) -> bytes:
+        """The bytes of packet i, in coding order, for decode_frame()."""
+        if not 0 <= i < len(self):
+            raise StreamError(f"packet {i} of a stream with {len(self)} packets")
+        start, end = self._spans[i]
+        return self._data[start:end]
+
+    @cached_property
+    def packets(self) -> tuple[PacketInfo, ...]:
+        """What every packet says of itself, in coding order; each frame appears once, after its references."""
+        infos: list[PacketInfo] = []
+        seen: set[int] = set()
+        for i in range(len(self)):
+            info = read_info(self.read(i), self.header)
+            missing = [index for index in info.references if index not in seen]
+            if missing or info.display_index in seen:
+                what = f"refers to frame {missing[0]}, which does not precede it" if missing else "appears twice"
+                raise StreamError(f"frame {info.display_index} {what}; the stream is damaged")
+            seen.add(info.display_index)
+            infos.append(info)
+        return tuple(infos)
+
+    @cached_property
+    def sync_points(self) -> tuple[SyncPoint, ...]:
+        """The intra packets: from the index if there is one, else by a scan."""
+        end = self._spans[-1][1] if self._spans else self._start
+        stored = unpack_index(self._data[end:])
+        if stored is not None and all(self._holds(point) for point in stored):
+            return stored
+        found = (i for i, info in enumerate(self.packets) if info.frame_type is FrameType.I)
+        return tuple(SyncPoint(i, self._spans[i][0]) for i in found)
+
+    def _holds(self, point: SyncPoint) -> bool:
+        return point.packet < len(self._spans) and self._spans[point.packet][0] == point.offset
+
+
+def _read_file(path: str | os.PathLike[str]) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot read {os.fspath(path)}: {error.strerror or error}") from error
+
+
+def pack_index(points: Sequence[SyncPoint]) -> bytes:
+    """The index as bytes; the first entry counts from the start of the stream."""
+    first = points[0]
+    body = write_varint(len(points)) + write_varint(first.packet) + write_varint(first.offset)
+    for before, point in pairwise(points):
+        body += write_varint(point.packet - before.packet) + write_varint(point.offset - before.offset)
+    return sealed(INDEX_MAGIC + write_varint(len(body)) + body)
+
+
+def unpack_index(data: bytes) -> tuple[SyncPoint, ...] | None:
+    """Inverse of pack_index(); None when data is not a whole, undamaged index."""
+    if not data.startswith(INDEX_MAGIC) or not is_sealed(data):
+        return None
+    try:
+        size, at = read_varint(data, len(INDEX_MAGIC))
+        count, at = read_varint(data, at)
+        points: list[SyncPoint] = []
+        packet, offset = 0, 0
+        for _ in range(min(count, size)):
+            step, at = read_varint(data, at)
+            jump, at = read_varint(data, at, 9)
+            packet, offset = packet + step, offset + jump
+            points.append(SyncPoint(packet, offset))
+    except StreamError:
+        return None
+    return tuple(points) if at == len(data) - CRC_BYTES and len(points) == count else None

@@ -1,0 +1,112 @@
+// The training side of the latent grids: noise from a counter, soft rounding with its derivative, and Adam.
+#pragma once
+#include "pool.h"
+#include "simd.h"
+
+namespace coolvid {
+
+enum class Noise { none, gaussian, kumaraswamy };
+
+// A well-mixed 32-bit hash (the "lowbias32" constants): the counter-based generator behind all training noise.
+COOLVID_INLINE vu mix(vu x) {
+  x ^= x >> 16;
+  x *= 0x7feb352du;
+  x ^= x >> 15;
+  x *= 0x846ca68bu;
+  return x ^ (x >> 16);
+}
+
+COOLVID_INLINE vf uniform(vu bits) {  // in (0, 1)
+  return (__builtin_convertvector((vi)(bits >> 9), vf) + 0.5f) * 1.1920929e-7f;
+}
+
+COOLVID_INLINE vf cos_two_pi(vf u) {  // u in [0, 1): cos(2 pi u) = sin(2 pi (|u - 1/2| - 1/4))
+  vf x = (vabs(u - 0.5f) - 0.25f) * 6.283185307f, z = x * x;
+  vf p = splat(-2.50521084e-8f);
+  p = p * z + 2.75573192e-6f;
+  p = p * z - 1.98412698e-4f;
+  p = p * z + 8.33333333e-3f;
+  p = p * z - 1.66666667e-1f;
+  return x + x * z * p;
+}
+
+// Noise for latents i .. i + VL - 1 of the draw `key`.
+COOLVID_INLINE vf noise(Noise kind, float parameter, uint32_t key, uint32_t i) {
+  if (kind == Noise::none) return vf{};
+  vu counter = (vu)lanes() + i;
+  vu first = mix(counter ^ mix(vu{} + key));
+  vf u = uniform(first);
+  if (kind == Noise::gaussian) {
+    vf radius = -1.38629436f * vlog2(u);
+    for (int k = 0; k < VL; k++) radius[k] = std::sqrt(radius[k]);
+    return parameter * radius * cos_two_pi(uniform(mix(first + 0x9e3779b9u)));
+  }
+  float a = parameter, b = (std::pow(2.f, a) * (a - 1.f) + 1.f) / a;
+  vf inner = 1.f - vexp(0.693147181f / b * vlog2(1.f - u));
+  inner = vmax(inner, splat(1e-30f));
+  return vexp(0.693147181f / a * vlog2(inner)) - 0.5f;
+}
+
+COOLVID_INLINE vf soft_round(vf x, float t, float scale, vf& slope) {
+  vf f = vfloor(x), th = vtanh((x - f - 0.5f) / t);
+  slope = scale / t * (1.f - th * th);
+  return f + scale * th + 0.5f;
+}
+
+struct SoftRound {
+  float temperature, gain;
+  bool twice;  // softround(softround(x) + noise), else softround(x) alone
+  Noise kind;
+  float parameter;
+  uint32_t key;
+};
+
+constexpr int LATENT_CHUNK = 1 << 14;
+
+// y [n] encoder-side -> q [n] = the quantiser's stand-in of gain * y, and dq = its derivative by y.
+inline void soft_round_all(Pool& pool, const SoftRound& s, const float* y, float* q, float* dq, size_t n) {
+  float scale = 0.5f / std::tanh(0.5f / s.temperature);
+  pool.run(static_cast<int>((n + LATENT_CHUNK - 1) / LATENT_CHUNK), [&](int chunk, int) {
+    size_t end = std::min(n, static_cast<size_t>(chunk + 1) * LATENT_CHUNK);
+    for (size_t i = static_cast<size_t>(chunk) * LATENT_CHUNK; i < end; i += VL) {
+      vf x = {}, slope, slope2 = splat(1.f);
+      size_t bytes = std::min<size_t>(VL, end - i) * sizeof(float);
+      std::memcpy(&x, y + i, bytes);
+      vf out = soft_round(x * s.gain, s.temperature, scale, slope);
+      if (s.twice) out = soft_round(out + noise(s.kind, s.parameter, s.key, static_cast<uint32_t>(i)), s.temperature, scale, slope2);
+      slope = slope * slope2 * s.gain;
+      std::memcpy(q + i, &out, bytes);
+      std::memcpy(dq + i, &slope, bytes);
+    }
+  });
+}
+
+inline void fill_noise(Pool& pool, Noise kind, float parameter, uint32_t key, float* out, size_t n) {
+  pool.run(static_cast<int>((n + LATENT_CHUNK - 1) / LATENT_CHUNK), [&](int chunk, int) {
+    size_t end = std::min(n, static_cast<size_t>(chunk + 1) * LATENT_CHUNK);
+    for (size_t i = static_cast<size_t>(chunk) * LATENT_CHUNK; i < end; i += VL) {
+      vf v = noise(kind, parameter, key, static_cast<uint32_t>(i));
+      std::memcpy(out + i, &v, std::min<size_t>(VL, end - i) * sizeof(float));
+    }
+  });
+}
+
+struct AdamSettings {
+  float lr, beta1, beta2, eps;
+  int step;  // from 1
+};
+
+// One Adam step in place on x [n] with moments m, v and gradient g.
+inline void adam(Pool& pool, const AdamSettings& a, float* x, float* m, float* v, const float* g, size_t n) {
+  float c1 = 1.f / (1.f - std::pow(a.beta1, a.step)), c2 = 1.f / (1.f - std::pow(a.beta2, a.step));
+  pool.run(static_cast<int>((n + LATENT_CHUNK - 1) / LATENT_CHUNK), [&](int chunk, int) {
+    size_t end = std::min(n, static_cast<size_t>(chunk + 1) * LATENT_CHUNK);
+    for (size_t i = static_cast<size_t>(chunk) * LATENT_CHUNK; i < end; i++) {
+      m[i] = a.beta1 * m[i] + (1.f - a.beta1) * g[i];
+      v[i] = a.beta2 * v[i] + (1.f - a.beta2) * g[i] * g[i];
+      x[i] -= a.lr * (m[i] * c1) / (std::sqrt(v[i] * c2) + a.eps);
+    }
+  });
+}
+
+}  // namespace coolvid

@@ -1,0 +1,264 @@
+// The Python face of the kernels: numpy arrays in, numpy arrays out, the GIL released while they work.
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <memory>
+
+#include "arm.h"
+#include "latents.h"
+#include "synthesis.h"
+#include "upsampling.h"
+#include "warp.h"
+
+namespace py = pybind11;
+using Floats = py::array_t<float, py::array::c_style>;
+
+#ifndef COOLVID_MODULE
+#define COOLVID_MODULE _portable
+#endif
+
+namespace {
+
+void expect(bool ok, const char* what) {
+  if (!ok) throw std::invalid_argument(what);
+}
+
+std::vector<const float*> pointers(const std::vector<Floats>& arrays, const std::vector<coolvid::GridShape>& grids) {
+  expect(arrays.size() == grids.size(), "one array for each grid");
+  std::vector<const float*> out;
+  for (size_t i = 0; i < arrays.size(); i++) {
+    expect(arrays[i].size() == static_cast<py::ssize_t>(grids[i].height) * grids[i].width, "array size differs from its grid");
+    out.push_back(arrays[i].data());
+  }
+  return out;
+}
+
+std::vector<Floats> like(const std::vector<coolvid::GridShape>& grids) {
+  std::vector<Floats> out;
+  for (auto& g : grids) out.emplace_back(std::vector<py::ssize_t>{g.height, g.width});
+  return out;
+}
+
+std::vector<float*> mutable_pointers(std::vector<Floats>& arrays) {
+  std::vector<float*> out;
+  for (auto& a : arrays) out.push_back(a.mutable_data());
+  return out;
+}
+
+py::tuple arm_run(coolvid::ArmRate& self, const std::vector<Floats>& latents, const Floats& arm, const Floats& ifce,
+                  bool gradients, bool want_bits) {
+  auto in = pointers(latents, self.grids());
+  expect(arm.size() == self.parameters() && ifce.size() == self.map_parameters(), "wrong number of parameters");
+  std::vector<double> rates(self.grids().size());
+  auto d_latents = like(self.grids());
+  std::vector<Floats> bits = want_bits ? like(self.grids()) : std::vector<Floats>{};
+  Floats d_arm(self.parameters()), d_ifce(self.map_parameters());
+  auto d_pointers = mutable_pointers(d_latents), bit_pointers = mutable_pointers(bits);
+  {
+    py::gil_scoped_release release;
+    self.run(in, arm.data(), ifce.data(), rates.data(), gradients, d_pointers, d_arm.mutable_data(),
+             d_ifce.mutable_data(), bit_pointers);
+  }
+  return py::make_tuple(rates, d_latents, d_arm, d_ifce, bits);
+}
+
+Floats synthesis_forward(coolvid::Synthesis& self, const Floats& z, const Floats& parameters) {
+  expect(z.ndim() == 3 && z.shape(0) == self.n_in() && z.size() == static_cast<py::ssize_t>(self.n_in() * self.pixels()),
+         "planes differ from the synthesis");
+  expect(parameters.size() == self.parameters(), "wrong number of parameters");
+  Floats out({static_cast<py::ssize_t>(self.n_out()), z.shape(1), z.shape(2)});
+  float* to = out.mutable_data();
+  {
+    py::gil_scoped_release release;
+    self.forward(z.data(), parameters.data(), to);
+  }
+  return out;
+}
+
+py::tuple synthesis_backward(coolvid::Synthesis& self, const Floats& z, const Floats& parameters, const Floats& d_out) {
+  expect(z.size() == static_cast<py::ssize_t>(self.n_in() * self.pixels()), "planes differ from the synthesis");
+  expect(d_out.size() == static_cast<py::ssize_t>(self.n_out() * self.pixels()), "gradient differs from the output");
+  expect(parameters.size() == self.parameters(), "wrong number of parameters");
+  Floats d_z({z.shape(0), z.shape(1), z.shape(2)}), d_parameters(self.parameters());
+  float *to_z = d_z.mutable_data(), *to_parameters = d_parameters.mutable_data();
+  {
+    py::gil_scoped_release release;
+    self.backward(z.data(), parameters.data(), d_out.data(), to_z, to_parameters);
+  }
+  return py::make_tuple(d_z, d_parameters);
+}
+
+std::vector<const float*> grid_pointers(const coolvid::Upsampling& self, const std::vector<Floats>& arrays) {
+  expect(static_cast<int>(arrays.size()) == self.grids(), "one array for each grid");
+  std::vector<const float*> out;
+  for (int g = 0; g < self.grids(); g++) {
+    auto [h, w] = self.size(g);
+    expect(arrays[g].size() == static_cast<py::ssize_t>(h) * w, "array size differs from its grid");
+    out.push_back(arrays[g].data());
+  }
+  return out;
+}
+
+void expect_filters(const coolvid::Upsampling& self, const Floats& up, const Floats& pre) {
+  int steps = self.grids() - 1;
+  expect(up.size() == steps * self.half() && pre.size() == steps * self.pre_half(), "wrong number of taps");
+}
+
+Floats upsampling_forward(coolvid::Upsampling& self, const std::vector<Floats>& latents, const Floats& up, const Floats& pre) {
+  auto in = grid_pointers(self, latents);
+  expect_filters(self, up, pre);
+  auto [h, w] = self.size(0);
+  Floats out({self.grids(), h, w});
+  float* to = out.mutable_data();
+  {
+    py::gil_scoped_release release;
+    self.forward(in, up.data(), pre.data(), to);
+  }
+  return out;
+}
+
+py::tuple upsampling_backward(coolvid::Upsampling& self, const std::vector<Floats>& latents, const Floats& d_out) {
+  auto in = grid_pointers(self, latents);
+  auto [h, w] = self.size(0);
+  expect(d_out.size() == static_cast<py::ssize_t>(self.grids()) * h * w, "gradient differs from the output");
+  std::vector<Floats> d_latents;
+  for (int g = 0; g < self.grids(); g++) d_latents.emplace_back(std::vector<py::ssize_t>{self.size(g).first, self.size(g).second});
+  Floats d_up({self.grids() - 1, self.half()}), d_pre({self.grids() - 1, self.pre_half()});
+  auto to = mutable_pointers(d_latents);
+  float *to_up = d_up.mutable_data(), *to_pre = d_pre.mutable_data();
+  {
+    py::gil_scoped_release release;
+    self.backward(in, d_out.data(), to, to_up, to_pre);
+  }
+  return py::make_tuple(d_latents, d_up, d_pre);
+}
+
+Floats warp_forward(coolvid::Warp& self, const Floats& flow, bool gradients) {
+  expect(flow.size() == static_cast<py::ssize_t>(2) * self.height() * self.width(), "flow differs from the reference");
+  Floats out({self.channels(), self.height(), self.width()});
+  float* to = out.mutable_data();
+  {
+    py::gil_scoped_release release;
+    self.forward(flow.data(), to, gradients);
+  }
+  return out;
+}
+
+Floats warp_backward(coolvid::Warp& self, const Floats& d_out) {
+  expect(d_out.size() == static_cast<py::ssize_t>(self.channels()) * self.height() * self.width(),
+         "gradient differs from the output");
+  Floats d_flow({2, self.height(), self.width()});
+  float* to = d_flow.mutable_data();
+  {
+    py::gil_scoped_release release;
+    self.backward(d_out.data(), to);
+  }
+  return d_flow;
+}
+
+coolvid::Noise noise_kind(const std::string& name) {
+  if (name == "none") return coolvid::Noise::none;
+  if (name == "gaussian") return coolvid::Noise::gaussian;
+  expect(name == "kumaraswamy", "noise is none, gaussian or kumaraswamy");
+  return coolvid::Noise::kumaraswamy;
+}
+
+// Element-wise work on flat arrays of latents, with a pool of its own.
+class Latents {
+ public:
+  explicit Latents(int threads) : pool_(threads) {}
+
+  py::tuple soft_round(const Floats& y, float temperature, float gain, bool twice, const std::string& kind,
+                       float parameter, uint32_t key) {
+    Floats q(y.size()), dq(y.size());
+    coolvid::SoftRound s{temperature, gain, twice, noise_kind(kind), parameter, key};
+    float *to = q.mutable_data(), *to_d = dq.mutable_data();
+    {
+      py::gil_scoped_release release;
+      coolvid::soft_round_all(pool_, s, y.data(), to, to_d, y.size());
+    }
+    return py::make_tuple(q, dq);
+  }
+
+  Floats noise(size_t n, const std::string& kind, float parameter, uint32_t key) {
+    Floats out(n);
+    float* to = out.mutable_data();
+    auto k = noise_kind(kind);
+    {
+      py::gil_scoped_release release;
+      coolvid::fill_noise(pool_, k, parameter, key, to, n);
+    }
+    return out;
+  }
+
+  void adam(Floats x, Floats m, Floats v, const Floats& g, float lr, float beta1, float beta2, float eps, int step) {
+    expect(x.size() == g.size() && m.size() == g.size() && v.size() == g.size(), "sizes differ");
+    float *px = x.mutable_data(), *pm = m.mutable_data(), *pv = v.mutable_data();
+    py::gil_scoped_release release;
+    coolvid::adam(pool_, {lr, beta1, beta2, eps, step}, px, pm, pv, g.data(), g.size());
+  }
+
+ private:
+  coolvid::Pool pool_;
+};
+
+}  // namespace
+
+PYBIND11_MODULE(COOLVID_MODULE, m) {
+  m.attr("lanes") = coolvid::VL;
+  py::class_<coolvid::ArmRate>(m, "ArmRate", py::module_local())
+      .def(py::init([](const std::vector<std::pair<int, int>>& neighbours, int n_features, int n_hidden, bool stabiliser,
+                       const std::vector<std::tuple<int, int, int, int>>& grids,
+                       const std::vector<std::tuple<int, int, int, std::vector<int>>>& maps, int threads) {
+             coolvid::ArmShape shape{static_cast<int>(neighbours.size()), n_features, n_hidden, stabiliser, {}, {}};
+             for (auto [dy, dx] : neighbours) shape.dy.push_back(dy), shape.dx.push_back(dx);
+             std::vector<coolvid::GridShape> g;
+             for (auto [h, w, log2, map] : grids) g.push_back({h, w, log2, map});
+             std::vector<coolvid::MapShape> ms;
+             for (auto& [h, w, log2, inputs] : maps) ms.push_back({h, w, log2, inputs});
+             return std::make_unique<coolvid::ArmRate>(std::move(shape), std::move(g), std::move(ms), threads);
+           }),
+           py::arg("neighbours"), py::arg("n_features"), py::arg("n_hidden"), py::arg("stabiliser"), py::arg("grids"),
+           py::arg("maps"), py::arg("threads"))
+      .def("run", &arm_run, py::arg("latents"), py::arg("arm"), py::arg("ifce"), py::arg("gradients"),
+           py::arg("bits") = false);
+  py::class_<coolvid::Synthesis>(m, "Synthesis", py::module_local())
+      .def(py::init([](const std::vector<std::tuple<int, int, bool, bool>>& layers, int n_in, int n_seen, bool stabiliser,
+                       int height, int width, int threads) {
+             std::vector<coolvid::LayerShape> shapes;
+             int channels = n_in;
+             for (auto [n_out, kernel, residual, relu] : layers) {
+               shapes.push_back({channels, n_out, kernel, residual, relu});
+               channels = n_out;
+             }
+             return std::make_unique<coolvid::Synthesis>(std::move(shapes), n_in, n_seen, stabiliser, height, width, threads);
+           }),
+           py::arg("layers"), py::arg("n_in"), py::arg("n_seen"), py::arg("stabiliser"), py::arg("height"),
+           py::arg("width"), py::arg("threads"))
+      .def("forward", &synthesis_forward, py::arg("planes"), py::arg("parameters"))
+      .def("backward", &synthesis_backward, py::arg("planes"), py::arg("parameters"), py::arg("d_out"));
+  py::class_<coolvid::Upsampling>(m, "Upsampling", py::module_local())
+      .def(py::init<std::vector<std::pair<int, int>>, int, int, int>(), py::arg("sizes"), py::arg("k_size"),
+           py::arg("preconcat_k_size"), py::arg("threads"))
+      .def("forward", &upsampling_forward, py::arg("latents"), py::arg("up"), py::arg("pre"))
+      .def("backward", &upsampling_backward, py::arg("latents"), py::arg("d_out"));
+  py::class_<coolvid::Warp>(m, "Warp", py::module_local())
+      .def(py::init([](const Floats& reference, const Floats& taps, const Floats& slopes, int threads) {
+             expect(reference.ndim() == 3 && taps.ndim() == 2 && taps.size() == slopes.size() && taps.shape(0) > 1,
+                    "reference [C, H, W], taps and slopes [steps + 1, n]");
+             return std::make_unique<coolvid::Warp>(reference.data(), reference.shape(0), reference.shape(1),
+                                                    reference.shape(2), taps.data(), slopes.data(), taps.shape(0) - 1,
+                                                    taps.shape(1), threads);
+           }),
+           py::arg("reference"), py::arg("taps"), py::arg("slopes"), py::arg("threads"))
+      .def("forward", &warp_forward, py::arg("flow"), py::arg("gradients"))
+      .def("backward", &warp_backward, py::arg("d_out"));
+  py::class_<Latents>(m, "Latents", py::module_local())
+      .def(py::init<int>(), py::arg("threads"))
+      .def("soft_round", &Latents::soft_round, py::arg("y"), py::arg("temperature"), py::arg("gain"), py::arg("twice"),
+           py::arg("noise"), py::arg("parameter"), py::arg("key"))
+      .def("noise", &Latents::noise, py::arg("n"), py::arg("noise"), py::arg("parameter"), py::arg("key"))
+      .def("adam", &Latents::adam, py::arg("x").noconvert(), py::arg("m").noconvert(), py::arg("v").noconvert(),
+           py::arg("gradient"), py::arg("lr"), py::arg("beta1"), py::arg("beta2"), py::arg("eps"), py::arg("step"));
+}

@@ -1,0 +1,137 @@
+// Motion compensation with a separable filter of up to 16 taps, and its derivative by the flow.
+//
+// Taps for any fraction of a pixel come from a fine table by linear interpolation. The reference does not change while
+// a frame is trained: it is kept with a border as wide as the filter, so that no position needs a test per tap.
+#pragma once
+#include <stdexcept>
+
+#include "pool.h"
+#include "simd.h"
+
+namespace coolvid {
+
+typedef float v8 __attribute__((vector_size(32), aligned(4), may_alias));
+
+class Warp {
+ public:
+  // reference [C][H][W]; taps, slopes [steps + 1][n]: filter and its derivative at fractions 0, 1 / steps, ... 1.
+  Warp(const float* reference, int channels, int height, int width, const float* taps, const float* slopes, int steps,
+       int n, int threads)
+      : channels_(channels), height_(height), width_(width), steps_(steps), n_(n), vectors_((n + 7) / 8), pool_(threads) {
+    if (n < 2 || n > 16 || n % 2) throw std::invalid_argument("number of taps");
+    margin_ = n + 2;
+    stride_ = width + 2 * margin_ + 32;
+    size_t plane = static_cast<size_t>(height + 2 * margin_) * stride_;
+    reference_.resize(plane * channels + 64);
+    for (int c = 0; c < channels; c++)
+      for (int y = -margin_; y < height + margin_; y++) {
+        const float* from = reference + (static_cast<size_t>(c) * height + std::min(std::max(y, 0), height - 1)) * width;
+        for (int x = -margin_; x < width + margin_; x++) at(c, y, x)[0] = from[std::min(std::max(x, 0), width - 1)];
+      }
+    size_t row = static_cast<size_t>(vectors_) * 8;
+    taps_.resize((steps + 2) * row);
+    slopes_.resize((steps + 2) * row);
+    for (int i = 0; i <= steps; i++)
+      for (int k = 0; k < n; k++) taps_[i * row + k] = taps[i * n + k], slopes_[i * row + k] = slopes[i * n + k];
+    std::memcpy(taps_.data() + (steps + 1) * row, taps_.data() + steps * row, row * sizeof(float));
+    std::memcpy(slopes_.data() + (steps + 1) * row, slopes_.data() + steps * row, row * sizeof(float));
+    derivative_.resize(2 * static_cast<size_t>(channels) * height * width);
+  }
+
+  int channels() const { return channels_; }
+  int height() const { return height_; }
+  int width() const { return width_; }
+
+  // flow [2][H][W] in pixels, x then y -> out [C][H][W]; with `gradients`, keeps what backward() needs.
+  void forward(const float* flow, float* out, bool gradients) {
+    int rows = std::max(1, 4096 / width_);
+    pool_.run((height_ + rows - 1) / rows, [&](int i, int) {
+      for (int y = i * rows; y < std::min(height_, (i + 1) * rows); y++)
+        vectors_ == 1 ? row<1>(flow, out, y, gradients) : row<2>(flow, out, y, gradients);
+    });
+  }
+
+  // d(loss)/d(out) [C][H][W] -> d(loss)/d(flow) [2][H][W] at the flow of the last forward().
+  void backward(const float* d_out, float* d_flow) {
+    size_t n = static_cast<size_t>(height_) * width_;
+    pool_.run(height_, [&](int y, int) {
+      for (int axis = 0; axis < 2; axis++) {
+        float* to = d_flow + axis * n + static_cast<size_t>(y) * width_;
+        for (int x = 0; x < width_; x++) to[x] = 0.f;
+        for (int c = 0; c < channels_; c++) {
+          const float* g = d_out + c * n + static_cast<size_t>(y) * width_;
+          const float* d = derivative_.data() + (axis * channels_ + c) * n + static_cast<size_t>(y) * width_;
+          for (int x = 0; x < width_; x++) to[x] += g[x] * d[x];
+        }
+      }
+    });
+  }
+
+ private:
+  float* at(int c, int y, int x) {
+    return reference_.data() + (static_cast<size_t>(c) * (height_ + 2 * margin_) + y + margin_) * stride_ + x + margin_;
+  }
+
+  template <int V>
+  struct Filter {
+    int start;  // first pixel read
+    v8 taps[V], slopes[V];
+  };
+
+  // The filter at `position` + `flow` on an axis of `size` pixels. Beyond the border all pixels are alike.
+  template <int V>
+  COOLVID_INLINE Filter<V> filter(const Warp& w, int position, float flow, int size) {
+    Filter<V> f;
+    flow = std::min(std::max(flow, -2.f * 16384), 2.f * 16384);
+    float whole = std::floor(flow), place = (flow - whole) * w.steps_;
+    int start = position + static_cast<int>(whole) - w.n_ / 2 + 1;
+    f.start = std::min(std::max(start, -w.n_ - 1), size + 1);
+    int i = static_cast<int>(place);
+    float t = place - i;
+    const float *a = w.taps_.data() + static_cast<size_t>(i) * V * 8, *b = w.slopes_.data() + static_cast<size_t>(i) * V * 8;
+    for (int v = 0; v < V; v++) {
+      v8 a0 = *(const v8*)(a + v * 8), a1 = *(const v8*)(a + (V + v) * 8);
+      v8 b0 = *(const v8*)(b + v * 8), b1 = *(const v8*)(b + (V + v) * 8);
+      f.taps[v] = a0 + t * (a1 - a0);
+      f.slopes[v] = b0 + t * (b1 - b0);
+    }
+    return f;
+  }
+
+  COOLVID_INLINE float sum(v8 v) { return ((v[0] + v[4]) + (v[1] + v[5])) + ((v[2] + v[6]) + (v[3] + v[7])); }
+
+  template <int V>
+  void row(const float* flow, float* out, int y, bool gradients) {
+    size_t n = static_cast<size_t>(height_) * width_;
+    for (int x = 0; x < width_; x++) {
+      size_t i = static_cast<size_t>(y) * width_ + x;
+      Filter<V> fx = filter<V>(*this, x, flow[i], width_), fy = filter<V>(*this, y, flow[n + i], height_);
+      for (int c = 0; c < channels_; c++) {
+        const float* from = at(c, fy.start, fx.start);
+        v8 column[V] = {}, slope[V] = {};
+        for (int k = 0; k < n_; k++, from += stride_) {
+          float tap = fy.taps[k / 8][k % 8], tap_slope = fy.slopes[k / 8][k % 8];
+          for (int v = 0; v < V; v++) {
+            v8 p = *(const v8*)(from + v * 8);
+            column[v] += tap * p;
+            slope[v] += tap_slope * p;
+          }
+        }
+        v8 value = column[0] * fx.taps[0], by_x = column[0] * fx.slopes[0], by_y = slope[0] * fx.taps[0];
+        for (int v = 1; v < V; v++)
+          value += column[v] * fx.taps[v], by_x += column[v] * fx.slopes[v], by_y += slope[v] * fx.taps[v];
+        out[c * n + i] = sum(value);
+        if (gradients) {
+          derivative_[c * n + i] = sum(by_x);
+          derivative_[(channels_ + c) * n + i] = sum(by_y);
+        }
+      }
+    }
+  }
+
+  int channels_, height_, width_, steps_, n_, vectors_, margin_ = 0, stride_ = 0;
+  Pool pool_;
+  Buffer<float> reference_, taps_, slopes_, derivative_;
+};
+
+}  // namespace coolvid

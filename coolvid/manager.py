@@ -1,0 +1,154 @@
+"""FrameEncoderManager: one frame after another, train -> quantize -> pack -> decode -> keep as reference.
+
+The reference that later frames see is what decode_frame made of the packed bytes, so encoder and decoder cannot
+drift apart. What one frame needs is a picklable FrameJob; the manager only keeps order, counts and pictures.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .bitstream.headers import StreamHeader
+from .bitstream.packet import Packet, read_info, write_packet
+from .coded import CodedFrame
+from .config import EncodeConfig, FrameConfig
+from .decoder import decode_frame, tensors_of
+from .events import FrameDone, FrameStarted, Listener, Progress, ignore
+from .gop import CodingStep
+from .metrics import mse, psnr
+from .model.frame_encoder import FrameEncoder
+from .presets import frame_config
+from .quantization import code_frame, quantize_model
+from .reconstruct.contexts import ContextModel
+from .training.schedule import train_frame
+from .types import Frame, FrameType
+
+
+@dataclass(frozen=True)
+class FrameJob:
+    """Everything one frame's encoder needs. configuration: index into the stream header's table."""
+
+    step: CodingStep
+    frame: Frame
+    references: tuple[Frame, ...]
+    config: FrameConfig
+    configuration: int
+    header: StreamHeader
+    seed: int
+
+
+@dataclass(frozen=True)
+class CodedPicture:
+    """A frame's packet, the picture that its bytes decode to, and what the float model would have shown."""
+
+    packet: Packet
+    picture: Frame
+    float_psnr_db: float
+
+
+class FrameEncoderManager:
+    """Drives per-frame encoders in coding order.
+
+    total_training_time_sec: seconds spent in train(). iterations_counter: training iterations so far.
+    best_loss: best validation loss of the frame in work (MSE + lmbda * bpp), None before the first validation.
+    decoded: pictures that later frames may refer to, by display index.
+    """
+
+    def __init__(self, config: EncodeConfig, header: StreamHeader, listen: Listener = ignore) -> None:
+        self.config = config
+        self.header = header
+        self.listen = listen
+        self.total_training_time_sec = 0.0
+        self.iterations_counter = 0
+        self.best_loss: float | None = None
+        self.decoded: dict[int, Frame] = {}
+        self._display_index = 0
+        self._frame_start = 0
+        self._total = 0
+
+    def job(self, step: CodingStep, frame: Frame) -> FrameJob:
+        """What encode() would run for this step."""
+        size = frame.height, frame.width
+        config = frame_config(self.config, step.frame_type, step.depth, size)
+        return FrameJob(
+            step=step,
+            frame=frame,
+            references=tuple(self.decoded[i] for i in step.references),
+            config=config,
+            configuration=self._configuration(step.frame_type),
+            header=self.header,
+            seed=(self.config.seed * 1_000_003 + step.display_index) % 2**32,
+        )
+
+    def _configuration(self, frame_type: FrameType) -> int:
+        types = [c.frame_type for c in self.header.configurations]
+        return types.index(frame_type)
+
+    def encode(self, step: CodingStep, frame: Frame) -> Packet:
+        """Code one frame, whose references must have been coded before. Raises TrainingError."""
+        job = self.job(step, frame)
+        self._display_index, self._frame_start = step.display_index, self.iterations_counter
+        self._total, self.best_loss = job.config.training.total_iterations, None
+        self.listen(FrameStarted(step.coding_index, step.display_index, step.frame_type, step.references, self._total))
+        start = time.perf_counter()
+        coded = encode_frame(job, self)
+        self.decoded[step.display_index] = coded.picture
+        self.listen(self._done(job, coded, time.perf_counter() - start))
+        return coded.packet
+
+    def restore(self, step: CodingStep, data: bytes) -> Packet:
+        """Take over a packet that an earlier run made for this step."""
+        references = [self.decoded[i] for i in step.references]
+        self.decoded[step.display_index] = decode_frame(data, self.header, references)
+        return Packet(data, read_info(data, self.header))
+
+    def forget(self, later: Sequence[CodingStep]) -> None:
+        """Drop pictures that no later step refers to."""
+        needed = {index for step in later for index in step.references}
+        self.decoded = {index: picture for index, picture in self.decoded.items() if index in needed}
+
+    def progress(self, phase: str, iteration: int, loss: float, psnr_db: float, rate_bpp: float) -> None:
+        """Called by training at every validation; iteration counts inside the phase."""
+        done = self.iterations_counter - self._frame_start
+        self.listen(Progress(self._display_index, phase, done, self._total, loss, psnr_db, rate_bpp))
+
+    def _done(self, job: FrameJob, coded: CodedPicture, duration_s: float) -> FrameDone:
+        n_bytes = len(coded.packet.data)
+        bits_per_pixel = 8 * n_bytes / (job.frame.height * job.frame.width)
+        return FrameDone(
+            coding_index=job.step.coding_index,
+            display_index=job.step.display_index,
+            frame_type=job.step.frame_type,
+            n_bytes=n_bytes,
+            bits_by_part=coded.packet.info.bits_by_part,
+            psnr_db=psnr(coded.picture, job.frame),
+            float_psnr_db=coded.float_psnr_db,
+            loss=mse(coded.picture, job.frame) + job.config.lmbda * bits_per_pixel,
+            iterations=self.iterations_counter - self._frame_start,
+            duration_s=duration_s,
+        )
+
+
+def encode_frame(job: FrameJob, manager: FrameEncoderManager) -> CodedPicture:
+    """The life of one frame: train, quantise, pack, and decode the packed bytes."""
+
+    def candidate(seed: int) -> FrameEncoder:
+        return FrameEncoder(job.config, job.frame, job.references, seed=job.seed + seed)
+
+    frame_encoder = train_frame(candidate, job.frame, manager, job.config)
+    frame_encoder = quantize_model(frame_encoder, job.frame, manager)
+    coded = code_frame(frame_encoder, job.step.display_index, job.step.references)
+    models = context_models(coded, job.frame.height, job.frame.width)
+    packet = write_packet(coded, job.configuration, models, tensors_of)
+    picture = decode_frame(packet.data, job.header, job.references)
+    return CodedPicture(packet, picture, psnr(frame_encoder.picture(), job.frame))
+
+
+def context_models(coded: CodedFrame, height: int, width: int) -> dict[str, ContextModel]:
+    """The integer context model of each branch, for entropy coding."""
+    return {
+        name: ContextModel(branch.architecture, branch.modules, height, width)
+        for name, branch in coded.coolchics.items()
+    }

@@ -1,0 +1,158 @@
+"""What every source and every sink of frames has in common, whatever the file behind it."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from coolvid.errors import InputError, OutputError
+from coolvid.types import ColorInfo, Frame, VideoFormat
+
+
+class Source(ABC):
+    """Frames from a file, one after another; an iterator and a context manager.
+
+    format, fps, color describe all frames; n_frames is None when the file does not tell; name is the file's name.
+    """
+
+    format: VideoFormat
+    fps: Fraction
+    color: ColorInfo
+    n_frames: int | None
+    name: str
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __iter__(self) -> Iterator[Frame]:
+        return self
+
+    @abstractmethod
+    def __next__(self) -> Frame:
+        """The next frame; raises InputError when the file breaks off or is damaged."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of the file."""
+
+
+class Sink(ABC):
+    """Frames into a file; a context manager.
+
+    Everything is written under temporary names beside the target and renamed when the `with` block ends well. When it
+    ends by an error, nothing is left behind and an existing target stays as it was.
+    """
+
+    def __init__(
+        self, path: Path, format: VideoFormat, fps: Fraction, color: ColorInfo, n_frames: int | None = None
+    ) -> None:
+        check_writable(path)
+        self.path, self.format, self.fps, self.color, self.n_frames = path, format, fps, color, n_frames
+        self.n_written = 0
+
+    def __enter__(self) -> Self:
+        try:
+            self._open()
+        except (OSError, ValueError) as error:
+            self._abandon()
+            raise self._failure(error) from error
+        return self
+
+    def write(self, frame: Frame) -> None:
+        """Append one frame; raises OutputError when it is of another format or the file cannot be written."""
+        if frame.format != self.format:
+            raise OutputError(f"{self.path}: a frame of {frame.format} does not fit a file of {self.format}")
+        try:
+            self._write(frame)
+        except (OSError, ValueError) as error:
+            raise self._failure(error) from error
+        self.n_written += 1
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None:
+            self._abandon()
+            return
+        try:
+            if not self.n_written:
+                raise OutputError(f"{self.path}: no frame was written, so there is no file")
+            self._finish()
+            for part, final in self._results():
+                os.replace(part, final)
+        except (OSError, ValueError) as failure:
+            self._abandon()
+            raise self._failure(failure) from failure
+        except BaseException:
+            self._abandon()
+            raise
+
+    def _abandon(self) -> None:
+        """Close whatever is open and delete the temporary files; never raises."""
+        try:
+            self._close()
+        except (OSError, ValueError):
+            pass  # the file is deleted next
+        finally:
+            for part, _ in self._results():
+                part.unlink(missing_ok=True)
+
+    def _results(self) -> list[tuple[Path, Path]]:
+        """(temporary name, final name) of each file made."""
+        return [(part_of(self.path), self.path)]
+
+    def _failure(self, error: BaseException) -> OutputError:
+        reason = getattr(error, "strerror", None) or str(error)
+        return OutputError(f"cannot write {self.path}: {reason}; check the folder and its free space")
+
+    @abstractmethod
+    def _open(self) -> None: ...
+
+    @abstractmethod
+    def _write(self, frame: Frame) -> None: ...
+
+    @abstractmethod
+    def _finish(self) -> None:
+        """Write what is still pending and close."""
+
+    @abstractmethod
+    def _close(self) -> None:
+        """Close without caring for the content."""
+
+
+def part_of(path: Path) -> Path:
+    """The temporary name of a file under construction."""
+    return path.with_name(path.name + ".part")
+
+
+def check_readable(path: Path) -> None:
+    """Raises InputError unless path is a file that exists, may be read and is not empty."""
+    if not path.exists():
+        raise InputError(f"no such file: {path}")
+    if not path.is_file():
+        raise InputError(f"{path} is not a file")
+    if not os.access(path, os.R_OK):
+        raise InputError(f"{path} may not be read; check its permissions")
+    if path.stat().st_size == 0:
+        raise InputError(f"{path} is empty")
+
+
+def check_writable(path: Path) -> None:
+    """Raises OutputError unless a file of this name can be made."""
+    folder = path.parent
+    if path.is_dir():
+        raise OutputError(f"{path} is a folder; name a file in it")
+    if not folder.is_dir():
+        raise OutputError(f"cannot write {path}: there is no folder {folder}; make it first")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise OutputError(f"cannot write {path}: the folder {folder} may not be written to")

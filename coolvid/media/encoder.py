@@ -1,0 +1,163 @@
+"""Frames into files to look at: .mp4 and .mkv (lossy, high quality) and .png."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+from av.video.codeccontext import VideoCodecContext
+
+from coolvid.errors import OutputError
+from coolvid.types import ColorInfo, Frame, PixelFormat, VideoFormat
+
+from .base import Sink, part_of
+from .pixels import FULL, LIMITED, from_frame, mark, matrix_or_usual
+
+_MUXERS = {".mp4": "mp4", ".mkv": "matroska"}
+_BT709 = 1
+_QUALITY = {"crf": "12", "preset": "fast"}
+_ENCODERS = {
+    8: (("libx264", _QUALITY),),
+    10: (("libx265", {**_QUALITY, "x265-params": "log-level=error"}), ("libx264", _QUALITY)),
+}
+
+
+class ContainerSink(Sink):
+    """A video for players: H.264 for 8 bits, H.265 (or H.264) for 10.
+
+    4:2:0 of even size stays 4:2:0. 4:2:0 of odd size is stored as 4:4:4 with its chroma repeated, because these
+    encoders take only even sizes in 4:2:0 and padding would change the frame's size. RGB becomes 4:4:4, BT.709.
+    """
+
+    _container: av.container.OutputContainer | None = None
+
+    def __init__(
+        self, path: Path, format: VideoFormat, fps: Fraction, color: ColorInfo, n_frames: int | None = None
+    ) -> None:
+        super().__init__(path, format, fps, color, n_frames)
+        self._stored = self._stored_format()
+        self._stored_color = _color_in_video(format, color)
+
+    def _stored_format(self) -> str:
+        f = self.format
+        even = f.width % 2 == 0 and f.height % 2 == 0
+        layout = "420" if f.pixel_format.is_subsampled and even else "444"
+        return f"yuv{layout}p" + ("10le" if f.bit_depth == 10 else "")
+
+    def _open(self) -> None:
+        self._container = av.open(str(part_of(self.path)), "w", format=_MUXERS[self.path.suffix.lower()])
+        codec, options = _available(_ENCODERS[self.format.bit_depth])
+        stream = self._container.add_stream(codec, rate=self.fps, options=dict(options))
+        assert isinstance(stream, av.VideoStream)
+        stream.width, stream.height, stream.pix_fmt = self.format.width, self.format.height, self._stored
+        stream.codec_context.time_base = 1 / self.fps
+        if codec == "libx265" and self.path.suffix.lower() == ".mp4":
+            stream.codec_context.codec_tag = "hvc1"
+        mark(stream.codec_context, self._stored_color)
+        self._stream = stream
+
+    def _write(self, frame: Frame) -> None:
+        assert self._container is not None, "enter the sink first"
+        picture = self._picture(frame)
+        picture.pts, picture.time_base = self.n_written, 1 / self.fps
+        self._container.mux(self._stream.encode(picture))
+
+    def _picture(self, frame: Frame) -> av.VideoFrame:
+        """The frame in the stored format and colour."""
+        if self.format.pixel_format is PixelFormat.RGB:
+            picture = from_frame(frame, replace(self.color, range=FULL)).reformat(
+                format=self._stored, dst_colorspace=_BT709, src_color_range=FULL, dst_color_range=LIMITED
+            )
+            mark(picture, self._stored_color)
+            return picture
+        if self.format.pixel_format.is_subsampled and "444" in self._stored:
+            frame = _repeat_chroma(frame)
+        return from_frame(frame, self._stored_color)
+
+    def _finish(self) -> None:
+        assert self._container is not None
+        self._container.mux(self._stream.encode(None))
+        self._close()
+
+    def _close(self) -> None:
+        if self._container is not None:
+            self._container.close()
+
+
+class PngSink(Sink):
+    """Pictures: one frame takes the given name, several become NAME_0000.png and so on.
+
+    8 bits are stored as 8, 10 bits as 16 (scaled). YUV is converted to RGB by the frame's matrix and range; where they
+    are unspecified, by BT.709 from 720 lines on, BT.601 below, limited range.
+    """
+
+    def _open(self) -> None:
+        pass  # a file for each frame
+
+    def _write(self, frame: Frame) -> None:
+        picture = self._picture(frame)
+        encoder = av.CodecContext.create("png", "w")
+        assert isinstance(encoder, VideoCodecContext)
+        encoder.width, encoder.height, encoder.pix_fmt = frame.width, frame.height, picture.format.name
+        encoder.time_base = Fraction(1, 1)
+        packets = [*encoder.encode(picture), *encoder.encode(None)]
+        with self._part(self.n_written).open("wb") as file:
+            file.writelines(bytes(packet) for packet in packets)
+
+    def _picture(self, frame: Frame) -> av.VideoFrame:
+        stored = "rgb24" if frame.format.bit_depth == 8 else "rgb48be"
+        if frame.format.pixel_format is PixelFormat.RGB:
+            picture = from_frame(frame, replace(self.color, range=FULL)).reformat(format=stored)
+        else:
+            source = from_frame(frame, self.color)
+            picture = source.reformat(
+                format=stored,
+                src_colorspace=matrix_or_usual(self.color, frame.height),
+                src_color_range=self.color.range or LIMITED,
+                dst_color_range=FULL,
+            )
+        mark(picture, replace(self.color, matrix=2, range=FULL))
+        return picture
+
+    def _part(self, index: int) -> Path:
+        return part_of(self._numbered(index))
+
+    def _numbered(self, index: int) -> Path:
+        return self.path.with_name(f"{self.path.stem}_{index:04d}{self.path.suffix}")
+
+    def _results(self) -> list[tuple[Path, Path]]:
+        alone = self.n_written == 1 and self.n_frames in (None, 1)
+        names = [self.path] if alone else [self._numbered(i) for i in range(self.n_written + 1)]
+        return [(self._part(i), name) for i, name in enumerate(names) if self._part(i).exists()]
+
+    def _finish(self) -> None:
+        pass  # every file is closed already
+
+    def _close(self) -> None:
+        pass
+
+
+def _available(choices: Any) -> tuple[str, dict[str, str]]:
+    """The first (encoder, options) that this PyAV has; raises OutputError when there is none."""
+    for codec, options in choices:
+        if codec in av.codecs_available:
+            return codec, options
+    names = " or ".join(codec for codec, _ in choices)
+    raise OutputError(f"this PyAV has no encoder {names}; write .y4m, .yuv or .png instead")
+
+
+def _color_in_video(format: VideoFormat, color: ColorInfo) -> ColorInfo:
+    """Colour facts of the stored YUV video."""
+    if format.pixel_format is PixelFormat.RGB:
+        return replace(color, matrix=_BT709, range=LIMITED)
+    return color
+
+
+def _repeat_chroma(frame: Frame) -> Frame:
+    """4:2:0 to 4:4:4 of the same size."""
+    height, width = frame.height, frame.width
+    u, v = (plane.repeat(2, axis=0).repeat(2, axis=1)[:height, :width] for plane in frame.planes[1:])
+    return Frame((frame.planes[0], u, v), replace(frame.format, pixel_format=PixelFormat.YUV444))

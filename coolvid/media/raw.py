@@ -1,0 +1,120 @@
+"""Files that are samples and little else: raw .yuv and .rgb in both directions, and .y4m out. All bit exact."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+from typing import BinaryIO
+
+from coolvid.errors import InputError, OutputError
+from coolvid.types import ColorInfo, Frame, PixelFormat, VideoFormat
+
+from .base import Sink, Source, check_readable, part_of
+from .layout import bytes_per_frame, describe, frame_from_bytes, frame_to_bytes
+
+_Y4M_CHROMA = {
+    (PixelFormat.YUV420, 8): "420jpeg",
+    (PixelFormat.YUV420, 10): "420p10",
+    (PixelFormat.YUV444, 8): "444",
+    (PixelFormat.YUV444, 10): "444p10",
+}
+_Y4M_RANGE = {1: " XCOLORRANGE=LIMITED", 2: " XCOLORRANGE=FULL"}
+
+
+class RawSource(Source):
+    """Raw frames. Their layout comes from the caller or from a name like NAME_WxH_FPSp_yuv420_8b.yuv."""
+
+    def __init__(
+        self, path: Path, size: tuple[int, int] | None, fps: Fraction | None, pix_fmt: str | None = None
+    ) -> None:
+        check_readable(path)
+        self.name = path.name
+        self.format, self.fps = describe(path.name, size, fps, pix_fmt)
+        self.color = ColorInfo()
+        self._frame_size = bytes_per_frame(self.format)
+        self.n_frames = self._count(path.stat().st_size)
+        self._path, self._next = path, 0
+        self._file: BinaryIO = path.open("rb")
+
+    def _count(self, file_size: int) -> int:
+        count, over = divmod(file_size, self._frame_size)
+        if over:
+            f = self.format
+            raise InputError(
+                f"{self.name}: {file_size} bytes are {count} frames of {f.width}x{f.height} {f.pixel_format.value} at "
+                f"{f.bit_depth} bits ({self._frame_size} bytes each) and {over} bytes over; check size and pixel format"
+            )
+        return count
+
+    def __next__(self) -> Frame:
+        assert self.n_frames is not None
+        if self._next >= self.n_frames:
+            raise StopIteration
+        data = self._file.read(self._frame_size)
+        if len(data) != self._frame_size:
+            raise InputError(f"{self.name}: the file breaks off in frame {self._next} of {self.n_frames}")
+        self._next += 1
+        try:
+            return frame_from_bytes(data, self.format)
+        except InputError as error:
+            raise InputError(f"{self.name}, frame {self._next - 1}: {error}; check the pixel format") from error
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class RawSink(Sink):
+    """Raw frames one after another: planar .yuv, or packed .rgb."""
+
+    _file: BinaryIO | None = None
+
+    def __init__(
+        self, path: Path, format: VideoFormat, fps: Fraction, color: ColorInfo, n_frames: int | None = None
+    ) -> None:
+        super().__init__(path, format, fps, color, n_frames)
+        self._check_format()
+
+    def _check_format(self) -> None:
+        is_rgb = self.format.pixel_format is PixelFormat.RGB
+        if is_rgb != (self.path.suffix.lower() == ".rgb"):
+            held, other = ("RGB", ".rgb, .png or .mp4") if is_rgb else ("YUV", ".yuv, .y4m or .mp4")
+            raise OutputError(f"{self.path}: a {self.path.suffix} file does not hold {held}; name it {other}")
+
+    def _open(self) -> None:
+        self._file = part_of(self.path).open("wb")
+
+    def _write(self, frame: Frame) -> None:
+        assert self._file is not None, "enter the sink first"
+        self._file.write(frame_to_bytes(frame))
+
+    def _finish(self) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+
+
+class Y4mSink(RawSink):
+    """YUV4MPEG2: raw planes with a line of text in front. It knows the range, but not the other colour facts."""
+
+    def _check_format(self) -> None:
+        if self.format.pixel_format is PixelFormat.RGB:
+            raise OutputError(f"{self.path}: a .y4m file cannot hold RGB; name it .png or .mp4")
+
+    def _open(self) -> None:
+        super()._open()
+        assert self._file is not None
+        self._file.write(y4m_header(self.format, self.fps, self.color))
+
+    def _write(self, frame: Frame) -> None:
+        assert self._file is not None, "enter the sink first"
+        self._file.write(b"FRAME\n" + frame_to_bytes(frame))
+
+
+def y4m_header(format: VideoFormat, fps: Fraction, color: ColorInfo) -> bytes:
+    """First line of a .y4m file: progressive, square pixels."""
+    chroma = _Y4M_CHROMA[format.pixel_format, format.bit_depth]
+    rate = f"{fps.numerator}:{fps.denominator}"
+    extra = _Y4M_RANGE.get(color.range, "")
+    return f"YUV4MPEG2 W{format.width} H{format.height} F{rate} Ip A1:1 C{chroma}{extra}\n".encode()

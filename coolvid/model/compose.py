@@ -1,0 +1,37 @@
+"""The frame formula in floating point; its integer twin is reconstruct/frame.py."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+FLOW_STEPS = 64
+"""Flow is decoded in steps of 1 / FLOW_STEPS pixel."""
+
+
+def trust(raw: Tensor) -> Tensor:
+    """A blending weight in [0, 1] from a raw output: clamp(raw + 1/2)."""
+    return (raw + 0.5).clamp(0.0, 1.0)
+
+
+def round_flow(flow: Tensor) -> Tensor:
+    """Flow as decoded: the nearest 1/64 pixel, halves up."""
+    return (flow * FLOW_STEPS + 0.5).floor() / FLOW_STEPS
+
+
+def intra(residue: Tensor, gain: Tensor | float, offset: Tensor | float) -> Tensor:
+    """Picture [1, 3, H, W] of an I frame: outputs 0 and 1 stand for the frame's own minimum and maximum."""
+    return residue * gain + offset
+
+
+def inter(raw: Tensor, predictions: Sequence[Tensor]) -> Tensor:
+    """Picture [1, 3, H, W] of a P or B frame.
+
+    raw [1, 4 or 5, H, W]: three planes of residue, alpha, and beta where there are two predictions [1, 3, H, W]:
+    alpha * (beta * first + (1 - beta) * second) + residue.
+    """
+    prediction = predictions[0]
+    if len(predictions) == 2:
+        prediction = predictions[1] + trust(raw[:, 4:5]) * (predictions[0] - predictions[1])
+    return raw[:, :3] + trust(raw[:, 3:4]) * prediction

@@ -1,0 +1,288 @@
+"""A whole frame for training: residue and motion branches, references, warping and blending (arXiv 2402.03179)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from coolvid.architecture import Ports
+from coolvid.coded import MODULES
+from coolvid.color import dense_planes, from_dense, to_dense
+from coolvid.config import FrameConfig
+from coolvid.errors import ConfigError
+from coolvid.modules import frame_architecture
+from coolvid.registry import build
+from coolvid.types import DictTensorYUV, Frame, FrameType, VideoFormat
+
+from .compose import inter, intra, round_flow
+from .coolchic import CoolChicEncoder, CoolChicEncoderOutput, set_parameters
+from .translation import Shift, global_translation, translate
+
+OutputRange = tuple[tuple[int, int], ...]
+
+
+@dataclass
+class FrameEncoderOutput:
+    """decoded_image in [0, 1] (clamped in evaluation mode only); rate: bits of all latents, a scalar.
+
+    additional_data: with flag_additional_outputs, ``residue`` and ``motion`` (those of CoolChicEncoder), ``flow``
+    [1, 2n, H, W] and ``predictions``.
+    """
+
+    decoded_image: DictTensorYUV | Tensor
+    rate: Tensor
+    additional_data: dict[str, Any] = field(default_factory=dict)
+
+
+class FrameEncoder(nn.Module):
+    """The differentiable twin of reconstruct_frame for one frame.
+
+    coolchics: ModuleDict with residue and, for P and B frames, motion. references: dense pictures [1, 3, H, W] in
+    [0, 1], already shifted by global_translation. output_range: (minimum, maximum) code value per plane, I frames only.
+    """
+
+    gain: Tensor
+    offset: Tensor
+
+    def __init__(
+        self,
+        config: FrameConfig,
+        target: Frame | VideoFormat,
+        references: Sequence[Frame] = (),
+        global_translation: Sequence[Shift] | None = None,
+        output_range: OutputRange | None = None,
+        seed: int = 0,
+    ) -> None:
+        """target: the frame to code, or only its format; then translations not given are (0, 0) and the output range is
+        the full one. Raises ConfigError when sizes or the number of references do not fit."""
+        super().__init__()
+        self.config = config
+        self.format = target.format if isinstance(target, Frame) else target
+        self.architecture = frame_architecture(config)
+        self.seed = seed
+        self._check(references)
+        self.global_translation = _translations(target, references, global_translation)
+        self.output_range = _output_range(target, config.frame_type, output_range)
+        self.coolchics = nn.ModuleDict(self._branches(seed))
+        self.warper = _warper(self.architecture.warper)
+        self._register_pictures(references)
+
+    def _check(self, references: Sequence[Frame]) -> None:
+        kind, size = self.config.frame_type, (self.format.height, self.format.width)
+        if len(references) != kind.n_references:
+            raise ConfigError(f"a {kind.name} frame takes {kind.n_references} references, not {len(references)}")
+        for reference in references:
+            if reference.format != self.format:
+                raise ConfigError(f"reference of format {reference.format} for a frame of {self.format}")
+        for branch in (self.config.residue, self.config.motion):
+            if branch is not None and tuple(branch.img_size) != size:
+                raise ConfigError(f"configuration for img_size {branch.img_size}, frame of (height, width) {size}")
+
+    def _branches(self, seed: int) -> dict[str, CoolChicEncoder]:
+        kind = self.config.frame_type
+        out = {"residue": CoolChicEncoder(self.config.residue, kind.n_residue, 2 * seed)}
+        if self.config.motion is not None:
+            out["motion"] = CoolChicEncoder(self.config.motion, kind.n_motion, 2 * seed + 1)
+        return out
+
+    def _register_pictures(self, references: Sequence[Frame]) -> None:
+        """Shifted references, and gain and offset [1, 3, 1, 1] of the output, as buffers outside the state dict."""
+        for i, (frame, shift) in enumerate(zip(references, self.global_translation, strict=True)):
+            self.register_buffer(f"reference_{i}", translate(to_dense(frame.as_tensor()), shift), persistent=False)
+        spans = torch.tensor(self.output_range or ((0, self.format.peak),) * 3) / self.format.peak
+        self.register_buffer("gain", (spans[:, 1] - spans[:, 0]).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("offset", spans[:, 0].reshape(1, 3, 1, 1), persistent=False)
+
+    @property
+    def references(self) -> tuple[Tensor, ...]:
+        return tuple(getattr(self, f"reference_{i}") for i in range(self.config.frame_type.n_references))
+
+    # -- forward ------------------------------------------------------------------------------------------------
+
+    def forward(
+        self,
+        quantizer_noise_type: str = "none",
+        quantizer_type: str = "none",
+        soft_round_temperature: Tensor | float = 0.3,
+        noise_parameter: float = 0.25,
+        AC_MAX_VAL: int = -1,
+        flag_additional_outputs: bool = False,
+        no_common_randomness: bool = False,
+        only_common_randomness: bool = False,
+    ) -> FrameEncoderOutput:
+        """The picture and the bits of its latents; arguments as CoolChicEncoder.forward, given to both branches.
+
+        In evaluation mode latents are rounded, flow is rounded to 1/64 pixel and the picture is clamped to [0, 1].
+        """
+        outputs: dict[str, CoolChicEncoderOutput] = {
+            name: branch(
+                quantizer_noise_type=quantizer_noise_type,
+                quantizer_type=quantizer_type,
+                soft_round_temperature=soft_round_temperature,
+                noise_parameter=noise_parameter,
+                AC_MAX_VAL=AC_MAX_VAL,
+                flag_additional_outputs=flag_additional_outputs,
+                no_common_randomness=no_common_randomness,
+                only_common_randomness=only_common_randomness,
+            )
+            for name, branch in self.coolchics.items()
+        }
+        predictions = self._predictions(outputs["motion"]) if "motion" in outputs else ()
+        raw = outputs["residue"].raw_out
+        decoded = self.compose(raw, predictions)
+        rate = torch.stack([output.rate.sum() for output in outputs.values()]).sum()
+        additional: dict[str, Any] = {}
+        if flag_additional_outputs:
+            additional = {name: output.additional_data for name, output in outputs.items()}
+            additional |= {"predictions": predictions}
+            additional |= {"flow": outputs["motion"].raw_out} if predictions else {}
+        return FrameEncoderOutput(decoded, rate, additional)
+
+    def _predictions(self, motion: CoolChicEncoderOutput) -> tuple[Tensor, ...]:
+        """Each reference, warped by its flow."""
+        return self.predict(motion.raw_out if self.training else round_flow(motion.raw_out))
+
+    def predict(self, flow: Tensor) -> tuple[Tensor, ...]:
+        """Each reference [1, 3, H, W], warped by its part of the flow [1, 2n, H, W] in pixels."""
+        parts = torch.split(flow, 2, dim=1)
+        return tuple(self._warped(reference, part) for reference, part in zip(self.references, parts, strict=True))
+
+    def _warped(self, reference: Tensor, flow: Tensor) -> Tensor:
+        """The reference moved by the flow; where blocks share a vector and the warper knows of it, block by block."""
+        block = self._block
+        by_blocks = getattr(self.warper, "warp_blocks", None)
+        if block > 1 and by_blocks is not None:
+            out: Tensor = by_blocks(reference, flow[:, :, ::block, ::block], block)
+            return out
+        assert self.warper is not None
+        moved: Tensor = self.warper(reference, flow)
+        return moved
+
+    @property
+    def _block(self) -> int:
+        """Side of the square of pixels that share a flow vector."""
+        motion = self.architecture.motion
+        if motion is None or motion.final_upsampling != "nearest":
+            return 1
+        return 1 << motion.latent_resolution[0]
+
+    def compose(self, raw: Tensor, predictions: Sequence[Tensor]) -> DictTensorYUV | Tensor:
+        """The picture of the residue's raw_out and the warped references; clamped in evaluation mode only."""
+        dense = inter(raw, predictions) if predictions else intra(raw, self.gain, self.offset)
+        picture = from_dense(dense, self.format.pixel_format)
+        return picture if self.training else _clamped(picture)
+
+    @torch.no_grad()
+    def picture(self) -> Frame:
+        """What the float model decodes to, rounded to the bit depth."""
+        was_training = self.training
+        self.eval()
+        decoded = self().decoded_image
+        self.train(was_training)
+        return Frame.from_tensor(decoded, self.format)
+
+    # -- parameters ---------------------------------------------------------------------------------------------
+
+    def get_param(self) -> dict[str, Tensor]:
+        """Detached copies of all parameters, by name."""
+        return {name: parameter.detach().clone() for name, parameter in self.named_parameters()}
+
+    def set_param(self, param: Mapping[str, Tensor]) -> None:
+        """Write parameters as get_param() gave them (or some of them) into the model. KeyError for an unknown name."""
+        set_parameters(self, param)
+
+    def initialize_latent_grids(self) -> None:
+        """All latents of both branches to 0."""
+        for branch in self.branches.values():
+            branch.initialize_latent_grids()
+
+    def reinitialize_parameters(self, seed: int = 0) -> None:
+        """Both branches as newly made with this seed."""
+        for i, branch in enumerate(self.branches.values()):
+            branch.reinitialize_parameters(2 * seed + i)
+
+    @property
+    def branches(self) -> dict[str, CoolChicEncoder]:
+        """The Cool-chics by name, typed."""
+        return dict(self.coolchics.items())  # type: ignore[arg-type]
+
+    def named_groups(self) -> dict[str, list[nn.Parameter]]:
+        """What train() may be told to optimise: ``residue.arm``, ``motion.latents``, ``residue.all``,
+        ``all.synthesis``, ``all.warper``, ``all``. The warper belongs to both branches, and appears once in ``all``."""
+        groups: dict[str, list[nn.Parameter]] = {}
+        parts = (*MODULES, "latents", "warper")
+        for name, branch in self.branches.items():
+            for part in parts:
+                groups[f"{name}.{part}"] = list(self._part(branch, part).parameters())
+            groups[f"{name}.all"] = _unique(p for part in parts for p in groups[f"{name}.{part}"])
+        for part in (*parts, "all"):
+            groups[f"all.{part}"] = _unique(p for name in self.branches for p in groups[f"{name}.{part}"])
+        return groups | {"all": groups["all.all"]}
+
+    def _part(self, branch: CoolChicEncoder, part: str) -> nn.Module:
+        if part == "warper":
+            return self.warper if self.warper is not None else nn.Identity()
+        return branch.latents if part == "latents" else branch.modules_by_name[part]
+
+    # -- networks -----------------------------------------------------------------------------------------------
+
+    def get_network_rate(self) -> dict[str, dict[str, dict[str, float]]]:
+        """Bits of the networks: branch -> module -> kind."""
+        return {name: branch.get_network_rate() for name, branch in self.branches.items()}
+
+    def get_network_rate_bits(self) -> float:
+        """Bits of all networks; 0 for what is not quantised yet."""
+        rates = self.get_network_rate()
+        return sum(bits for branch in rates.values() for module in branch.values() for bits in module.values())
+
+    def get_total_mac_per_pixel(self) -> float:
+        """Multiplications per decoded pixel, both branches."""
+        return sum(branch.get_total_mac_per_pixel() for branch in self.branches.values())
+
+    def get_flops(self) -> int:
+        """Multiplications needed to decode the frame, warping not counted."""
+        return sum(branch.get_flops() for branch in self.branches.values())
+
+    def str_complexity(self) -> str:
+        """The branches' tables, one under the other."""
+        return "\n\n".join(f"{name}\n{branch.str_complexity()}" for name, branch in self.branches.items())
+
+
+def _warper(record: Any) -> nn.Module | None:
+    return None if record is None else build("warper", record, Ports(1, 1)).module()
+
+
+def _translations(
+    target: Frame | VideoFormat, references: Sequence[Frame], given: Sequence[Shift] | None
+) -> tuple[Shift, ...]:
+    if given is not None:
+        if len(given) != len(references):
+            raise ConfigError(f"{len(given)} global translations for {len(references)} references")
+        return tuple((int(dy), int(dx)) for dy, dx in given)
+    if isinstance(target, VideoFormat):
+        return ((0, 0),) * len(references)
+    return tuple(global_translation(target, reference) for reference in references)
+
+
+def _output_range(target: Frame | VideoFormat, frame_type: FrameType, given: OutputRange | None) -> OutputRange | None:
+    if frame_type is not FrameType.I or given is not None:
+        return given if frame_type is FrameType.I else None
+    if isinstance(target, VideoFormat):
+        return None
+    return tuple((int(plane.min()), int(plane.max())) for plane in dense_planes(target))
+
+
+def _clamped(picture: DictTensorYUV | Tensor) -> DictTensorYUV | Tensor:
+    """The picture within [0, 1]: after the mean of chroma samples, as the decoder does it."""
+    if not isinstance(picture, dict):
+        return picture.clamp(0.0, 1.0)
+    return DictTensorYUV(y=picture["y"].clamp(0, 1), u=picture["u"].clamp(0, 1), v=picture["v"].clamp(0, 1))
+
+
+def _unique(parameters: Any) -> list[nn.Parameter]:
+    """Each parameter once, in order."""
+    return list({id(p): p for p in parameters}.values())

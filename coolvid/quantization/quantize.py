@@ -1,0 +1,99 @@
+"""quantize_model: float parameters to integers, module after module, by the loss of the whole frame."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from coolvid.errors import TrainingError
+from coolvid.model.frame_encoder import FrameEncoder
+from coolvid.types import Frame
+
+from .evaluate import FrameLoss
+from .rdo import rdo_parameters
+from .search import search_pair
+from .state import QuantizedModule
+from .steps import Floats, dequantise, quantise, step_range
+
+
+def quantize_model(frame_encoder: FrameEncoder, frame: Frame, frame_encoder_manager: object) -> FrameEncoder:
+    """The frame encoder, changed in place, with parameters that are multiples of power-of-two steps.
+
+    Modules are taken in sorted order; each gets the pair of steps (weights, biases) of least distortion + lmbda *
+    (latent bits + parameter bits) / pixels (codec.md, section 4), by config.training.step_search; then
+    config.training.rdo_rounds passes over single integers follow. Raises TrainingError for parameters that no
+    integer can stand for.
+    """
+    training = frame_encoder.config.training
+    _check_finite(frame_encoder)
+    loss = FrameLoss(frame_encoder, frame)
+    for name in loss.modules:
+        chosen = ModuleSearch(loss, name).run(training.step_search)
+        loss.load(chosen)
+        chosen.record(loss.coolchic(name))
+    if training.rdo_rounds:
+        rdo_parameters(frame_encoder, frame, frame_encoder_manager, training.rdo_rounds)
+    return frame_encoder
+
+
+def _check_finite(frame_encoder: FrameEncoder) -> None:
+    bad = [name for name, value in frame_encoder.get_param().items() if not value.isfinite().all()]
+    if bad:
+        raise TrainingError(f"{bad[0]} is not finite after training; try a smaller learning rate")
+
+
+class ModuleSearch:
+    """The search of one module's steps. Equal parameters, which different steps may give, are measured once."""
+
+    def __init__(self, loss: FrameLoss, name: str) -> None:
+        self.loss = loss
+        self.name = name
+        self.specs = loss.specs(name)
+        self.values = loss.floats(name)
+        self._floor = loss.least(name)
+        self._known: dict[bytes, float] = {}
+        self._best = math.inf
+
+    def run(self, method: str) -> QuantizedModule:
+        """The module at the steps found."""
+        self.loss.settle(self.name)
+        steps = step_range(self.name.split(".")[1])
+        pair, least = search_pair(steps.shifts(self.specs), self.loss_of, method, steps.start)
+        module = self._at(*pair)
+        if module is None or math.isinf(least):
+            raise TrainingError(f"{self.name} has parameters up to {self._largest():.3g}, which no step can represent")
+        return module
+
+    def loss_of(self, weight_shift: int, bias_shift: int) -> float:
+        """Loss with the bits of this module; inf for integers out of range; only a lower bound where that is already
+        above the least loss seen."""
+        module = self._at(weight_shift, bias_shift)
+        if module is None:
+            return math.inf
+        bits_loss = self.loss.loss_per_bit * module.bits
+        if self._floor + bits_loss > self._best:
+            return self._floor + bits_loss
+        loss = self._measured(module) + bits_loss
+        self._best = min(self._best, loss)
+        return loss
+
+    def _at(self, weight_shift: int, bias_shift: int) -> QuantizedModule | None:
+        coded = quantise(self.values, self.specs, weight_shift, bias_shift)
+        return None if coded is None else QuantizedModule(self.name, self.specs, coded)
+
+    def _measured(self, module: QuantizedModule) -> float:
+        key = b"".join(value.tobytes() for value in _ordered(dequantise(module.coded, self.specs)))
+        if key not in self._known:
+            self.loss.load(module)
+            value = self.loss.value()
+            self._known[key] = value if math.isfinite(value) else math.inf
+        return self._known[key]
+
+    def _largest(self) -> float:
+        return max((float(np.abs(value).max(initial=0.0)) for value in self.values.values()), default=0.0)
+
+
+def _ordered(values: dict[str, Floats]) -> list[Floats]:
+    """Arrays by name, without the sign of zero."""
+    return [values[name] + 0.0 for name in sorted(values)]

@@ -1,0 +1,109 @@
+"""A quantised module and its way into and out of the model that holds it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from coolvid.coded import CodedModule
+from coolvid.errors import ConfigError
+from coolvid.interfaces import TensorSpec
+from coolvid.model.coolchic import CoolChicEncoder
+
+from .steps import KINDS, LIMITS, Floats, coded_bits, dequantise, element_bits, kind_orders, of_kind, quantise
+
+
+@dataclass(frozen=True, eq=False)
+class QuantizedModule:
+    """Integers of one module. name: branch and module, as ``residue.arm``."""
+
+    name: str
+    specs: tuple[TensorSpec, ...]
+    coded: CodedModule
+
+    @classmethod
+    def of(cls, coolchic: CoolChicEncoder, name: str) -> QuantizedModule:
+        """The module `name` (``residue.arm`` or just ``arm``) of a quantised Cool-chic. Raises ConfigError before."""
+        module = name.split(".")[-1]
+        specs = coolchic.tensors[module]
+        steps = coolchic.get_network_quantization_step()[module]
+        missing = [spec.name for spec in specs if steps[spec.kind] is None]
+        if missing:
+            raise ConfigError(f"{name}: {missing[0]} has no quantisation step; run quantize_model first")
+        weight, bias = (-round(math.log2(steps[kind] or 1.0)) for kind in KINDS)
+        coded = quantise(float_parameters(coolchic, module), specs, weight, bias)
+        if coded is None:
+            raise ConfigError(f"{name}: parameters changed after quantisation; run quantize_model again")
+        return cls(name, specs, coded)
+
+    @property
+    def bits(self) -> float:
+        return coded_bits(self.coded, self.specs)
+
+    def write(self, coolchic: CoolChicEncoder) -> None:
+        """Put the values into the model."""
+        own = named_parameters(coolchic, self.name.split(".")[-1])
+        with torch.no_grad():
+            for name, value in dequantise(self.coded, self.specs).items():
+                own[name].copy_(torch.from_numpy(value))
+
+    def record(self, coolchic: CoolChicEncoder) -> None:
+        """Remember steps and exp-Golomb orders in the model, for the kinds that the module has."""
+        kinds = {spec.kind for spec in self.specs}
+        shifts = zip(KINDS, (self.coded.weight_shift, self.coded.bias_shift), strict=True)
+        orders = kind_orders(self.coded, self.specs)
+        coolchic.set_network_quantization(
+            self.name.split(".")[-1],
+            {kind: 2.0**-shift if kind in kinds else None for kind, shift in shifts},
+            {kind: orders[kind][0] if kind in kinds else None for kind in KINDS},
+        )
+
+    # -- the module as one row of integers ----------------------------------------------------------------------
+
+    def flat(self) -> NDArray[np.int64]:
+        """All integers [n], in stream order."""
+        parts = [self.coded.parameters[s.name].ravel() for s in self.specs]
+        return np.concatenate(parts).astype(np.int64) if parts else np.zeros(0, np.int64)
+
+    def with_flat(self, values: NDArray[np.int64]) -> QuantizedModule | None:
+        """The module with other integers, or None when one cannot be represented."""
+        parameters, start = {}, 0
+        for spec in self.specs:
+            part = values[start : start + math.prod(spec.shape)]
+            if np.abs(part).max(initial=0) > LIMITS[spec.kind]:
+                return None
+            parameters[spec.name] = part.astype(np.int32).reshape(spec.shape)
+            start += part.size
+        return replace(self, coded=replace(self.coded, parameters=parameters))
+
+    def flat_steps(self) -> Floats:
+        """The step of every integer of flat()."""
+        shifts = {"weight": self.coded.weight_shift, "bias": self.coded.bias_shift}
+        parts = [np.full(math.prod(s.shape), 2.0 ** -shifts[s.kind]) for s in self.specs]
+        return np.concatenate(parts) if parts else np.zeros(0)
+
+    def extra_bits(self, direction: int) -> Floats:
+        """What it costs [n] to move each integer alone by `direction`, at the orders in use."""
+        out = np.zeros(self.flat().size)
+        kinds = np.concatenate([np.full(math.prod(s.shape), s.kind == "bias") for s in self.specs] or [np.zeros(0)])
+        orders = kind_orders(self.coded, self.specs)
+        for kind in KINDS:
+            values = of_kind(self.coded, self.specs, kind).astype(np.int64)
+            order = orders[kind][0]
+            out[kinds == (kind == "bias")] = element_bits(values + direction, order) - element_bits(values, order)
+        return out
+
+
+def named_parameters(coolchic: CoolChicEncoder, module: str) -> dict[str, Tensor]:
+    """The torch parameters of one module by the names of its specs."""
+    return dict(coolchic.modules_by_name[module].named_parameters())
+
+
+def float_parameters(coolchic: CoolChicEncoder, module: str) -> dict[str, Floats]:
+    """The parameters of one module as they are now."""
+    return {name: p.detach().double().cpu().numpy() for name, p in named_parameters(coolchic, module).items()}

@@ -1,0 +1,252 @@
+"""SOAP for the network weights, Adam for the latents.
+
+SOAP (arXiv 2409.11321, algorithm 3) is Adam in the eigenbasis of Shampoo's two gradient covariances. The networks
+here are some thirty tiny tensors, so time goes into dispatch, not arithmetic: everything element-wise runs on one flat
+vector, matrices of one shape are rotated together, and covariances of one size are factorised together.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+LATENT_BETAS = (0.9, 0.999)
+WARMUP_LATENT_BETAS = (0.725, 0.97)
+PRECONDITION_EVERY = 10
+MAX_NORM = 0.1
+_LATENT_EPS = 1e-8
+_FIRST_POWER = 1e-30
+_OPEN = 1e-5
+
+
+@dataclass(frozen=True)
+class _Side:
+    """Where the covariances of one side of a block of matrices lie: [start : start + count] of all those of `size`."""
+
+    size: int
+    start: int
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Matrices of one shape, [count, rows, columns], at `start` of the flat vector; None: that side is not rotated."""
+
+    start: int
+    count: int
+    rows: int
+    columns: int
+    left: _Side | None
+    right: _Side | None
+
+    def of(self, flat: Tensor) -> Tensor:
+        """The block of a flat vector [N], or of several [k, N], as a view [..., count, rows, columns]."""
+        stop = self.start + self.count * self.rows * self.columns
+        return flat[..., self.start : stop].view(*flat.shape[:-1], self.count, self.rows, self.columns)
+
+
+class _Covariances:
+    """All covariances of one size [k, n, n], and their eigenvectors as columns, in order of decreasing eigenvalue.
+
+    Early covariances do not have full rank. A little of a fixed matrix (start) or of the old basis (refresh) settles
+    the directions that they leave open, which rounding errors would choose otherwise, differently on every machine.
+    """
+
+    def __init__(self, count: int, size: int, like: Tensor) -> None:
+        self.moment = like.new_zeros(count, size, size)
+        self.basis = torch.eye(size, dtype=like.dtype, device=like.device).repeat(count, 1, 1)
+
+    def start(self) -> None:
+        """Take the eigenvectors of the first gradient."""
+        n = self.moment.shape[-1]
+        preference = torch.linspace(_OPEN, 0.0, n, dtype=self.moment.dtype, device=self.moment.device).diag()
+        self.basis = torch.linalg.eigh(self._scaled(self.moment) + preference).eigenvectors.flip(-1).contiguous()
+
+    def refresh(self) -> Tensor:
+        """One step of orthogonal iteration; returns the order [k, n] in which the old directions were taken."""
+        turned = self.moment @ self.basis
+        power = (self.basis * turned).sum(dim=1)
+        order = power.argsort(dim=1, descending=True)
+        turned = self._scaled(turned).add_(self.basis, alpha=_OPEN)
+        self.basis = torch.linalg.qr(turned.gather(2, order[:, None, :].expand_as(turned))).Q
+        return order
+
+    @staticmethod
+    def _scaled(x: Tensor) -> Tensor:
+        """Each matrix divided by its largest magnitude."""
+        return x / x.abs().amax(dim=(1, 2), keepdim=True).clamp_min(_FIRST_POWER)
+
+
+class SOAP(torch.optim.Optimizer):
+    """Adam in the slowly turning eigenbasis of the gradient's row and column covariances.
+
+    betas: of the first and of both second moments. weight_decay is decoupled. max_norm clips the gradient norm over
+    all parameters. The basis is refreshed every `precondition_every` steps. Tensors with one long axis get plain
+    Adam, as do sides longer than `max_dimension`; others are read as [first axis, rest]. The first step only
+    looks. All parameters must have one dtype and device.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Tensor],
+        lr: float = 1e-2,
+        betas: tuple[float, float] = (0.95, 0.95),
+        eps: float = 1e-8,
+        weight_decay: float = 0.01,
+        precondition_every: int = PRECONDITION_EVERY,
+        max_dimension: int = 256,
+        max_norm: float = MAX_NORM,
+    ) -> None:
+        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
+        (group,) = self.param_groups
+        self._every, self._max_norm, self._steps = precondition_every, max_norm, 0
+        self._lay_out(group["params"], max_dimension)
+
+    def _lay_out(self, params: Sequence[Tensor], max_dimension: int) -> None:
+        """Order the parameters by shape and give each block its place in the flat vector and in the covariances."""
+        by_shape: dict[tuple[int, int], list[Tensor]] = {}
+        for p in params:
+            by_shape.setdefault(_matrix_shape(p), []).append(p)
+        self._params = [p for members in by_shape.values() for p in members]
+        self._blocks: list[_Block] = []
+        start, sides = 0, dict[int, int]()
+        for (rows, columns), members in by_shape.items():
+            if rows > 1:
+                left, right = (self._side(n, len(members), sides, max_dimension) for n in (rows, columns))
+                self._blocks.append(_Block(start, len(members), rows, columns, left, right))
+            start += sum(p.numel() for p in members)
+        like = self._params[0].detach()
+        self._covariances = {n: _Covariances(count, n, like) for n, count in sides.items()}
+        self._first, self._second = like.new_zeros(start), like.new_zeros(start)
+        self._sizes = [p.numel() for p in self._params]
+
+    @staticmethod
+    def _side(size: int, count: int, sides: dict[int, int], max_dimension: int) -> _Side | None:
+        if size > max_dimension:
+            return None
+        start = sides.get(size, 0)
+        sides[size] = start + count
+        return _Side(size, start)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
+        """One update from the parameters' .grad (an absent one counts as zero)."""
+        assert closure is None, "no closure"
+        (group,) = self.param_groups
+        gradient = self._gradient()
+        self._first.lerp_(gradient, 1 - group["betas"][0])
+        if self._steps:
+            self._move(gradient, group)
+        self._observe(gradient, group["betas"][1])
+        self._steps += 1
+
+    def _gradient(self) -> Tensor:
+        grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in self._params]
+        flat = torch.cat([g.reshape(-1) for g in grads])
+        return flat.mul_((self._max_norm / (torch.linalg.vector_norm(flat) + 1e-12)).clamp_(max=1.0))
+
+    def _move(self, gradient: Tensor, group: dict[str, Any]) -> None:
+        lr, (beta1, beta2) = group["lr"], group["betas"]
+        both = torch.stack((gradient, self._first))
+        for block in self._blocks:
+            self._turn(block, both, forward=True)
+        self._second.mul_(beta2).addcmul_(both[0], both[0], value=1 - beta2)
+        correction = math.sqrt(1 - beta2**self._steps)
+        update = both[1].div_(self._second.sqrt().div_(correction).add_(group["eps"]))
+        for block in self._blocks:
+            self._turn(block, update, forward=False)
+        pieces = [u.view_as(p) for u, p in zip(torch.split(update, self._sizes), self._params, strict=True)]
+        torch._foreach_mul_(self._params, 1 - lr * group["weight_decay"])
+        torch._foreach_add_(self._params, pieces, alpha=-lr / (1 - beta1 ** (self._steps + 1)))
+
+    def _turn(self, block: _Block, flat: Tensor, forward: bool) -> None:
+        """Rotate a block of the flat vector(s) into the eigenbasis, or back."""
+        view = block.of(flat)
+        turned = view
+        if block.left is not None:
+            basis = self._basis(block.left, block.count)
+            turned = (basis.mT if forward else basis) @ turned
+        if block.right is not None:
+            basis = self._basis(block.right, block.count)
+            turned = turned @ (basis if forward else basis.mT)
+        if turned is not view:
+            view.copy_(turned)
+
+    def _basis(self, side: _Side, count: int) -> Tensor:
+        return self._covariances[side.size].basis[side.start : side.start + count]
+
+    def _observe(self, gradient: Tensor, beta: float) -> None:
+        """Add the gradient to the covariances; now and then, follow their eigenvectors."""
+        for block in self._blocks:
+            g = block.of(gradient)
+            for side, a, b in ((block.left, g, g.mT), (block.right, g.mT, g)):
+                if side is not None:
+                    moment = self._covariances[side.size].moment[side.start : side.start + block.count]
+                    moment.baddbmm_(a, b, beta=beta, alpha=1 - beta)
+        if self._steps == 0:
+            for covariances in self._covariances.values():
+                covariances.start()
+        elif self._steps % self._every == 0:
+            self._refresh()
+
+    def _refresh(self) -> None:
+        orders = {size: covariances.refresh() for size, covariances in self._covariances.items()}
+        for block in self._blocks:
+            second = block.of(self._second)
+            moved = second
+            for side, axis in ((block.left, 1), (block.right, 2)):
+                if side is not None:
+                    order = orders[side.size][side.start : side.start + block.count]
+                    moved = moved.gather(axis, order.unsqueeze(3 - axis).expand_as(moved))
+            second.copy_(moved)
+
+    def forget_momentum(self) -> None:
+        """Restart the first moment, after the parameters were put back to earlier values."""
+        self._first.zero_()
+
+
+def _matrix_shape(p: Tensor) -> tuple[int, int]:
+    """(rows, columns) of a tensor read as a matrix; rows 1 for those that get plain Adam."""
+    rows = p.shape[0] if p.dim() > 1 else 1
+    columns = p.numel() // max(rows, 1)
+    return (rows, columns) if rows > 1 and columns > 1 else (1, p.numel())
+
+
+class Optimizers:
+    """Both optimisers of a phase behind one step; either may have nothing to do.
+
+    warmup: short phases forget faster (Adam betas 0.725, 0.97) and refresh SOAP's basis at every step.
+    """
+
+    def __init__(self, weights: Sequence[Tensor], latents: Sequence[Tensor], lr: float, warmup: bool = False) -> None:
+        self.soap = SOAP(weights, lr, precondition_every=1 if warmup else PRECONDITION_EVERY) if weights else None
+        betas = WARMUP_LATENT_BETAS if warmup else LATENT_BETAS
+        self.adam = torch.optim.Adam(latents, lr, betas, eps=_LATENT_EPS, fused=True) if latents else None
+
+    def step(self, lr: float) -> None:
+        for optimizer in (self.soap, self.adam):
+            if optimizer is not None:
+                optimizer.param_groups[0]["lr"] = lr
+                optimizer.step()
+
+    def zero_grad(self) -> None:
+        for optimizer in (self.soap, self.adam):
+            if optimizer is not None:
+                optimizer.zero_grad(set_to_none=True)
+
+    def forget_momentum(self) -> None:
+        """Restart both first moments, after the parameters were put back to earlier values."""
+        if self.soap is not None:
+            self.soap.forget_momentum()
+        if self.adam is not None:
+            for state in self.adam.state.values():
+                state["exp_avg"].zero_()
+
+
+def cosine_lr(start_lr: float, iteration: int, max_iterations: int) -> float:
+    """From start_lr at iteration 0 down to 0 at max_iterations, along half a cosine."""
+    return 0.5 * start_lr * (1.0 + math.cos(math.pi * iteration / max_iterations))

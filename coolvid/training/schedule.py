@@ -1,0 +1,53 @@
+"""One frame from nothing to a trained model: motion start, warm-up, phases."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from coolvid.config import FrameConfig
+from coolvid.types import Frame
+
+from .loop import TrainingManager
+from .motion_start import start_motion
+from .train import train_phase
+from .warmup import compete
+
+if TYPE_CHECKING:
+    from coolvid.model.frame_encoder import FrameEncoder
+
+
+def train_frame(
+    frame_encoder_factory: Callable[[int], FrameEncoder],
+    frame: Frame,
+    manager: TrainingManager,
+    config: FrameConfig,
+) -> FrameEncoder:
+    """Train one frame by its configuration and return the best encoder (float networks, to be quantised next).
+
+    frame_encoder_factory(i) makes a fresh encoder, the same each time for the same candidate i = 0, 1, ...; all
+    else is deterministic. With a motion start, even candidates begin with motion that follows the optical flow.
+    Raises ConfigError, PluginError (motion estimator), TrainingError.
+    """
+    make = _with_motion_start(frame_encoder_factory, frame, manager, config)
+    encoder = compete(make, frame, manager, config.lmbda, config.training.warmup)
+    for number, phase in enumerate(config.training.phases, 1):
+        encoder = train_phase(encoder, frame, manager, config.lmbda, phase, f"phase {number}")
+    return encoder
+
+
+def _with_motion_start(
+    factory: Callable[[int], FrameEncoder], frame: Frame, manager: TrainingManager, config: FrameConfig
+) -> Callable[[int], FrameEncoder]:
+    """The factory, whose even candidates come with a motion branch trained beforehand."""
+    if config.motion is None or config.training.motion_start == 0:
+        return factory
+    motion = start_motion(factory(0), frame, manager, config)
+
+    def make(seed: int) -> FrameEncoder:
+        encoder = factory(seed)
+        if seed % 2 == 0:
+            encoder.branches["motion"].set_param(motion)
+        return encoder
+
+    return make

@@ -1,0 +1,106 @@
+"""Integer form of the MLP, numpy only.
+
+Every layer is x -> clip(floor(x @ matrix + offset)), where matrix and offset already hold the layer's shift and the
+rounding half. All numbers are integers times a power of two below 2**53, so that float64 computes them exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coolvid.fixedpoint import (
+    ARM_OUT_BITS,
+    CONTEXT_BITS,
+    INT16_MAX,
+    align_bias,
+    choose_bits,
+    fit_weights,
+    unit,
+)
+from coolvid.interfaces import FixedPoint, Integers
+
+Floats = NDArray[np.float64]
+OUTPUT_LIMIT = 1 << 30
+LEAST_SHIFT = 8
+
+
+class _Linear:
+    """A linear layer before its scale is known: matrix [n_in, n_out] with `shift` fractional bits, and a bias."""
+
+    def __init__(self, parameters: Mapping[str, FixedPoint], name: str, residual: bool = False) -> None:
+        weight = fit_weights(parameters[f"{name}.weight"], extra=int(residual), least=LEAST_SHIFT)
+        self.matrix: Floats = weight.values.T.astype(np.float64)
+        self.shift = weight.shift
+        self.bias = parameters[f"{name}.bias"]
+        if residual:
+            self.matrix += unit(weight.shift) * np.eye(len(self.matrix))
+
+    def accumulator(self, x: Floats, in_bits: int) -> Floats:
+        """Exact accumulator [N, n_out] with in_bits + shift fractional bits."""
+        return x @ self.matrix + align_bias(self.bias, in_bits + self.shift)
+
+    def scaled(self, in_bits: int, out_bits: int) -> tuple[Floats, Floats]:
+        """(matrix, offset) so that floor(x @ matrix + offset) is the accumulator rounded to out_bits."""
+        bits = in_bits + self.shift
+        offset: Floats = np.ldexp(align_bias(self.bias, bits).astype(np.float64), out_bits - bits) + 0.5
+        return np.ascontiguousarray(np.ldexp(self.matrix, out_bits - bits)), offset
+
+
+class IntegerMlp:
+    """contexts int32 [N, n_in] within int16, CONTEXT_BITS fractional bits -> int32 [N, 2] with ARM_OUT_BITS.
+
+    scales: fractional bits of each hidden layer's int16 output; None: chosen at the first call so that the data of
+    that call fit.
+    """
+
+    def __init__(
+        self, n_hidden: int, stabiliser: bool, parameters: Mapping[str, FixedPoint], scales: tuple[int, ...] | None
+    ) -> None:
+        self._hidden = [_Linear(parameters, f"hidden.{i}", residual=True) for i in range(n_hidden)]
+        self._output = _Linear(parameters, "output")
+        self._stabiliser = _Linear(parameters, "stabiliser") if stabiliser else None
+        self.scales: tuple[int, ...] | None = None
+        if scales is not None:
+            self._prepare(scales)
+
+    def __call__(self, contexts: Integers) -> Integers:
+        x = contexts.astype(np.float64)
+        if self.scales is None:
+            self._prepare(self._choose(x))
+        hidden = x
+        for matrix, offset in self._layers:
+            hidden = _activation(hidden, matrix, offset)
+        out = np.floor(hidden @ self._last[0] + self._last[1])
+        if self._side is not None:
+            out += np.floor(x @ self._side[0] + self._side[1])
+        np.maximum(out, -OUTPUT_LIMIT, out=out)
+        np.minimum(out, OUTPUT_LIMIT, out=out)
+        return out.astype(np.int32)
+
+    def _prepare(self, scales: tuple[int, ...]) -> None:
+        self.scales = scales
+        bits = (CONTEXT_BITS, *scales)
+        self._layers = [layer.scaled(bits[i], bits[i + 1]) for i, layer in enumerate(self._hidden)]
+        self._last = self._output.scaled(bits[-1], ARM_OUT_BITS)
+        self._side = self._stabiliser.scaled(CONTEXT_BITS, ARM_OUT_BITS) if self._stabiliser else None
+
+    def _choose(self, x: Floats) -> tuple[int, ...]:
+        scales: list[int] = []
+        bits = CONTEXT_BITS
+        for layer in self._hidden:
+            accumulator = np.maximum(layer.accumulator(x, bits), 0).astype(np.int64)
+            scales.append(choose_bits(accumulator, bits + layer.shift))
+            x = _activation(x, *layer.scaled(bits, scales[-1]))
+            bits = scales[-1]
+        return tuple(scales)
+
+
+def _activation(x: Floats, matrix: Floats, offset: Floats) -> Floats:
+    """One residual layer with relu, saturated to int16."""
+    out = np.floor(x @ matrix + offset)
+    np.maximum(out, 0.0, out=out)
+    np.minimum(out, float(INT16_MAX), out=out)
+    return out

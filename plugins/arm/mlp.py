@@ -1,0 +1,77 @@
+"""The auto-regressive model as a small multilayer perceptron (arXiv 2307.12706, sec. 3; arXiv 2403.11651)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from coolvid.architecture import MAX_CONTEXT, MAX_FEATURES, Ports
+from coolvid.interfaces import ArmPlugin, FixedPoint, PluginOptions, TensorSpec
+
+from ..checks import check_flag, check_integer
+from .integer import IntegerMlp
+
+if TYPE_CHECKING:
+    from torch import nn
+
+MAX_HIDDEN = 8
+
+
+@dataclass(frozen=True)
+class MlpArmOptions(PluginOptions):
+    """n_hidden: residual layers 0..8 of the contexts' width. stabiliser: add a linear map of the contexts."""
+
+    n_hidden: int = 2
+    stabiliser: bool = True
+
+    def __post_init__(self) -> None:
+        check_integer("arm n_hidden", self.n_hidden, 0, MAX_HIDDEN)
+        check_flag("arm stabiliser", self.stabiliser)
+
+
+class MlpArm(ArmPlugin):
+    """n_hidden layers relu(Wx + b + x), then a linear layer to 2 outputs, plus the stabiliser."""
+
+    name = "mlp"
+    version = 1
+    Options = MlpArmOptions
+
+    def __init__(self, options: MlpArmOptions, ports: Ports) -> None:
+        super().__init__(options, ports)
+        check_integer("arm contexts", ports.n_in, 1, MAX_CONTEXT + MAX_FEATURES)
+
+    @classmethod
+    def defaults(cls, parameter: Any, ports: Ports) -> dict[str, Any]:
+        if parameter is None:
+            return {}
+        return {"n_hidden": parameter.n_hidden_layers_arm, "stabiliser": parameter.linear_stabiliser_arm}
+
+    def tensors(self) -> tuple[TensorSpec, ...]:
+        width = self.ports.n_in
+        out: list[TensorSpec] = []
+        for i in range(self.options.n_hidden):
+            out += _linear(f"hidden.{i}", width, width)
+        out += _linear("output", 2, width)
+        if self.options.stabiliser:
+            out += _linear("stabiliser", 2, width)
+        return tuple(out)
+
+    def macs(self) -> float:
+        width = self.ports.n_in
+        return float(width * (self.options.n_hidden * width + 2 * (1 + self.options.stabiliser)))
+
+    def module(self) -> nn.Module:
+        from .differentiable import MlpArmModule
+
+        return MlpArmModule(self.options, self.ports)
+
+    def integer(self, parameters: Mapping[str, FixedPoint], scales: tuple[int, ...] | None = None) -> IntegerMlp:
+        return IntegerMlp(self.options.n_hidden, self.options.stabiliser, parameters, scales)
+
+    def n_scales(self) -> int:
+        return int(self.options.n_hidden)
+
+
+def _linear(name: str, n_out: int, n_in: int) -> list[TensorSpec]:
+    return [TensorSpec(f"{name}.weight", (n_out, n_in)), TensorSpec(f"{name}.bias", (n_out,), "bias")]

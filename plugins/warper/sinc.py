@@ -1,0 +1,54 @@
+"""Motion compensation by separable interpolation filters (arXiv 2402.03179; arXiv 2411.19249)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from coolvid.architecture import Ports
+from coolvid.errors import ConfigError
+from coolvid.interfaces import FixedPoint, PluginOptions, WarperPlugin
+
+from ..checks import check_integer
+from .integer import IntegerWarper
+
+if TYPE_CHECKING:
+    from torch import nn
+
+TAPS = (2, 4, 6, 8, 10, 12, 14, 16)
+
+
+@dataclass(frozen=True)
+class SincWarperOptions(PluginOptions):
+    """taps: 2 bilinear, 4 bicubic (a = -0.75), even 6..16 windowed sinc."""
+
+    taps: int = 8
+
+    def __post_init__(self) -> None:
+        check_integer("warper taps", self.taps, TAPS[0], TAPS[-1])
+        if self.taps not in TAPS:
+            raise ConfigError(f"warper taps {self.taps}; choose one of {', '.join(map(str, TAPS))}")
+
+
+class SincWarper(WarperPlugin):
+    """No parameters. Tap at offset k of -n/2 + 1 .. n/2 for the fraction s: cos(pi (s - k) / n) sinc(s - k), divided by
+    the sum over k."""
+
+    name = "sinc"
+    version = 1
+    Options = SincWarperOptions
+
+    def __init__(self, options: SincWarperOptions, ports: Ports) -> None:
+        super().__init__(options, ports)
+
+    def macs(self) -> float:
+        return float(2 * self.options.taps)
+
+    def module(self) -> nn.Module:
+        from .differentiable import SincWarperModule
+
+        return SincWarperModule(self.options, self.ports)
+
+    def integer(self, parameters: Mapping[str, FixedPoint], scales: tuple[int, ...] | None = None) -> IntegerWarper:
+        return IntegerWarper(self.options.taps)

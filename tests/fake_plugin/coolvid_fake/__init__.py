@@ -1,0 +1,1 @@
+"""A quantizer and a synthesis of somebody else, as any third party would publish them."""

@@ -1,0 +1,361 @@
+"""The command line: options arrive, events become lines, errors become one line and an exit code."""
+
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from fractions import Fraction
+from io import StringIO
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from click.testing import CliRunner
+from coolvid_cli.console import FrameConsole
+from coolvid_cli.main import COMMANDS, main
+from rich.console import Console
+
+import coolvid
+from coolvid import events
+from coolvid.config import EncodeConfig, PluginChoice, StructureConfig
+from coolvid.errors import ConfigError, InputError
+from coolvid.types import ColorInfo, FrameType, PixelFormat, VideoFormat
+
+ROOT = Path(__file__).parents[1]
+TINY = sorted((ROOT / "sequences" / "tiny").glob("*_yuv420_8b.yuv"))
+FORMAT = VideoFormat(32, 48, PixelFormat.YUV420, 8)
+VERIFIED = "A check decode of the file reproduces exactly the pictures of the encoder."
+
+
+def invoke(*args):
+    return CliRunner().invoke(main, [str(a) for a in args])
+
+
+def run(*args, cwd):
+    """The command in a process of its own."""
+    code = "from coolvid_cli.main import main; main(prog_name='coolvid')"
+    return subprocess.run(
+        [sys.executable, "-P", "-c", code, *map(str, args)], cwd=cwd, capture_output=True, text=True, timeout=300
+    )
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """Stand-ins for the library; records what the command line asked for."""
+    seen = SimpleNamespace()
+
+    def encode(source, out, config, *, listen, **options):
+        seen.encode, seen.options = (source, out, config), options
+        listen(events.EncodeStarted(2, config, "pytorch"))
+        listen(events.FrameStarted(0, 0, FrameType.I, (), 20))
+        listen(events.Progress(0, "main", 10, 20, 0.5, 30.0, 0.25))
+        listen(events.FrameDone(0, 0, FrameType.I, 300, {"header": 2400}, 31.5, iterations=20, duration_s=2.0))
+        listen(events.FrameStarted(1, 1, FrameType.P, (0,), 20))
+        listen(events.FrameDone(1, 1, FrameType.P, 84, {"header": 672}, 32.5, iterations=20, duration_s=2.0))
+        return events.EncodeDone(2, 384, 31.97, 4.25, "abc")
+
+    def decode(path, out, *, threads=0, listen):
+        seen.decode = (path, out, threads)
+        listen(events.FrameDecoded(0, FrameType.I, 0.01))
+        listen(events.FrameDecoded(1, FrameType.P, 0.02))
+
+    bits = {"header": 80, "residue.latents": 800, "residue.arm": 160, "motion.latents": 40, "motion.synthesis": 20}
+    header = SimpleNamespace(
+        format=FORMAT, fps=Fraction(30), color=ColorInfo(), n_frames=2, gop=8, intra_period=0, low_delay=False,
+        configurations=(),
+    )  # fmt: skip
+    packet = SimpleNamespace(display_index=1, frame_type=FrameType.P, references=(0,), n_bytes=138, bits_by_part=bits)
+    info = SimpleNamespace(header=header, packets=(packet,), n_bytes=200)
+    for name, stand_in in (
+        ("encode", encode),
+        ("decode", decode),
+        ("digest", lambda path, threads=0: getattr(seen, "digest", "abc")),
+        ("read_info", lambda path: info),
+    ):
+        monkeypatch.setattr(coolvid, name, stand_in, raising=False)
+    return seen
+
+
+OPTIONS = [
+    ("", {}),
+    ("--lmbda 0.01 --preset fast --seed 7", {"lmbda": 0.01, "preset": "fast", "seed": 7}),
+    ("--gop 4 --intra-period 12", {"structure": StructureConfig(gop=4, intra_period=12)}),
+    ("--low-delay", {"structure": StructureConfig(low_delay=True)}),
+    ("--intra-pos 0,-1 --p-pos 4", {"structure": StructureConfig(intra_pos=(0, -1), p_pos=(4,))}),
+    ("--intra vhop --residue vlop --motion lop", {"intra": "vhop", "residue": "vlop", "motion": "lop"}),
+    ("--iterations 12 --warp-filter-size 6", {"iterations": 12, "warp_filter_size": 6}),
+    ("--quantizer ste", {"quantizer": PluginChoice("ste")}),
+    ("--quantizer softround:noise=gaussian", {"quantizer": PluginChoice("softround", (("noise", "gaussian"),))}),
+    ("--arm mlp --warper sinc", {"plugins": (("arm", PluginChoice("mlp")), ("warper", PluginChoice("sinc")))}),
+    (
+        "--upsampling u --synthesis s",
+        {"plugins": (("upsampling", PluginChoice("u")), ("synthesis", PluginChoice("s")))},
+    ),
+    ("--distortion mse", {"distortion": PluginChoice("mse")}),
+    ("--motion-estimator dis", {"motion_estimator": PluginChoice("dis")}),
+    ("--common-randomness --threads 2 --device cuda", {"common_randomness": True, "threads": 2, "device": "cuda"}),
+    ("--frames 3", {"n_frames": 3}),
+]
+
+
+@pytest.mark.parametrize("options, settings", OPTIONS)
+def test_options_become_a_config(calls, options, settings):
+    result = invoke("encode", "clip.yuv", *shlex.split(options))
+    assert result.exit_code == 0, result.output
+    assert calls.encode == (Path("clip.yuv"), Path("clip.cvd"), EncodeConfig(**settings))
+
+
+def test_source_options_reach_the_library(calls):
+    result = invoke(
+        "encode", "a/b.yuv", "-o", "c.cvd", "--size", "48x32", "--fps", "30000/1001", "--pix-fmt", "yuv444p"
+    )
+    assert result.exit_code == 0, result.output
+    assert calls.encode[:2] == (Path("a/b.yuv"), Path("c.cvd"))
+    wanted = {"size": (48, 32), "fps": Fraction(30000, 1001), "pix_fmt": "yuv444p", "resume": False}
+    assert calls.options == wanted
+
+
+def test_piped_encode_is_one_line_a_frame_and_a_summary(calls):
+    assert invoke("encode", "clip.yuv").stdout.splitlines() == [
+        "frame    0 I      300 bytes   31.50 dB  20 iterations in 2.0 s",
+        "frame    1 P       84 bytes   32.50 dB  20 iterations in 2.0 s",
+        "clip.cvd: 2 frames, 384 bytes, 1.0000 bpp, PSNR 31.97 dB, 4.2 s",
+        VERIFIED,
+    ]
+
+
+def test_a_terminal_shows_phase_and_quality_as_they_change(calls, monkeypatch):
+    text = StringIO()
+    terminal = Console(file=text, force_terminal=True, width=120, highlight=False, markup=False)
+    monkeypatch.setattr("coolvid_cli.console.make_console", lambda: terminal)
+    with FrameConsole() as console:
+        for event in (
+            events.EncodeStarted(2, EncodeConfig(), "pytorch"),
+            events.Progress(1, "main", 10, 20, 0.5, 30.0, 0.25),
+        ):
+            console(event)
+        live = console._live.get_renderable()
+        terminal.print(live)
+    assert "frame 1 main 10/20" in text.getvalue()
+    assert "0/2 frames  30.00 dB  0.2500 bpp" in text.getvalue()
+
+
+def test_quiet_and_unverified_say_less(calls):
+    assert invoke("encode", "clip.yuv", "--quiet").output == ""
+    assert VERIFIED not in invoke("encode", "clip.yuv", "--no-verify").output
+
+
+def test_a_stream_that_decodes_differently_is_an_error(calls):
+    calls.digest = "something else"
+    result = invoke("encode", "clip.yuv")
+    assert result.exit_code == 2
+    assert VERIFIED not in result.output
+    assert "coolvid: error: clip.cvd does not decode to the encoder's pictures" in result.stderr
+
+
+def test_decode_says_a_line_a_frame(calls):
+    result = invoke("decode", "in.cvd", "out.mp4", "--threads", 3)
+    assert calls.decode == (Path("in.cvd"), Path("out.mp4"), 3)
+    assert result.stdout.splitlines() == [
+        "frame    0 I  decoded in 0.010 s",
+        "frame    1 P  decoded in 0.020 s",
+        "out.mp4: 2 frames",
+    ]
+
+
+def test_info_shows_header_frames_and_parts(calls):
+    lines = [" ".join(line.split()) for line in invoke("info", "in.cvd").stdout.splitlines()]
+    for expected in (
+        "size 48x32",
+        "pixels yuv420, 8 bit",
+        "structure gop 8, intra period none",
+        "frames 1 of 2",
+        "frame type from bytes header residue latents motion latents networks",
+        "1 P 0 138 80 800 40 180",
+        "residue.latents 800 72.7%",
+    ):
+        assert expected in lines
+
+
+def test_plugins_lists_every_built_in_kind():
+    lines = invoke("plugins").stdout.splitlines()
+    rows = {tuple(line.split()[:2]): line for line in lines[1:]}
+    for kind, name, needed in (
+        ("arm", "mlp", "yes"),
+        ("upsampling", "separable", "yes"),
+        ("synthesis", "conv", "yes"),
+        ("warper", "sinc", "yes"),
+        ("quantizer", "softround", "no"),
+        ("distortion", "mse", "no"),
+        ("motion", "lucas_kanade", "no"),
+    ):
+        assert f" {needed} " in rows[kind, name]
+
+
+MISTAKES = [
+    ("encode clip.yuv --gop 0", "gop is 0; choose 1..4096"),
+    ("encode clip.yuv --gop 4 --intra-period 6", "intra_period 6 is not a multiple of gop 4"),
+    ("encode clip.yuv --lmbda nan", "lmbda is nan"),
+    ("encode clip.yuv --size 48", "cannot read size '48'; write width x height"),
+    ("encode clip.yuv --fps 0", "cannot read frame rate '0'"),
+    ("encode clip.yuv --fps 1/0", "cannot read frame rate '1/0'"),
+    ("encode clip.yuv --intra-pos 0,x", "cannot read positions '0,x'"),
+    ("encode clip.yuv --quantizer soft:round", "cannot read plugin choice 'soft:round'"),
+    ("encode setup.cvd -o setup.cvd", "the output 'setup.cvd' is the input itself"),
+    ("decode setup.cvd setup.cvd", "the output 'setup.cvd' is the input itself"),
+]
+
+
+@pytest.mark.parametrize("command, message", MISTAKES)
+def test_a_mistake_is_one_line_and_exit_code_2(calls, command, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("setup.cvd").touch()
+    result = invoke(*shlex.split(command))
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert result.stderr.startswith(f"coolvid: error: {message}")
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("args", [["--debug", "encode", "clip.yuv"], ["encode", "clip.yuv", "--debug"]])
+def test_debug_shows_the_traceback_wherever_it_stands(calls, monkeypatch, args):
+    monkeypatch.setattr(coolvid, "encode", raising(InputError("no such\nfile")))
+    result = invoke(*args)
+    assert result.exit_code == 2
+    assert "Traceback" in result.stderr
+    assert result.stderr.endswith("coolvid: error: no such file\n")
+
+
+def raising(error):
+    def function(*args, **kwargs):
+        raise error
+
+    return function
+
+
+def test_an_interruption_is_a_line_and_exit_code_130(calls, monkeypatch):
+    monkeypatch.setattr(coolvid, "encode", raising(KeyboardInterrupt()))
+    result = invoke("encode", "clip.yuv")
+    assert (result.exit_code, result.stdout) == (130, "")
+    assert result.stderr.startswith("coolvid: interrupted")
+
+
+def test_a_full_disk_is_no_traceback(calls, monkeypatch):
+    monkeypatch.setattr(coolvid, "encode", raising(OSError(28, "No space left on device")))
+    result = invoke("encode", "clip.yuv")
+    assert result.exit_code == 2
+    assert result.stderr == "coolvid: error: [Errno 28] No space left on device\n"
+
+
+def test_our_own_mistakes_are_not_hidden(calls, monkeypatch):
+    monkeypatch.setattr(coolvid, "encode", raising(AssertionError("a bug")))
+    assert isinstance(invoke("encode", "clip.yuv").exception, AssertionError)
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_every_command_has_help_and_knows_debug(command):
+    result = invoke(*command.split(), "--help")
+    assert result.exit_code == 0
+    assert "--debug" in result.output
+
+
+def test_unknown_command_is_a_usage_error():
+    result = invoke("encoed")
+    assert result.exit_code == 2
+    assert "encoed" in result.stderr
+
+
+@pytest.mark.parametrize("args", ["['--help']", "['--version']", "['info', 'none.cvd']", "['encode', '--help']"])
+def test_light_commands_do_not_load_torch(args):
+    code = f"""
+import sys
+from coolvid_cli.main import main
+try:
+    main({args})
+except SystemExit:
+    print("torch loaded:", "torch" in sys.modules)
+"""
+    result = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, timeout=60)
+    assert result.stdout.endswith("torch loaded: False\n"), result
+
+
+def test_missing_source_is_one_line_in_a_process_too(tmp_path):
+    result = run("encode", "none_48x32_30p_yuv420_8b.yuv", cwd=tmp_path)
+    assert result.returncode == 2
+    assert result.stderr.startswith("coolvid: error: ")
+    assert result.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage", bytes(100)], ids=["empty", "garbage", "zeros"])
+def test_what_is_no_stream_is_one_line(tmp_path, content):
+    (tmp_path / "bad.cvd").write_bytes(content)
+    for args in (["info", "bad.cvd"], ["decode", "bad.cvd", "out.yuv"]):
+        result = run(*args, cwd=tmp_path)
+        assert (result.returncode, result.stderr.count("\n")) == (2, 1), result.stderr
+        assert result.stderr.startswith("coolvid: error: ")
+    assert not (tmp_path / "out.yuv").exists()
+
+
+def test_tiny_sequence_there_and_back(tmp_path):
+    """encode, info, decode of a shipped sequence, as in the README."""
+    source = TINY[0]
+    encoded = run(
+        *("encode", source, "-o", "out.cvd", "--frames", 3, "--gop", 2),
+        *("--preset", "fast", "--iterations", 12, "--threads", 1),
+        cwd=tmp_path,
+    )
+    assert encoded.returncode == 0, encoded.stderr
+    lines = encoded.stdout.splitlines()
+    assert [line.split()[:3] for line in lines[:3]] == [["frame", "0", "I"], ["frame", "2", "P"], ["frame", "1", "B"]]
+    assert lines[-1] == VERIFIED
+    assert run("info", "out.cvd", cwd=tmp_path).returncode == 0
+    decoded = run("decode", "out.cvd", "out.yuv", cwd=tmp_path)
+    assert decoded.returncode == 0, decoded.stderr
+    width, height = map(int, source.stem.split("_")[-4].split("x"))
+    assert (tmp_path / "out.yuv").stat().st_size == 3 * (width * height + 2 * (-(-width // 2)) * (-(-height // 2)))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out.cvd", "out.yuv"]
+
+
+def test_an_interrupted_encode_leaves_no_stream(tmp_path):
+    """As with Ctrl-C, in the middle of training."""
+    code = "from coolvid_cli.main import main; main(prog_name='coolvid')"
+    command = [
+        sys.executable,
+        "-P",
+        "-c",
+        code,
+        "encode",
+        str(TINY[0]),
+        "-o",
+        "out.cvd",
+        "--preset",
+        "slow",
+        "--threads",
+        "1",
+    ]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        while process.poll() is None and not (tmp_path / "out.cvd.part").exists():
+            time.sleep(0.05)
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert (process.returncode, stderr) == (130, "coolvid: interrupted\n")
+    assert not (tmp_path / "out.cvd").exists()
+
+
+def test_option_parsers_reject_by_name():
+    from coolvid_cli.options import parse_fps, parse_positions, parse_size
+
+    assert (parse_size("352x288"), parse_fps("29.97"), parse_positions("0,-1")) == (
+        (352, 288),
+        Fraction(2997, 100),
+        (0, -1),
+    )
+    for parse, text in ((parse_size, "x"), (parse_size, "1x"), (parse_fps, "fast"), (parse_positions, "1,,2")):
+        with pytest.raises(ConfigError, match=text):
+            parse(text)

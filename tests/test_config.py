@@ -1,0 +1,265 @@
+"""Settings: what is accepted and becomes what, and what is refused with which words."""
+
+from dataclasses import FrozenInstanceError, replace
+
+import pytest
+
+from coolvid.config import (
+    CoolChicEncoderParameter,
+    EncodeConfig,
+    FrameConfig,
+    Phase,
+    PluginChoice,
+    StructureConfig,
+    SynthesisLayer,
+    TrainingConfig,
+    automatic_top,
+    parse_layers,
+)
+from coolvid.errors import ConfigError
+from coolvid.presets import INTRA, MOTION, RESIDUE, TABLE, frame_config
+from coolvid.types import FrameType
+
+SIZE = (288, 352)
+
+
+def parameter(**settings):
+    return CoolChicEncoderParameter(img_size=SIZE, **settings)
+
+
+CHOICES = [
+    ("ste", PluginChoice("ste")),
+    ("my-plugin.v2", PluginChoice("my-plugin.v2")),
+    ("softround:noise=kumaraswamy", PluginChoice("softround", (("noise", "kumaraswamy"),))),
+    ("conv:a=1,b=two", PluginChoice("conv", (("a", "1"), ("b", "two")))),
+    ("conv:a=", PluginChoice("conv", (("a", ""),))),
+]
+
+
+@pytest.mark.parametrize("text, choice", CHOICES)
+def test_plugin_choice_is_read_and_written(text, choice):
+    assert PluginChoice.parse(text) == choice
+    assert str(choice) == text
+
+
+@pytest.mark.parametrize("text", ["", ":a=1", "two words", "ste:noise", "ste:=1", "ste,a=1"])
+def test_plugin_choice_refuses(text):
+    with pytest.raises(ConfigError, match="write NAME or NAME:key=value"):
+        PluginChoice.parse(text)
+
+
+LAYERS = [
+    ("48-1-linear-relu", SynthesisLayer(48, 1, False, "relu")),
+    ("X-3-residual-none", SynthesisLayer(0, 3, True, "none")),
+    ("3-7-linear-none", SynthesisLayer(3, 7, False, "none")),
+]
+
+
+@pytest.mark.parametrize("text, layer", LAYERS)
+def test_synthesis_layer_is_read_and_written(text, layer):
+    assert SynthesisLayer.parse(text) == layer
+    assert str(layer) == text
+
+
+def test_layers_from_text_or_tuple():
+    text = "8-1-linear-relu,X-1-linear-none"
+    assert parse_layers(text) == parse_layers(tuple(text.split(","))) == parse_layers(parse_layers(text))
+
+
+BAD_LAYERS = [
+    ("48-1-linear", "cannot read synthesis layer '48-1-linear'"),
+    ("-1-1-linear-relu", "cannot read synthesis layer"),
+    ("48-2-linear-relu", "kernel size 2; choose one of 1, 3, 5, 7"),
+    ("0-1-linear-relu", "has no outputs"),
+    ("257-1-linear-relu", "outputs is 257; choose 0..256"),
+    ("48-1-dense-relu", "type 'dense'; choose one of: linear, residual"),
+    ("48-1-linear-gelu", "activation 'gelu'; choose one of: none, relu"),
+    ("", "cannot read synthesis layer"),
+]
+
+
+@pytest.mark.parametrize("text, message", BAD_LAYERS)
+def test_synthesis_layer_refuses(text, message):
+    with pytest.raises(ConfigError, match=message):
+        parse_layers(text)
+
+
+def test_no_layers_is_no_synthesis():
+    with pytest.raises(ConfigError, match="at least one layer"):
+        parse_layers(())
+
+
+BAD_PARAMETERS = [
+    ({"ups_k_size": 7}, "ups_k_size is 7; choose an even size 4..16"),
+    ({"ups_k_size": 2}, "ups_k_size is 2"),
+    ({"ups_preconcat_k_size": 6}, "ups_preconcat_k_size is 6; choose an odd size 1..15"),
+    ({"latent_resolution": (3, 2)}, r"latent_resolution is \(3, 2\)"),
+    ({"latent_resolution": (0, 11)}, "inside 0..10"),
+    ({"hyperlatent_resolution": (-1, 2)}, "hyperlatent_resolution"),
+    ({"ifce_resolution": None}, r"output_feature_ifce needs an ifce_resolution, as \(0, 2\)"),
+    ({"output_feature_ifce": 65}, "output_feature_ifce is 65; choose 0..64"),
+    ({"spatial_context_arm": 0}, "spatial_context_arm is 0; choose 1..40"),
+    ({"spatial_context_arm": 41}, "spatial_context_arm is 41"),
+    ({"n_hidden_layers_arm": 9}, "n_hidden_layers_arm is 9"),
+    ({"encoder_gain": 0.0}, "encoder_gain is 0.0"),
+    ({"encoder_gain": float("nan")}, "encoder_gain is nan"),
+    ({"final_upsampling_type": "cubic"}, "final_upsampling_type 'cubic'; choose one of: nearest, bilinear, bicubic"),
+]
+
+
+@pytest.mark.parametrize("settings, message", BAD_PARAMETERS)
+def test_encoder_parameter_refuses(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        parameter(**settings)
+
+
+@pytest.mark.parametrize("size", [(8, 352), (288, 20000)])
+def test_encoder_parameter_refuses_sizes(size):
+    with pytest.raises(ConfigError, match="image side"):
+        CoolChicEncoderParameter(img_size=size)
+
+
+@pytest.mark.parametrize(
+    "size, top", [((16, 16), 6), ((1000, 999), 6), ((1000, 1000), 7), ((1080, 1920), 7), ((2000, 1500), 8)]
+)
+def test_automatic_resolution_follows_the_frame_size(size, top):
+    assert automatic_top(size) == top
+    chosen = CoolChicEncoderParameter(img_size=size)
+    assert (chosen.latent_resolution, chosen.hyperlatent_resolution) == ((0, top), (4, top))
+
+
+def test_no_ifce_features_means_no_ifce_resolution():
+    assert parameter(output_feature_ifce=0).ifce_resolution is None
+
+
+BAD_STRUCTURES = [
+    ({"gop": 0}, "gop is 0; choose 1..4096"),
+    ({"gop": 8, "intra_period": 12}, "intra_period 12 is not a multiple of gop 8; try 16"),
+    ({"intra_period": -8}, "intra_period is -8"),
+]
+
+
+@pytest.mark.parametrize("settings, message", BAD_STRUCTURES)
+def test_structure_refuses(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        StructureConfig(**settings)
+
+
+BAD_PHASES = [
+    ({"max_iterations": -1}, "max_iterations is -1"),
+    ({"start_lr": 2.0}, "start_lr is 2.0"),
+    ({"frequency_validation": 0}, "frequency_validation is 0"),
+    ({"patience": 0}, "patience is 0"),
+    ({"quantizer_noise_type": "pink"}, "quantizer noise 'pink'; choose one of: kumaraswamy, gaussian, none"),
+    ({"softround_temperature": (0.3, 0.0)}, "softround temperature is 0.0"),
+    ({"noise_parameter": (-1.0, 0.1)}, "noise parameter is -1.0"),
+]
+
+
+@pytest.mark.parametrize("settings, message", BAD_PHASES)
+def test_phase_refuses(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        Phase(**{"max_iterations": 10, **settings})
+
+
+BAD_ENCODES = [
+    ({"lmbda": 0.0}, "lmbda is 0.0; choose 1e-07..10"),
+    ({"lmbda": float("nan")}, "lmbda is nan"),
+    ({"preset": "quick"}, "preset 'quick'; choose one of: fast, medium, slow, placebo"),
+    ({"seed": -1}, "seed is -1"),
+    ({"iterations": -1}, "iterations is -1"),
+    ({"lmbda_per_depth": 0.0}, "lmbda_per_depth is 0.0"),
+    ({"threads": -1}, "threads is -1"),
+]
+
+
+@pytest.mark.parametrize("settings, message", BAD_ENCODES)
+def test_encode_config_refuses(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        EncodeConfig(**settings)
+
+
+def test_configurations_are_frozen_and_checked_again_by_replace():
+    config = EncodeConfig()
+    with pytest.raises(FrozenInstanceError):
+        config.lmbda = 1.0
+    assert replace(config, lmbda=0.5).lmbda == 0.5
+    with pytest.raises(ConfigError):
+        replace(config, preset="none")
+    assert hash(config) == hash(EncodeConfig())
+
+
+def test_only_b_frames_pay_for_their_depth():
+    config = EncodeConfig(lmbda=1e-3)
+    assert config.lmbda_at(FrameType.I, 0) == config.lmbda_at(FrameType.P, 1) == 1e-3
+    assert config.lmbda_at(FrameType.B, 3) == pytest.approx(1e-3 * 1.5**3)
+
+
+def test_frame_config_wants_motion_for_p_and_b_only():
+    training = TrainingConfig((), (Phase(1),))
+    with pytest.raises(ConfigError, match="a P frame needs a motion branch"):
+        FrameConfig(FrameType.P, 1e-3, parameter(), None, PluginChoice("sinc"), training)
+    with pytest.raises(ConfigError, match="a I frame has no motion branch"):
+        FrameConfig(FrameType.I, 1e-3, parameter(), parameter(), PluginChoice("sinc"), training)
+
+
+@pytest.mark.parametrize("preset", TABLE)
+@pytest.mark.parametrize("frame_type", FrameType)
+def test_every_preset_describes_every_frame(preset, frame_type):
+    config = frame_config(EncodeConfig(preset=preset), frame_type, frame_type.value, SIZE)
+    assert config.frame_type is frame_type
+    assert (config.motion is None) == (frame_type is FrameType.I)
+    assert config.training.phases[-1].quantizer_type == "hardround"
+    assert config.training.total_iterations > 0
+
+
+def test_slower_presets_do_more():
+    totals = [
+        frame_config(EncodeConfig(preset=p), FrameType.I, 0, SIZE).training.total_iterations
+        for p in ("fast", "medium", "slow", "placebo")
+    ]
+    assert totals == sorted(set(totals))
+
+
+@pytest.mark.parametrize("wanted", [12, 100, 3000])
+@pytest.mark.parametrize("preset", TABLE)
+def test_iterations_are_those_of_an_intra_frame(preset, wanted):
+    made = frame_config(EncodeConfig(preset=preset, iterations=wanted), FrameType.I, 0, SIZE)
+    assert made.training.total_iterations == pytest.approx(wanted, abs=10, rel=0.05)
+
+
+def test_operating_points_override_the_preset():
+    config = EncodeConfig(preset="fast", intra="vhop", residue="hop", motion="mop")
+    intra = frame_config(config, FrameType.I, 0, SIZE)
+    inter = frame_config(config, FrameType.B, 2, SIZE)
+    assert intra.residue.spatial_context_arm == INTRA["vhop"]["spatial_context_arm"] == 20
+    assert inter.residue.output_feature_ifce == RESIDUE["hop"]["output_feature_ifce"] == 4
+    assert inter.motion is not None
+    assert inter.motion.ifce_resolution == MOTION["mop"]["ifce_resolution"] == (2, 2)
+    assert (inter.motion.latent_resolution, inter.motion.hyperlatent_resolution) == ((2, 6), None)
+
+
+@pytest.mark.parametrize("branch", ["intra", "residue", "motion"])
+def test_unknown_operating_point_is_named(branch):
+    frame_type = FrameType.I if branch == "intra" else FrameType.P
+    with pytest.raises(ConfigError, match=f"{branch} operating point 'top'; choose one of: .*lop"):
+        frame_config(EncodeConfig(**{branch: "top"}), frame_type, 0, SIZE)
+
+
+def test_plugins_arrive_in_the_frame():
+    own = PluginChoice.parse("mine:width=3")
+    config = EncodeConfig(plugins=(("arm", own), ("warper", own)), quantizer=PluginChoice("ste"), distortion=own)
+    made = frame_config(config, FrameType.P, 1, SIZE)
+    assert made.residue.arm == made.motion.arm == made.warper == made.distortion == own
+    assert [p.quantizer_type for p in made.training.phases] == ["ste", "hardround"]
+    assert {r.phase.quantizer_type for r in made.training.warmup} == {"ste"}
+
+
+def test_warp_filter_size_is_the_built_in_warpers_taps():
+    made = frame_config(EncodeConfig(warp_filter_size=4), FrameType.P, 1, SIZE)
+    assert made.warper == PluginChoice("sinc", (("taps", 4),))
+
+
+def test_common_randomness_is_for_colours_not_for_motion():
+    made = frame_config(EncodeConfig(common_randomness=True), FrameType.B, 2, SIZE)
+    assert (made.residue.flag_common_randomness, made.motion.flag_common_randomness) == (True, False)

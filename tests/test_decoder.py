@@ -1,0 +1,228 @@
+"""From bytes to pictures: round trips through real packets, order of display, hostile streams, and no torch."""
+
+import subprocess
+import sys
+from dataclasses import replace
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from coolvid.architecture import FrameArchitecture, PluginRecord, Ports
+from coolvid.bitstream.headers import StreamHeader
+from coolvid.bitstream.packet import write_packet
+from coolvid.bitstream.stream import StreamReader, StreamWriter
+from coolvid.coded import CodedCoolChic, CodedFrame, CodedModule
+from coolvid.config import CoolChicEncoderParameter
+from coolvid.decoder import decode_frame, decode_stream, read_frame, tensors_of
+from coolvid.errors import CoolvidError, MissingPlugin, StreamError
+from coolvid.events import FrameDecoded
+from coolvid.modules import module_tensors
+from coolvid.reconstruct import ContextModel, choose_scales, reconstruct_frame
+from coolvid.registry import record
+from coolvid.types import ColorInfo, FrameType, PixelFormat, VideoFormat
+
+FORMAT = VideoFormat(18, 25, PixelFormat.YUV420, 8)
+SIZE = (18, 25)
+# Display index, type, references, in coding order: two groups, so that not every frame needs the first.
+STRUCTURE = (
+    (0, FrameType.I, ()),
+    (4, FrameType.P, (0,)),
+    (2, FrameType.B, (0, 4)),
+    (1, FrameType.B, (0, 2)),
+    (3, FrameType.B, (2, 4)),
+    (5, FrameType.I, ()),
+    (6, FrameType.P, (5,)),
+)
+
+
+def architecture(n_out, **changes):
+    settings = {
+        "layers_synthesis": "5-1-linear-relu,X-1-linear-none,X-3-residual-none",
+        "latent_resolution": (0, 2),
+        "hyperlatent_resolution": (2, 2),
+        "spatial_context_arm": 6,
+        "output_feature_ifce": 2,
+    }
+    return CoolChicEncoderParameter(SIZE, **{**settings, **changes}).architecture(n_out, record)
+
+
+def frame_architecture(frame_type):
+    residue = architecture(frame_type.n_residue)
+    if frame_type is FrameType.I:
+        return FrameArchitecture(frame_type, residue, None, None)
+    grids = {"latent_resolution": (2, 3), "hyperlatent_resolution": None, "final_upsampling_type": "nearest"}
+    motion = architecture(frame_type.n_motion, **grids, ifce_resolution=(2, 2))
+    return FrameArchitecture(frame_type, residue, motion, record("warper", "sinc", Ports(1, 1), {}))
+
+
+def coolchic(shape, rng):
+    modules = {
+        name: CodedModule({s.name: np.rint(rng.normal(size=s.shape) * 30).astype(np.int32) for s in specs}, 8, 8)
+        for name, specs in module_tensors(shape).items()
+    }
+    latents = tuple(np.rint(rng.laplace(size=g.shape)).astype(np.int32) for g in shape.grids(*SIZE))
+    return choose_scales(CodedCoolChic(shape, modules, latents), *SIZE)
+
+
+def header():
+    return StreamHeader(
+        format=FORMAT,
+        fps=Fraction(25),
+        color=ColorInfo(),
+        n_frames=len(STRUCTURE),
+        gop=4,
+        intra_period=0,
+        low_delay=False,
+        configurations=tuple(frame_architecture(frame_type) for frame_type in FrameType),
+    )
+
+
+def coded_frame(index, frame_type, references):
+    shape = frame_architecture(frame_type)
+    rng = np.random.default_rng(index)
+    coolchics = {name: coolchic(each, rng) for name, each in shape.branches.items()}
+    ranges = ((0, 255), (16, 240), (30, 200)) if frame_type is FrameType.I else None
+    return CodedFrame(index, shape, references, ((index, -1),) * len(references), ranges, coolchics)
+
+
+def packed(coded):
+    models = {name: ContextModel(c.architecture, c.modules, *SIZE) for name, c in coded.coolchics.items()}
+    return write_packet(coded, list(FrameType).index(coded.frame_type), models, tensors_of)
+
+
+@pytest.fixture(scope="module")
+def video():
+    """(frames by display index as the encoder would reconstruct them, packets in coding order)."""
+    frames, packets = {}, []
+    for index, frame_type, references in STRUCTURE:
+        coded = coded_frame(index, frame_type, references)
+        frames[index] = reconstruct_frame(coded, [frames[r] for r in references], FORMAT)
+        packets.append(packed(coded))
+    return frames, packets
+
+
+@pytest.fixture(scope="module")
+def stream(video, tmp_path_factory):
+    path = tmp_path_factory.mktemp("decoder") / "video.cvd"
+    with StreamWriter(path, header()) as writer:
+        for packet in video[1]:
+            writer.append(packet)
+    return path.read_bytes()
+
+
+def test_packets_carry_all_integers(video):
+    for (index, frame_type, references), packet in zip(STRUCTURE, video[1], strict=True):
+        coded, found = coded_frame(index, frame_type, references), read_frame(packet.data, header())
+        assert found.architecture == coded.architecture and found.display_index == index
+        assert found.references == references and found.global_translation == coded.global_translation
+        assert found.output_range == coded.output_range
+        for name, branch in coded.coolchics.items():
+            other = found.coolchics[name]
+            assert all(np.array_equal(a, b) for a, b in zip(branch.latents, other.latents, strict=True))
+            for key, module in branch.modules.items():
+                assert other.modules[key].scales == module.scales
+                for parameter, values in module.parameters.items():
+                    assert np.array_equal(other.modules[key].parameters[parameter], values)
+
+
+def test_decoded_bytes_are_the_encoders_own_pictures(video):
+    frames, packets = video
+    for (index, _, references), packet in zip(STRUCTURE, packets, strict=True):
+        assert decode_frame(packet.data, header(), [frames[r] for r in references]) == frames[index]
+
+
+RANGES = [
+    ({}, [0, 1, 2, 3, 4, 5, 6], [0, 4, 2, 1, 3, 5, 6]),
+    ({"first": 1, "last": 1}, [1], [0, 4, 2, 1]),
+    ({"first": 4, "last": 4}, [4], [0, 4]),
+    ({"first": 5}, [5, 6], [5, 6]),
+    ({"last": 0}, [0], [0]),
+    ({"first": 3, "last": 5}, [3, 4, 5], [0, 4, 2, 3, 5]),
+    ({"first": 7}, [], []),
+]
+
+
+@pytest.mark.parametrize("part, shown, decoded", RANGES)
+def test_frames_come_in_display_order_and_only_the_needed_are_decoded(video, stream, part, shown, decoded):
+    events = []
+    pictures = list(decode_stream(StreamReader(stream), **part, listen=events.append))
+    assert pictures == [video[0][index] for index in shown]
+    assert all(isinstance(event, FrameDecoded) for event in events)
+    assert [event.display_index for event in events] == decoded
+
+
+def test_pictures_nobody_needs_are_let_go(stream):
+    import weakref
+
+    alive, most = [], 0
+    for picture in decode_stream(StreamReader(stream)):
+        alive.append(weakref.ref(picture))
+        del picture
+        most = max(most, sum(each() is not None for each in alive))
+    assert most <= 4
+
+
+def test_wrong_number_of_references(video):
+    frames, packets = video
+    with pytest.raises(StreamError, match="references"):
+        decode_frame(packets[1].data, header(), [])
+    with pytest.raises(StreamError, match="references"):
+        decode_frame(packets[0].data, header(), [frames[0]])
+
+
+@pytest.mark.parametrize(
+    "kind, name, version, options, error, message",
+    [
+        ("arm", "nobody", 1, (2, True), MissingPlugin, "needs the arm plugin 'nobody'"),
+        ("arm", "mlp", 7, (2, True), MissingPlugin, "version 7"),
+        ("arm", "mlp", 1, (99, True), StreamError, "n_hidden is 99"),
+        ("arm", "mlp", 1, (), StreamError, "takes 2 options"),
+        ("synthesis", "conv", 1, (((9, 9, False, False),), True), StreamError, "kernel size"),
+        ("synthesis", "conv", 1, (((2, 1, False, False),), True), StreamError, "has 2 outputs; this branch needs 3"),
+        ("upsampling", "separable", 1, (9, 7), StreamError, "k_size is 9"),
+    ],
+)
+def test_impossible_plugins_in_the_header(video, kind, name, version, options, error, message):
+    whole = header()
+    intra = whole.configurations[0]
+    residue = replace(intra.residue, **{kind: PluginRecord(name, version, options)})
+    broken = replace(whole, configurations=(replace(intra, residue=residue), *whole.configurations[1:]))
+    with pytest.raises(error, match=message):
+        decode_frame(video[1][0].data, broken, [])
+
+
+def test_damaged_streams_are_stream_errors(stream):
+    """Any flipped byte: a StreamError, or (outside of packets) the same pictures; never another exception."""
+    rng = np.random.default_rng(0)
+    whole = list(decode_stream(StreamReader(stream)))
+    for position in rng.choice(len(stream), 40, replace=False):
+        damaged = bytearray(stream)
+        damaged[position] ^= int(rng.integers(1, 256))
+        try:
+            pictures = list(decode_stream(StreamReader(bytes(damaged))))
+        except CoolvidError as error:
+            assert isinstance(error, StreamError)
+        else:
+            assert pictures == whole
+
+
+def test_truncated_streams_are_stream_errors(stream):
+    for size in (0, 3, 20, len(stream) // 3, len(stream) - 40):
+        with pytest.raises(StreamError):
+            list(decode_stream(StreamReader(stream[:size])))
+
+
+def test_decoding_imports_no_torch(stream, tmp_path):
+    path = tmp_path / "video.cvd"
+    path.write_bytes(stream)
+    code = (
+        "import sys\n"
+        "from coolvid.bitstream.stream import StreamReader\n"
+        "from coolvid.decoder import decode_stream\n"
+        f"n = len(list(decode_stream(StreamReader({str(path)!r}))))\n"
+        "heavy = sorted({'torch', 'av', 'click', 'rich'} & set(sys.modules))\n"
+        f"sys.exit(0 if n == {len(STRUCTURE)} and not heavy else f'{{n}} frames, {{heavy}}')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
