@@ -200,21 +200,18 @@ class FrameLoss:
 def _merged(contexts: Tensor, latents: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
     """Equal columns of contexts [n, N] with equal latents [N], taken together: (contexts, latents, how often or None).
 
-    Most latents of a cheap frame are zeros among zeros, and cost the same.
+    Most latents of a cheap frame are zeros among zeros, and cost the same. Columns are told apart by 64-bit hashes.
     """
-    mixed = torch.cat((contexts, latents[None])).t().contiguous().cpu().numpy() + np.float32(0.0)
-    keys = mixed.view(np.int32).astype(np.uint64) @ _odd_multipliers(mixed.shape[1])
+    keys = np.zeros(latents.numel(), np.uint64)
+    factors = np.random.default_rng(0).integers(1, 2**63, len(contexts) + 1, dtype=np.uint64)
+    for row, factor in zip((*contexts, latents), factors * np.uint64(2) + np.uint64(1), strict=True):
+        bits = (row.cpu().numpy() + np.float32(0.0)).view(np.uint32)  # + 0: one zero only
+        keys += bits.astype(np.uint64) * factor
     _, first, counts = np.unique(keys, return_index=True, return_counts=True)
     if len(first) > _WORTH_MERGING * len(keys):
         return contexts, latents, None
     chosen = torch.from_numpy(first).to(latents.device)
     return contexts[:, chosen].contiguous(), latents[chosen], torch.from_numpy(counts).to(latents.device).double()
-
-
-def _odd_multipliers(n: int) -> np.ndarray[Any, np.dtype[np.uint64]]:
-    """n odd 64-bit numbers for a multiplicative hash."""
-    drawn = np.random.default_rng(0).integers(0, 2**63, n, dtype=np.uint64)
-    return drawn * np.uint64(2) + np.uint64(1)
 
 
 def _moved(picture: Any, device: torch.device) -> Any:

@@ -37,7 +37,7 @@ struct MapShape {
 class ArmRate {
  public:
   ArmRate(ArmShape shape, std::vector<GridShape> grids, std::vector<MapShape> maps, int threads)
-      : shape_(std::move(shape)), grids_(std::move(grids)), maps_(std::move(maps)), pool_(threads) {
+      : shape_(std::move(shape)), grids_(std::move(grids)), maps_(std::move(maps)), pool_(shared_pool(threads)) {
     if (shape_.width() > MAX_WIDTH || shape_.n_hidden > MAX_HIDDEN) throw std::invalid_argument("ARM too wide or deep");
     for (size_t g = 0; g < grids_.size(); g++) {
       auto& grid = grids_[g];
@@ -389,7 +389,7 @@ class ArmRate {
   ArmShape shape_;
   std::vector<GridShape> grids_;
   std::vector<MapShape> maps_;
-  Pool pool_;
+  Pool& pool_;
   std::vector<Plane> planes_;
   std::vector<Features> features_;
   std::vector<Chunk> chunks_;

@@ -24,6 +24,15 @@ void expect(bool ok, const char* what) {
   if (!ok) throw std::invalid_argument(what);
 }
 
+bool cpu_supports(const std::string& set) {
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  if (set == "v3") return __builtin_cpu_supports("x86-64-v3");
+  if (set == "v4") return __builtin_cpu_supports("x86-64-v4");
+#endif
+  return set == "portable";
+}
+
 std::vector<const float*> pointers(const std::vector<Floats>& arrays, const std::vector<coolvid::GridShape>& grids) {
   expect(arrays.size() == grids.size(), "one array for each grid");
   std::vector<const float*> out;
@@ -167,7 +176,7 @@ coolvid::Noise noise_kind(const std::string& name) {
 // Element-wise work on flat arrays of latents, with a pool of its own.
 class Latents {
  public:
-  explicit Latents(int threads) : pool_(threads) {}
+  explicit Latents(int threads) : pool_(coolvid::shared_pool(threads)) {}
 
   py::tuple soft_round(const Floats& y, float temperature, float gain, bool twice, const std::string& kind,
                        float parameter, uint32_t key) {
@@ -200,13 +209,14 @@ class Latents {
   }
 
  private:
-  coolvid::Pool pool_;
+  coolvid::Pool& pool_;
 };
 
 }  // namespace
 
 PYBIND11_MODULE(COOLVID_MODULE, m) {
   m.attr("lanes") = coolvid::VL;
+  m.def("cpu_supports", &cpu_supports, py::arg("set"), "Whether this processor offers an instruction set: portable, v3, v4.");
   py::class_<coolvid::ArmRate>(m, "ArmRate", py::module_local())
       .def(py::init([](const std::vector<std::pair<int, int>>& neighbours, int n_features, int n_hidden, bool stabiliser,
                        const std::vector<std::tuple<int, int, int, int>>& grids,

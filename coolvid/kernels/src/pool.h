@@ -1,10 +1,13 @@
 // A small thread pool: numbered chunks are picked up dynamically, workers sleep between calls.
+// A caller that finds the workers busy with another caller's chunks does its own alone, as thread 0 of its own scratch.
 // Results never depend on the number of threads, because every chunk writes only what belongs to it and
 // partial sums are added in the order of the chunks.
 #pragma once
 #include <atomic>
 #include <condition_variable>
 #include <functional>
+#include <map>
+#include <memory>
 #include <mutex>
 #include <thread>
 #include <vector>
@@ -29,11 +32,11 @@ class Pool {
   // Calls f(chunk, thread) for chunk 0 .. n - 1, in any order, and returns when all are done.
   template <class F>
   void run(int n, F&& f) {
-    if (workers_.empty() || n < 2) {
+    std::unique_lock<std::mutex> only_one(call_, std::try_to_lock);
+    if (workers_.empty() || n < 2 || !only_one) {  // alone, too little, or the workers serve another caller
       for (int i = 0; i < n; i++) f(i, 0);
       return;
     }
-    std::lock_guard<std::mutex> only_one(call_);
     std::function<void(int, int)> task = std::ref(f);
     {
       std::lock_guard<std::mutex> lock(mutex_);
@@ -75,5 +78,15 @@ class Pool {
   std::atomic<uint64_t> generation_{0};
   bool stop_ = false;
 };
+
+// The pool that all kernels asking for this many threads share.
+inline Pool& shared_pool(int threads) {
+  static std::mutex mutex;
+  static std::map<int, std::unique_ptr<Pool>> pools;
+  std::lock_guard<std::mutex> lock(mutex);
+  auto& pool = pools[threads];
+  if (!pool) pool = std::make_unique<Pool>(threads);
+  return *pool;
+}
 
 }  // namespace coolvid

@@ -52,7 +52,7 @@ class Synthesis {
  public:
   Synthesis(std::vector<LayerShape> layers, int n_in, int n_seen, bool stabiliser, int height, int width, int threads)
       : layers_(std::move(layers)), n_in_(n_in), n_seen_(n_seen), stabiliser_(stabiliser), height_(height),
-        width_(width), pool_(threads) {
+        width_(width), pool_(shared_pool(threads)) {
     while (n_head_ < static_cast<int>(layers_.size()) && layers_[n_head_].kernel == 1) n_head_++;
     int channels = n_in_;
     for (auto& layer : layers_) {
@@ -456,7 +456,7 @@ class Synthesis {
   int n_in_, n_seen_, n_out_ = 0, n_head_ = 0, n_parameters_ = 0;
   bool stabiliser_;
   int height_, width_, rows_ = 1, n_chunks_ = 1;
-  Pool pool_;
+  Pool& pool_;
   std::vector<int> offsets_;
   std::vector<Planes> planes_, gradients_;  // planes_[t]: input of tail layer t, planes_[t + 1] its output
   Buffer<float> forward_, backward_, partial_;

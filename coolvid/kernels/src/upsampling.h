@@ -11,7 +11,7 @@ class Upsampling {
  public:
   // sizes: (height, width) of each grid, finest first. k: taps of the x2 filter; kp: taps of the pre-filter.
   Upsampling(std::vector<std::pair<int, int>> sizes, int k, int kp, int threads)
-      : k_(k), kp_(kp), reach_(k / 4 + 1), pool_(threads) {
+      : k_(k), kp_(kp), reach_(k / 4 + 1), pool_(shared_pool(threads)) {
     if (k < 4 || k > 16 || k % 2 || kp < 1 || kp > 15 || kp % 2 == 0) throw std::invalid_argument("filter size");
     for (size_t i = 0; i < sizes.size(); i++) {
       if (i && (sizes[i].first != (sizes[i - 1].first + 1) / 2 || sizes[i].second != (sizes[i - 1].second + 1) / 2))
@@ -267,7 +267,7 @@ class Upsampling {
   }
 
   int k_, kp_, reach_;
-  Pool pool_;
+  Pool& pool_;
   std::vector<Level> levels_;
   std::vector<Buffer<float>> scratch_;
   std::vector<std::pair<int, int>> phases_[2];  // (distance of the source column, tap) of even and odd outputs

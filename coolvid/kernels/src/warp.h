@@ -17,7 +17,7 @@ class Warp {
   // reference [C][H][W]; taps, slopes [steps + 1][n]: filter and its derivative at fractions 0, 1 / steps, ... 1.
   Warp(const float* reference, int channels, int height, int width, const float* taps, const float* slopes, int steps,
        int n, int threads)
-      : channels_(channels), height_(height), width_(width), steps_(steps), n_(n), vectors_((n + 7) / 8), pool_(threads) {
+      : channels_(channels), height_(height), width_(width), steps_(steps), n_(n), vectors_((n + 7) / 8), pool_(shared_pool(threads)) {
     if (n < 2 || n > 16 || n % 2) throw std::invalid_argument("number of taps");
     margin_ = n + 2;
     stride_ = width + 2 * margin_ + 32;
@@ -130,7 +130,7 @@ class Warp {
   }
 
   int channels_, height_, width_, steps_, n_, vectors_, margin_ = 0, stride_ = 0;
-  Pool pool_;
+  Pool& pool_;
   Buffer<float> reference_, taps_, slopes_, derivative_;
 };
 
