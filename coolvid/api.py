@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -67,6 +68,8 @@ def encode(
     and takes its name when complete; resume continues such a part with the same source and configuration.
     The digest of the result is that of all decoded pictures, as digest() makes it. Raises CoolvidError.
     """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # torch's threads must not spin beside busy neighbours
+    from .kernels import description
     from .manager import FrameEncoderManager  # training needs torch; reading this module does not
 
     config = config or EncodeConfig()
@@ -77,7 +80,7 @@ def encode(
         header = _header(video, steps, config)
         coded = _previous(out, header, len(steps)) if resume else []
         manager = FrameEncoderManager(config, header, listen)
-        listen(EncodeStarted(n_frames, config, "pytorch"))
+        listen(EncodeStarted(n_frames, config, description()))
         buffer, tally = FrameBuffer(frames), _Tally()
         with StreamWriter(out, header) as writer:
             for i, step in enumerate(steps):

@@ -139,7 +139,8 @@ class ArmPlugin(NormativePlugin):
 
     module: forward(context [N, n_in]) -> [N, 2] = (mu, raw log scale); core applies exp(clamp(raw - 4, -5, 5)).
     integer: f(context int32 [N, n_in], CONTEXT_BITS fractional bits) -> int32 [N, 2] with 16 fractional bits.
-    The module may also offer rate(latents, ...) with a fused kernel.
+    The module may also offer rate(latents [N], grids, architecture, ifce parameters) -> bits [N] or None: contexts,
+    features and Laplace cost in one step, for a kernel of its own.
     """
 
 

@@ -10,6 +10,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
+
+from . import kernels
 from .bitstream.headers import StreamHeader
 from .bitstream.packet import Packet, read_info, write_packet
 from .coded import CodedFrame
@@ -24,6 +27,13 @@ from .quantization import code_frame, quantize_model
 from .reconstruct.contexts import ContextModel
 from .training.schedule import train_frame
 from .types import Frame, FrameType
+
+
+def use_threads(count: int) -> None:
+    """Train with `count` threads, 0 for all cores. Compiled kernels share them out, and their results do not depend on
+    it; torch, which then has only small things to do, gets one. Without kernels torch gets them all."""
+    kernels.set_threads(count)
+    torch.set_num_threads(1 if kernels.compiled is not None else kernels.threads())
 
 
 @dataclass(frozen=True)
@@ -64,6 +74,7 @@ class FrameEncoderManager:
         self.iterations_counter = 0
         self.best_loss: float | None = None
         self.decoded: dict[int, Frame] = {}
+        use_threads(config.threads)
         self._display_index = 0
         self._frame_start = 0
         self._total = 0

@@ -8,10 +8,15 @@ from __future__ import annotations
 
 import math
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from coolvid.interfaces import QuantizerPlugin
+from coolvid.kernels import compiled, threads
+
+from .stateful import usable
 
 
 def softround(x: Tensor, temperature: Tensor | float) -> Tensor:
@@ -36,8 +41,28 @@ class Softround(QuantizerPlugin):
     name = "softround"
 
     def quantize(self, x: Tensor, noise: Tensor | None, temperature: Tensor | float) -> Tensor:
+        if not isinstance(temperature, Tensor) and noise is not None and usable(x, noise):
+            out: Tensor = _SoftroundTwice.apply(x, noise, temperature)  # type: ignore[no-untyped-call]
+            return out
         soft = softround(x, temperature)
         return softround(soft if noise is None else soft + noise, temperature)
+
+
+class _SoftroundTwice(torch.autograd.Function):
+    """softround(softround(x) + noise) by the compiled kernel, with the derivative by x made in the same pass."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, noise: Tensor, temperature: float) -> Tensor:
+        assert compiled is not None
+        flat, added = (t.detach().contiguous().view(-1).numpy() for t in (x, noise))
+        out, slope = compiled.soft_round(flat, added, temperature, threads())
+        ctx.save_for_backward(torch.from_numpy(slope).view_as(x))
+        return torch.from_numpy(out).view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        (slope,) = ctx.saved_tensors
+        return gradient * slope, None, None
 
 
 class SoftroundAlone(QuantizerPlugin):

@@ -46,10 +46,11 @@ ARROWS: dict[str, set[str]] = {
     "decoder": {"bitstream", "reconstruct", "registry", "modules", "color", "gop", "events"},
     "manager": {
         "training", "quantization", "bitstream", "decoder", "model", "gop", "config", "presets", "events", "metrics",
-        "reconstruct", "modules",
+        "reconstruct", "modules", "kernels",
     },
     "api": {
         "manager", "decoder", "media", "bitstream", "gop", "config", "presets", "events", "metrics", "modules",
+        "kernels",
     },
     "testing_tools": {"registry", "config"},
     "testing": {"testing_tools", "registry", "config"},
@@ -63,7 +64,7 @@ CLI_MAY_IMPORT = {"", "events", "errors", "config", "presets", "registry", "type
 TORCH_ROOMS = {
     f"coolvid.{room}" for room in ("model", "training", "quantization", "manager", "testing", "testing_tools")
 }
-TORCH_PLUGINS = {"differentiable", "pointwise", "quantizer", "distortion"}
+TORCH_PLUGINS = {"differentiable", "fused", "stateful", "pointwise", "quantizer", "distortion"}
 
 
 def sources():

@@ -48,3 +48,17 @@ compiled = load(os.environ.get("COOLVID_KERNELS", ""))
 def description() -> str:
     """What computes the heavy loops, for people."""
     return "PyTorch and numpy" if compiled is None else f"compiled kernels ({compiled.__name__.rpartition('_')[2]})"
+
+
+_threads = 0
+
+
+def threads() -> int:
+    """Threads that kernels use: as set, else one for each core this process may use."""
+    return _threads or len(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1))
+
+
+def set_threads(count: int) -> None:
+    """Use `count` threads from now on, 0 for all cores. Results never depend on it."""
+    global _threads
+    _threads = count

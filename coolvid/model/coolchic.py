@@ -89,11 +89,10 @@ class CoolChicEncoder(nn.Module):
         if AC_MAX_VAL != -1:
             flat = flat.clamp(-AC_MAX_VAL, AC_MAX_VAL)
         planes = self._split(flat)
-        laplace = self._laplace(flat, planes)
-        rate = latent_bits(flat, laplace[0], laplace[1])
+        rate = self._rate(flat, planes)
         dense = self._dense(planes, no_common_randomness, only_common_randomness)
         coarse = self.modules_by_name["synthesis"](dense)
-        additional = self._additional(planes, laplace, rate, dense) if flag_additional_outputs else {}
+        additional = self._additional(flat, planes, rate, dense) if flag_additional_outputs else {}
         return CoolChicEncoderOutput(self._full_size(coarse), rate, coarse, additional)
 
     def _scaled(self) -> Tensor:
@@ -115,6 +114,18 @@ class CoolChicEncoder(nn.Module):
         """mu and raw log scale of every latent, [2, N]."""
         out: Tensor = self.modules_by_name["arm"](self._contexts(flat, planes).t()).t()
         return out
+
+    def _rate(self, flat: Tensor, planes: list[Tensor]) -> Tensor:
+        """Bits of each latent [N]; by the entropy model's own kernel where it has one that applies."""
+        arm = self.modules_by_name["arm"]
+        if hasattr(arm, "rate"):
+            fused: Tensor | None = arm.rate(
+                flat, self.grids, self.architecture, list(self.modules_by_name["ifce"].parameters())
+            )
+            if fused is not None:
+                return fused
+        laplace = self._laplace(flat, planes)
+        return latent_bits(flat, laplace[0], laplace[1])
 
     def _contexts(self, flat: Tensor, planes: list[Tensor]) -> Tensor:
         shape = self.architecture
@@ -154,7 +165,8 @@ class CoolChicEncoder(nn.Module):
         factor = float(1 << doublings)
         return F.interpolate(coarse, scale_factor=factor, mode=kind, align_corners=False)[..., :height, :width]
 
-    def _additional(self, planes: list[Tensor], laplace: Tensor, rate: Tensor, dense: Tensor) -> dict[str, Any]:
+    def _additional(self, flat: Tensor, planes: list[Tensor], rate: Tensor, dense: Tensor) -> dict[str, Any]:
+        laplace = self._laplace(flat, planes)
         return {
             "latent": planes,
             "mu": self._split(laplace[0].contiguous()),

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from coolvid.architecture import Ports
+from coolvid.architecture import Architecture, Grid, Ports
 
 from ..pointwise import chain
+from .fused import rate
 
 
 class MlpArmModule(nn.Module):
@@ -37,6 +39,15 @@ class MlpArmModule(nn.Module):
             bias, skip = bias + self.stabiliser.bias, self.stabiliser.weight
         relus = [True] * len(layers) + [False]
         return chain(context.t(), [*layers, (self.output.weight, bias)], relus, skip).t()  # type: ignore[list-item]
+
+    def rate(
+        self, latents: Tensor, grids: Sequence[Grid], architecture: Architecture, ifce: Sequence[Tensor]
+    ) -> Tensor | None:
+        """Bits of each latent [N], all grids, finest first, contexts included; None without compiled kernels.
+
+        ifce: the parameters of the inter-feature maps.
+        """
+        return rate(latents, grids, architecture, len(self.hidden), list(self.parameters()), ifce)
 
 
 def _zero(layer: nn.Linear) -> nn.Linear:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from coolvid.architecture import Ports
 
 from ..pointwise import chain
+from .fused import synthesise
 
 
 class ConvSynthesisModule(nn.Module):
@@ -23,6 +24,7 @@ class ConvSynthesisModule(nn.Module):
     def __init__(self, options: Any, ports: Ports) -> None:
         super().__init__()
         self.n_seen = ports.n_in - ports.n_noise
+        self.shape = tuple((int(n), int(k), bool(residual), bool(relu)) for n, k, residual, relu in options.layers)
         self.kinds = tuple((bool(residual), bool(relu)) for _, _, residual, relu in options.layers)
         self.layers = nn.ModuleList()
         n_in = ports.n_in
@@ -33,6 +35,9 @@ class ConvSynthesisModule(nn.Module):
 
     def forward(self, planes: Tensor) -> Tensor:
         """[1, n_in, H, W] -> [1, n_out, H, W]."""
+        fused = synthesise(planes, self.shape, self.n_seen, self.stabiliser is not None, list(self.parameters()))
+        if fused is not None:
+            return fused
         x = planes
         steps = zip(self.layers, self.kinds, strict=True)
         for is_pointwise, group in groupby(steps, key=lambda step: step[0].kernel_size == (1, 1)):

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from coolvid.architecture import Ports
 
+from .fused import upsample
+
 _BILINEAR = (0.25, 0.75)
 _BICUBIC = (0.0351562, 0.1054687, -0.2617187, -0.8789063)
 
@@ -33,6 +35,9 @@ class SeparableUpsamplingModule(nn.Module):
 
     def forward(self, grids: Sequence[Tensor]) -> Tensor:
         """Grids [1, 1, h, w], finest first -> [1, n, H, W] in the same order."""
+        fused = upsample(grids, list(self.up), list(self.pre))
+        if fused is not None:
+            return fused
         stack = grids[-1][0]
         for step in reversed(range(len(grids) - 1)):
             grid = grids[step][0]

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from coolvid.architecture import Ports
 
+from .fused import FusedWarp
+
 _PIXELS = 8192
 _BLOCKS = 1024
 _CUBIC = -0.75
@@ -26,15 +28,22 @@ class SincWarperModule(nn.Module):
     def __init__(self, options: Any, ports: Ports) -> None:
         super().__init__()
         self.taps = int(options.taps)
+        self.fused = FusedWarp(self.taps, tap_values)
 
     def forward(self, reference: Tensor, flow: Tensor) -> Tensor:
         """reference [1, C, H, W], flow [1, 2, H, W] in pixels, x then y -> [1, C, H, W]."""
+        fused = self.fused(reference, flow, 1)
+        if fused is not None:
+            return fused
         out: Tensor = _Warp.apply(reference, flow, self.taps)  # type: ignore[no-untyped-call]
         return out
 
     def warp_blocks(self, reference: Tensor, flow: Tensor, block: int) -> Tensor:
         """The same with one vector per block of block x block pixels, flow [1, 2, ceil(H / block), ceil(W / block)]:
         pixels of a block share what is fetched and computed."""
+        fused = self.fused(reference, flow, block)
+        if fused is not None:
+            return fused
         out: Tensor = _WarpBlocks.apply(reference, flow, self.taps, block)  # type: ignore[no-untyped-call]
         return out
 

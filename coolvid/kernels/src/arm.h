@@ -74,10 +74,11 @@ class ArmRate {
   }
 
   // Bits of each grid into rates [grids]; with `gradients`, d(total bits) by latents, ARM and IFCE parameters.
-  // bits: per-latent cost of each grid, or empty.
+  // bits: per-latent cost of each grid, or empty. weights: of each latent's bits in that total, or empty for 1.
   void run(const std::vector<const float*>& latents, const float* arm, const float* ifce, double* rates,
            bool gradients, const std::vector<float*>& d_latents, float* d_arm, float* d_ifce,
-           const std::vector<float*>& bits) {
+           const std::vector<float*>& bits, const std::vector<const float*>& weights) {
+    weights_ = weights;
     prepare(latents, arm, gradients);
     map_forward(ifce);
     pool_.run(static_cast<int>(chunks_.size()),
@@ -310,7 +311,7 @@ class ArmRate {
   }
 
   // Bits of a block from o = (mu, raw log scale); with gradients, d(bits) replaces o and is added to the latents'.
-  double laplace(Chunk& c, int y, int x0, int pixels, float* o, bool gradients, float* bits) {
+  double laplace(Chunk& c, int y, int x0, int pixels, float* o, bool gradients, float* bits, const float* weights) {
     Plane& plane = planes_[c.grid];
     const float* values = plane.row(plane.values, y) + x0;
     float* dy = gradient_row(c, plane, y) + x0;
@@ -329,6 +330,11 @@ class ArmRate {
         for (int i = 0; i < VL && n + i < pixels; i++) bits[n + i] = cost[i];
       if (!gradients) continue;
       vf by_mass = (valid & ~floored) ? -1.44269504f / mass : vf{};
+      if (weights) {
+        vf weight = {};
+        std::memcpy(&weight, weights + n, std::min(VL, pixels - n) * sizeof(float));
+        by_mass *= weight;
+      }
       vf fu = hu * inv, fw = hw * inv;
       vf by_value = by_mass * (fu - fw);
       vf by_raw = (raw >= -5.f) & (raw <= 5.f) ? by_mass * (w * fw - u * fu) : vf{};
@@ -359,7 +365,8 @@ class ArmRate {
       product(wt + 2 * width, 2, width, x, pixels, [&](int m, int n, vf v) {
         store(o + m * LD + n, load(o + m * LD + n) + v + stabiliser[2 * width + m]);
       });
-    c.bits += laplace(c, y, x0, pixels, o, gradients, bits);
+    size_t at = static_cast<size_t>(y) * grids_[c.grid].width + x0;
+    c.bits += laplace(c, y, x0, pixels, o, gradients, bits, weights_.empty() ? nullptr : weights_[c.grid] + at);
     if (!gradients) return;
     float* acc_output = acc + hidden * (width * width + width) * VL;
     outer(o, 2, last, width, pixels, acc_output);
@@ -395,6 +402,7 @@ class ArmRate {
   std::vector<Chunk> chunks_;
   std::vector<Buffer<float>> scratch_;
   Buffer<float> transposed_;
+  std::vector<const float*> weights_;
 };
 
 }  // namespace coolvid

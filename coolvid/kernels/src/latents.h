@@ -1,4 +1,4 @@
-// The training side of the latent grids: noise from a counter, soft rounding with its derivative, and Adam.
+// The training side of the latent grids: noise from a counter, and soft rounding with its derivative.
 #pragma once
 #include "pool.h"
 #include "simd.h"
@@ -53,28 +53,23 @@ COOLVID_INLINE vf soft_round(vf x, float t, float scale, vf& slope) {
   return f + scale * th + 0.5f;
 }
 
-struct SoftRound {
-  float temperature, gain;
-  bool twice;  // softround(softround(x) + noise), else softround(x) alone
-  Noise kind;
-  float parameter;
-  uint32_t key;
-};
-
 constexpr int LATENT_CHUNK = 1 << 14;
 
-// y [n] encoder-side -> q [n] = the quantiser's stand-in of gain * y, and dq = its derivative by y.
-inline void soft_round_all(Pool& pool, const SoftRound& s, const float* y, float* q, float* dq, size_t n) {
-  float scale = 0.5f / std::tanh(0.5f / s.temperature);
+// q [n] = softround(x), or softround(softround(x) + noise) where noise is given, and dq = its derivative by x.
+inline void soft_round_all(Pool& pool, float t, const float* x, const float* noise, float* q, float* dq, size_t n) {
+  float scale = 0.5f / std::tanh(0.5f / t);
   pool.run(static_cast<int>((n + LATENT_CHUNK - 1) / LATENT_CHUNK), [&](int chunk, int) {
     size_t end = std::min(n, static_cast<size_t>(chunk + 1) * LATENT_CHUNK);
     for (size_t i = static_cast<size_t>(chunk) * LATENT_CHUNK; i < end; i += VL) {
-      vf x = {}, slope, slope2 = splat(1.f);
+      vf v = {}, e = {}, slope, slope2 = splat(1.f);
       size_t bytes = std::min<size_t>(VL, end - i) * sizeof(float);
-      std::memcpy(&x, y + i, bytes);
-      vf out = soft_round(x * s.gain, s.temperature, scale, slope);
-      if (s.twice) out = soft_round(out + noise(s.kind, s.parameter, s.key, static_cast<uint32_t>(i)), s.temperature, scale, slope2);
-      slope = slope * slope2 * s.gain;
+      std::memcpy(&v, x + i, bytes);
+      vf out = soft_round(v, t, scale, slope);
+      if (noise) {
+        std::memcpy(&e, noise + i, bytes);
+        out = soft_round(out + e, t, scale, slope2);
+      }
+      slope *= slope2;
       std::memcpy(q + i, &out, bytes);
       std::memcpy(dq + i, &slope, bytes);
     }
@@ -87,24 +82,6 @@ inline void fill_noise(Pool& pool, Noise kind, float parameter, uint32_t key, fl
     for (size_t i = static_cast<size_t>(chunk) * LATENT_CHUNK; i < end; i += VL) {
       vf v = noise(kind, parameter, key, static_cast<uint32_t>(i));
       std::memcpy(out + i, &v, std::min<size_t>(VL, end - i) * sizeof(float));
-    }
-  });
-}
-
-struct AdamSettings {
-  float lr, beta1, beta2, eps;
-  int step;  // from 1
-};
-
-// One Adam step in place on x [n] with moments m, v and gradient g.
-inline void adam(Pool& pool, const AdamSettings& a, float* x, float* m, float* v, const float* g, size_t n) {
-  float c1 = 1.f / (1.f - std::pow(a.beta1, a.step)), c2 = 1.f / (1.f - std::pow(a.beta2, a.step));
-  pool.run(static_cast<int>((n + LATENT_CHUNK - 1) / LATENT_CHUNK), [&](int chunk, int) {
-    size_t end = std::min(n, static_cast<size_t>(chunk + 1) * LATENT_CHUNK);
-    for (size_t i = static_cast<size_t>(chunk) * LATENT_CHUNK; i < end; i++) {
-      m[i] = a.beta1 * m[i] + (1.f - a.beta1) * g[i];
-      v[i] = a.beta2 * v[i] + (1.f - a.beta2) * g[i] * g[i];
-      x[i] -= a.lr * (m[i] * c1) / (std::sqrt(v[i] * c2) + a.eps);
     }
   });
 }

@@ -4,6 +4,7 @@
 #include <pybind11/stl.h>
 
 #include <memory>
+#include <optional>
 
 #include "arm.h"
 #include "latents.h"
@@ -56,8 +57,9 @@ std::vector<float*> mutable_pointers(std::vector<Floats>& arrays) {
 }
 
 py::tuple arm_run(coolvid::ArmRate& self, const std::vector<Floats>& latents, const Floats& arm, const Floats& ifce,
-                  bool gradients, bool want_bits) {
+                  bool gradients, bool want_bits, const std::vector<Floats>& weights) {
   auto in = pointers(latents, self.grids());
+  auto weight_pointers = weights.empty() ? std::vector<const float*>{} : pointers(weights, self.grids());
   expect(arm.size() == self.parameters() && ifce.size() == self.map_parameters(), "wrong number of parameters");
   std::vector<double> rates(self.grids().size());
   auto d_latents = like(self.grids());
@@ -67,7 +69,7 @@ py::tuple arm_run(coolvid::ArmRate& self, const std::vector<Floats>& latents, co
   {
     py::gil_scoped_release release;
     self.run(in, arm.data(), ifce.data(), rates.data(), gradients, d_pointers, d_arm.mutable_data(),
-             d_ifce.mutable_data(), bit_pointers);
+             d_ifce.mutable_data(), bit_pointers, weight_pointers);
   }
   return py::make_tuple(rates, d_latents, d_arm, d_ifce, bits);
 }
@@ -144,7 +146,7 @@ py::tuple upsampling_backward(coolvid::Upsampling& self, const std::vector<Float
 }
 
 Floats warp_forward(coolvid::Warp& self, const Floats& flow, bool gradients) {
-  expect(flow.size() == static_cast<py::ssize_t>(2) * self.height() * self.width(), "flow differs from the reference");
+  expect(flow.size() == static_cast<py::ssize_t>(2) * self.blocks(), "flow differs from the reference");
   Floats out({self.channels(), self.height(), self.width()});
   float* to = out.mutable_data();
   {
@@ -157,7 +159,7 @@ Floats warp_forward(coolvid::Warp& self, const Floats& flow, bool gradients) {
 Floats warp_backward(coolvid::Warp& self, const Floats& d_out) {
   expect(d_out.size() == static_cast<py::ssize_t>(self.channels()) * self.height() * self.width(),
          "gradient differs from the output");
-  Floats d_flow({2, self.height(), self.width()});
+  Floats d_flow({2, self.block_rows(), self.block_columns()});
   float* to = d_flow.mutable_data();
   {
     py::gil_scoped_release release;
@@ -173,44 +175,28 @@ coolvid::Noise noise_kind(const std::string& name) {
   return coolvid::Noise::kumaraswamy;
 }
 
-// Element-wise work on flat arrays of latents, with a pool of its own.
-class Latents {
- public:
-  explicit Latents(int threads) : pool_(coolvid::shared_pool(threads)) {}
-
-  py::tuple soft_round(const Floats& y, float temperature, float gain, bool twice, const std::string& kind,
-                       float parameter, uint32_t key) {
-    Floats q(y.size()), dq(y.size());
-    coolvid::SoftRound s{temperature, gain, twice, noise_kind(kind), parameter, key};
-    float *to = q.mutable_data(), *to_d = dq.mutable_data();
-    {
-      py::gil_scoped_release release;
-      coolvid::soft_round_all(pool_, s, y.data(), to, to_d, y.size());
-    }
-    return py::make_tuple(q, dq);
-  }
-
-  Floats noise(size_t n, const std::string& kind, float parameter, uint32_t key) {
-    Floats out(n);
-    float* to = out.mutable_data();
-    auto k = noise_kind(kind);
-    {
-      py::gil_scoped_release release;
-      coolvid::fill_noise(pool_, k, parameter, key, to, n);
-    }
-    return out;
-  }
-
-  void adam(Floats x, Floats m, Floats v, const Floats& g, float lr, float beta1, float beta2, float eps, int step) {
-    expect(x.size() == g.size() && m.size() == g.size() && v.size() == g.size(), "sizes differ");
-    float *px = x.mutable_data(), *pm = m.mutable_data(), *pv = v.mutable_data();
+py::tuple soft_round(const Floats& x, const std::optional<Floats>& noise, float temperature, int threads) {
+  expect(!noise || noise->size() == x.size(), "noise differs from the latents");
+  Floats q(x.size()), dq(x.size());
+  float *to = q.mutable_data(), *to_d = dq.mutable_data();
+  const float* e = noise ? noise->data() : nullptr;
+  {
     py::gil_scoped_release release;
-    coolvid::adam(pool_, {lr, beta1, beta2, eps, step}, px, pm, pv, g.data(), g.size());
+    coolvid::soft_round_all(coolvid::shared_pool(threads), temperature, x.data(), e, to, to_d, x.size());
   }
+  return py::make_tuple(q, dq);
+}
 
- private:
-  coolvid::Pool& pool_;
-};
+Floats noise(size_t n, const std::string& kind, float parameter, uint32_t key, int threads) {
+  Floats out(n);
+  float* to = out.mutable_data();
+  auto k = noise_kind(kind);
+  {
+    py::gil_scoped_release release;
+    coolvid::fill_noise(coolvid::shared_pool(threads), k, parameter, key, to, n);
+  }
+  return out;
+}
 
 }  // namespace
 
@@ -232,7 +218,7 @@ PYBIND11_MODULE(COOLVID_MODULE, m) {
            py::arg("neighbours"), py::arg("n_features"), py::arg("n_hidden"), py::arg("stabiliser"), py::arg("grids"),
            py::arg("maps"), py::arg("threads"))
       .def("run", &arm_run, py::arg("latents"), py::arg("arm"), py::arg("ifce"), py::arg("gradients"),
-           py::arg("bits") = false);
+           py::arg("bits") = false, py::arg("weights") = std::vector<Floats>{});
   py::class_<coolvid::Synthesis>(m, "Synthesis", py::module_local())
       .def(py::init([](const std::vector<std::tuple<int, int, bool, bool>>& layers, int n_in, int n_seen, bool stabiliser,
                        int height, int width, int threads) {
@@ -254,21 +240,16 @@ PYBIND11_MODULE(COOLVID_MODULE, m) {
       .def("forward", &upsampling_forward, py::arg("latents"), py::arg("up"), py::arg("pre"))
       .def("backward", &upsampling_backward, py::arg("latents"), py::arg("d_out"));
   py::class_<coolvid::Warp>(m, "Warp", py::module_local())
-      .def(py::init([](const Floats& reference, const Floats& taps, const Floats& slopes, int threads) {
+      .def(py::init([](const Floats& reference, const Floats& taps, const Floats& slopes, int block, int threads) {
              expect(reference.ndim() == 3 && taps.ndim() == 2 && taps.size() == slopes.size() && taps.shape(0) > 1,
                     "reference [C, H, W], taps and slopes [steps + 1, n]");
              return std::make_unique<coolvid::Warp>(reference.data(), reference.shape(0), reference.shape(1),
                                                     reference.shape(2), taps.data(), slopes.data(), taps.shape(0) - 1,
-                                                    taps.shape(1), threads);
+                                                    taps.shape(1), block, threads);
            }),
-           py::arg("reference"), py::arg("taps"), py::arg("slopes"), py::arg("threads"))
+           py::arg("reference"), py::arg("taps"), py::arg("slopes"), py::arg("block"), py::arg("threads"))
       .def("forward", &warp_forward, py::arg("flow"), py::arg("gradients"))
       .def("backward", &warp_backward, py::arg("d_out"));
-  py::class_<Latents>(m, "Latents", py::module_local())
-      .def(py::init<int>(), py::arg("threads"))
-      .def("soft_round", &Latents::soft_round, py::arg("y"), py::arg("temperature"), py::arg("gain"), py::arg("twice"),
-           py::arg("noise"), py::arg("parameter"), py::arg("key"))
-      .def("noise", &Latents::noise, py::arg("n"), py::arg("noise"), py::arg("parameter"), py::arg("key"))
-      .def("adam", &Latents::adam, py::arg("x").noconvert(), py::arg("m").noconvert(), py::arg("v").noconvert(),
-           py::arg("gradient"), py::arg("lr"), py::arg("beta1"), py::arg("beta2"), py::arg("eps"), py::arg("step"));
+  m.def("soft_round", &soft_round, py::arg("x"), py::arg("noise"), py::arg("temperature"), py::arg("threads"));
+  m.def("noise", &noise, py::arg("n"), py::arg("kind"), py::arg("parameter"), py::arg("key"), py::arg("threads"));
 }

@@ -14,11 +14,13 @@ typedef float v8 __attribute__((vector_size(32), aligned(4), may_alias));
 
 class Warp {
  public:
-  // reference [C][H][W]; taps, slopes [steps + 1][n]: filter and its derivative at fractions 0, 1 / steps, ... 1.
+  // reference [C][H][W]; every block x block pixels share a vector; taps, slopes [steps + 1][n]: filter and its derivative at fractions 0, 1 / steps, ... 1.
   Warp(const float* reference, int channels, int height, int width, const float* taps, const float* slopes, int steps,
-       int n, int threads)
-      : channels_(channels), height_(height), width_(width), steps_(steps), n_(n), vectors_((n + 7) / 8), pool_(shared_pool(threads)) {
+       int n, int block, int threads)
+      : channels_(channels), height_(height), width_(width), steps_(steps), n_(n), block_(block), vectors_((n + 7) / 8),
+        pool_(shared_pool(threads)) {
     if (n < 2 || n > 16 || n % 2) throw std::invalid_argument("number of taps");
+    if (block < 1) throw std::invalid_argument("block size");
     margin_ = n + 2;
     stride_ = width + 2 * margin_ + 32;
     size_t plane = static_cast<size_t>(height + 2 * margin_) * stride_;
@@ -41,51 +43,55 @@ class Warp {
   int channels() const { return channels_; }
   int height() const { return height_; }
   int width() const { return width_; }
+  int block_rows() const { return (height_ + block_ - 1) / block_; }
+  int block_columns() const { return (width_ + block_ - 1) / block_; }
+  int blocks() const { return block_rows() * block_columns(); }
 
-  // flow [2][H][W] in pixels, x then y -> out [C][H][W]; with `gradients`, keeps what backward() needs.
+  // flow [2][block rows][block columns] in pixels, x then y -> out [C][H][W]; with `gradients`, keeps what backward()
+  // needs.
   void forward(const float* flow, float* out, bool gradients) {
-    int rows = std::max(1, 4096 / width_);
-    pool_.run((height_ + rows - 1) / rows, [&](int i, int) {
-      for (int y = i * rows; y < std::min(height_, (i + 1) * rows); y++)
-        vectors_ == 1 ? row<1>(flow, out, y, gradients) : row<2>(flow, out, y, gradients);
+    pool_.run(block_rows(), [&](int row, int) {
+      vectors_ == 1 ? block_row<1>(flow, out, row, gradients) : block_row<2>(flow, out, row, gradients);
     });
   }
 
-  // d(loss)/d(out) [C][H][W] -> d(loss)/d(flow) [2][H][W] at the flow of the last forward().
+  // d(loss)/d(out) [C][H][W] -> d(loss)/d(flow), at the flow of the last forward().
   void backward(const float* d_out, float* d_flow) {
     size_t n = static_cast<size_t>(height_) * width_;
-    pool_.run(height_, [&](int y, int) {
+    pool_.run(block_rows(), [&](int row, int) {
       for (int axis = 0; axis < 2; axis++) {
-        float* to = d_flow + axis * n + static_cast<size_t>(y) * width_;
-        for (int x = 0; x < width_; x++) to[x] = 0.f;
-        for (int c = 0; c < channels_; c++) {
-          const float* g = d_out + c * n + static_cast<size_t>(y) * width_;
-          const float* d = derivative_.data() + (axis * channels_ + c) * n + static_cast<size_t>(y) * width_;
-          for (int x = 0; x < width_; x++) to[x] += g[x] * d[x];
-        }
+        float* to = d_flow + static_cast<size_t>(axis * block_rows() + row) * block_columns();
+        std::fill(to, to + block_columns(), 0.f);
+        for (int c = 0; c < channels_; c++)
+          for (int y = row * block_; y < std::min(height_, (row + 1) * block_); y++) {
+            const float* g = d_out + c * n + static_cast<size_t>(y) * width_;
+            const float* d = derivative_.data() + (axis * channels_ + c) * n + static_cast<size_t>(y) * width_;
+            for (int x = 0; x < width_; x++) to[x / block_] += g[x] * d[x];
+          }
       }
     });
   }
 
  private:
+  static constexpr float LIMIT = 32768.f;
+
   float* at(int c, int y, int x) {
     return reference_.data() + (static_cast<size_t>(c) * (height_ + 2 * margin_) + y + margin_) * stride_ + x + margin_;
   }
 
   template <int V>
   struct Filter {
-    int start;  // first pixel read
+    int start;  // first pixel read, from the pixel's own place
     v8 taps[V], slopes[V];
   };
 
-  // The filter at `position` + `flow` on an axis of `size` pixels. Beyond the border all pixels are alike.
+  // The filter for one component of the flow.
   template <int V>
-  COOLVID_INLINE Filter<V> filter(const Warp& w, int position, float flow, int size) {
+  COOLVID_INLINE Filter<V> filter(const Warp& w, float flow) {
     Filter<V> f;
-    flow = std::min(std::max(flow, -2.f * 16384), 2.f * 16384);
+    flow = flow > -LIMIT ? std::min(flow, LIMIT) : -LIMIT;  // also for what is not a number
     float whole = std::floor(flow), place = (flow - whole) * w.steps_;
-    int start = position + static_cast<int>(whole) - w.n_ / 2 + 1;
-    f.start = std::min(std::max(start, -w.n_ - 1), size + 1);
+    f.start = static_cast<int>(whole) - w.n_ / 2 + 1;
     int i = static_cast<int>(place);
     float t = place - i;
     const float *a = w.taps_.data() + static_cast<size_t>(i) * V * 8, *b = w.slopes_.data() + static_cast<size_t>(i) * V * 8;
@@ -101,35 +107,46 @@ class Warp {
   COOLVID_INLINE float sum(v8 v) { return ((v[0] + v[4]) + (v[1] + v[5])) + ((v[2] + v[6]) + (v[3] + v[7])); }
 
   template <int V>
-  void row(const float* flow, float* out, int y, bool gradients) {
-    size_t n = static_cast<size_t>(height_) * width_;
-    for (int x = 0; x < width_; x++) {
-      size_t i = static_cast<size_t>(y) * width_ + x;
-      Filter<V> fx = filter<V>(*this, x, flow[i], width_), fy = filter<V>(*this, y, flow[n + i], height_);
-      for (int c = 0; c < channels_; c++) {
-        const float* from = at(c, fy.start, fx.start);
-        v8 column[V] = {}, slope[V] = {};
-        for (int k = 0; k < n_; k++, from += stride_) {
-          float tap = fy.taps[k / 8][k % 8], tap_slope = fy.slopes[k / 8][k % 8];
-          for (int v = 0; v < V; v++) {
-            v8 p = *(const v8*)(from + v * 8);
-            column[v] += tap * p;
-            slope[v] += tap_slope * p;
-          }
+  void block_row(const float* flow, float* out, int row, bool gradients) {
+    for (int column = 0; column < block_columns(); column++) {
+      size_t i = static_cast<size_t>(row) * block_columns() + column;
+      Filter<V> fx = filter<V>(*this, flow[i]), fy = filter<V>(*this, flow[blocks() + i]);
+      for (int y = row * block_; y < std::min(height_, (row + 1) * block_); y++)
+        for (int x = column * block_; x < std::min(width_, (column + 1) * block_); x++)
+          pixel(out, y, x, fy, fx, gradients);
+    }
+  }
+
+  // Beyond the border all pixels are alike: a start further out than the margin is moved to it.
+  COOLVID_INLINE int clamped(int start, int n, int size) { return std::min(std::max(start, -n - 1), size + 1); }
+
+  template <int V>
+  inline void pixel(float* out, int y, int x, const Filter<V>& fy, const Filter<V>& fx, bool gradients) {
+    size_t n = static_cast<size_t>(height_) * width_, i = static_cast<size_t>(y) * width_ + x;
+    int top = clamped(y + fy.start, n_, height_), left = clamped(x + fx.start, n_, width_);
+    for (int c = 0; c < channels_; c++) {
+      const float* from = at(c, top, left);
+      v8 column[V] = {}, slope[V] = {};
+      for (int k = 0; k < n_; k++, from += stride_) {
+        float tap = fy.taps[k / 8][k % 8], tap_slope = fy.slopes[k / 8][k % 8];
+        for (int v = 0; v < V; v++) {
+          v8 p = *(const v8*)(from + v * 8);
+          column[v] += tap * p;
+          slope[v] += tap_slope * p;
         }
-        v8 value = column[0] * fx.taps[0], by_x = column[0] * fx.slopes[0], by_y = slope[0] * fx.taps[0];
-        for (int v = 1; v < V; v++)
-          value += column[v] * fx.taps[v], by_x += column[v] * fx.slopes[v], by_y += slope[v] * fx.taps[v];
-        out[c * n + i] = sum(value);
-        if (gradients) {
-          derivative_[c * n + i] = sum(by_x);
-          derivative_[(channels_ + c) * n + i] = sum(by_y);
-        }
+      }
+      v8 value = column[0] * fx.taps[0], by_x = column[0] * fx.slopes[0], by_y = slope[0] * fx.taps[0];
+      for (int v = 1; v < V; v++)
+        value += column[v] * fx.taps[v], by_x += column[v] * fx.slopes[v], by_y += slope[v] * fx.taps[v];
+      out[c * n + i] = sum(value);
+      if (gradients) {
+        derivative_[c * n + i] = sum(by_x);
+        derivative_[(channels_ + c) * n + i] = sum(by_y);
       }
     }
   }
 
-  int channels_, height_, width_, steps_, n_, vectors_, margin_ = 0, stride_ = 0;
+  int channels_, height_, width_, steps_, n_, block_, vectors_, margin_ = 0, stride_ = 0;
   Pool& pool_;
   Buffer<float> reference_, taps_, slopes_, derivative_;
 };
