@@ -7,7 +7,6 @@ behave, in training, like the integers that will be sent.
 from __future__ import annotations
 
 import math
-
 from typing import Any
 
 import torch

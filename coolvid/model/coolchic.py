@@ -117,11 +117,10 @@ class CoolChicEncoder(nn.Module):
 
     def _rate(self, flat: Tensor, planes: list[Tensor]) -> Tensor:
         """Bits of each latent [N]; by the entropy model's own kernel where it has one that applies."""
-        arm = self.modules_by_name["arm"]
-        if hasattr(arm, "rate"):
-            fused: Tensor | None = arm.rate(
-                flat, self.grids, self.architecture, list(self.modules_by_name["ifce"].parameters())
-            )
+        own_rate = getattr(self.modules_by_name["arm"], "rate", None)
+        if own_rate is not None:
+            maps = list(self.modules_by_name["ifce"].parameters())
+            fused: Tensor | None = own_rate(flat, self.grids, self.architecture, maps)
             if fused is not None:
                 return fused
         laplace = self._laplace(flat, planes)

@@ -28,8 +28,8 @@ def rate(
 ) -> Tensor | None:
     """Bits of each latent [N], finest grid first; None where the kernels do not apply.
 
-    arm: weight and bias of each hidden layer, of the output, and of the stabiliser if there is one. ifce: weight and bias
-    of each map.
+    arm: weight and bias of each hidden layer, of the output, and of the stabiliser if there is one.
+    ifce: weight and bias of each map.
     """
     width = architecture.arm_ports.n_in
     if width > MAX_WIDTH or n_hidden > MAX_HIDDEN or not usable(latents, *arm, *ifce):
@@ -82,7 +82,7 @@ class _Rate(torch.autograd.Function):
             by_latent, by_parameter = _joined(gradients)
         else:
             by_latent, by_parameter = by_latent * gradient[0], by_parameter * gradient[0]
-        parts = by_parameter.split([shape.numel() for shape in ctx.shapes])
+        parts = by_parameter.split([shape.numel() for shape in ctx.shapes])  # type: ignore[no-untyped-call]
         by_tensor = [part.view(shape) for part, shape in zip(parts, ctx.shapes, strict=True)]
         return None, None, None, by_latent, *by_tensor
 

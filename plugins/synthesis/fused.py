@@ -50,6 +50,6 @@ class _Synthesise(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
         d_planes, d_flat = ctx.kernel.backward(ctx.run, *ctx.run, gradient[0].contiguous().numpy())
-        parts = torch.from_numpy(d_flat).split([shape.numel() for shape in ctx.shapes])
+        parts = torch.from_numpy(d_flat).split([shape.numel() for shape in ctx.shapes])  # type: ignore[no-untyped-call]
         by_parameter = [part.view(shape) for part, shape in zip(parts, ctx.shapes, strict=True)]
         return torch.from_numpy(d_planes)[None], None, None, None, *by_parameter

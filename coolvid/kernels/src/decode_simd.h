@@ -1,0 +1,115 @@
+// Exact integer products for decoding. Values are int16, two to a lane: pair p of a position holds the inputs 2p (low
+// half) and 2p + 1 (high half), and one multiply-add instruction takes both with their weights. Weights are limited
+// (see coolvid/fixedpoint.py, fit_weights) so that no int32 accumulator can overflow: order never matters.
+#pragma once
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+#include <algorithm>
+
+#include "linear.h"
+
+namespace coolvid {
+
+typedef int16_t vs __attribute__((vector_size(VL * 2), aligned(2), may_alias));
+typedef uint16_t vus __attribute__((vector_size(VL * 2), aligned(2), may_alias));
+
+COOLVID_INLINE vi load(const int32_t* p) { return *(const vi*)p; }
+COOLVID_INLINE void store(int32_t* p, vi v) { *(vi*)p = v; }
+COOLVID_INLINE vi widen(const int16_t* p) { return __builtin_convertvector(*(const vs*)p, vi); }
+COOLVID_INLINE void store_narrow(int16_t* p, vi v) { *(vs*)p = __builtin_convertvector(v, vs); }
+COOLVID_INLINE vi vclamp(vi v, int32_t low, int32_t high) {
+  v = v < low ? vi{} + low : v;
+  return v > high ? vi{} + high : v;
+}
+
+// Lanes of (low, high) int16 values.
+COOLVID_INLINE vi paired(vi low, vi high) { return (low & 0xffff) | (vi)((vu)high << 16); }
+COOLVID_INLINE vi paired(const int16_t* low, const int16_t* high) {
+  return (vi)(__builtin_convertvector(*(const vus*)low, vu) | __builtin_convertvector(*(const vus*)high, vu) << 16);
+}
+inline int32_t paired(int32_t low, int32_t high) {
+  return static_cast<int32_t>((static_cast<uint32_t>(low) & 0xffff) | static_cast<uint32_t>(high) << 16);
+}
+
+// low(a) low(b) + high(a) high(b) of every lane.
+COOLVID_INLINE vi madd(vi a, vi b) {
+#if defined(__x86_64__) && COOLVID_VL == 16
+  return (vi)_mm512_madd_epi16((__m512i)a, (__m512i)b);
+#elif defined(__x86_64__) && COOLVID_VL == 8
+  return (vi)_mm256_madd_epi16((__m256i)a, (__m256i)b);
+#elif defined(__x86_64__) && COOLVID_VL == 4
+  return (vi)_mm_madd_epi16((__m128i)a, (__m128i)b);
+#else
+  return ((vi)((vu)a << 16) >> 16) * ((vi)((vu)b << 16) >> 16) + (a >> 16) * (b >> 16);
+#endif
+}
+
+// An accumulator times 2**-shift, rounded (halves up), that the caller limits to +-2**limit_bits afterwards.
+// In two steps and limited before a shift to the left, so that nothing overflows.
+class Rounding {
+ public:
+  Rounding(int shift, int limit_bits) : right_(std::min(shift, 32)), left_(std::min(-shift, limit_bits)) {
+    if (right_ <= 0) limit_ = (1 << limit_bits) >> left_;
+  }
+  __attribute__((always_inline)) vi operator()(vi v) const {
+    return right_ > 0 ? ((v >> (right_ - 1)) + 1) >> 1 : vclamp(v, -limit_, limit_) << left_;
+  }
+
+ private:
+  int right_, left_, limit_ = 0;
+};
+
+COOLVID_INLINE vi saturate16(vi v) { return vclamp(v, -32768, 32767); }
+
+// A linear map of pairs. weights: [pair][output], as pairs.
+struct IntegerLayer {
+  int n_in = 0, n_out = 0, shift = 0;
+  std::vector<int32_t> weights, bias;
+  bool exists() const { return n_out > 0; }
+  int pairs() const { return static_cast<int>(weights.size()) / std::max(n_out, 1); }
+};
+
+template <int MT, int NV, class Out>
+COOLVID_INLINE void madd_tile(const IntegerLayer& layer, int m0, const int32_t* const* x, int n, Out& out) {
+  const int ldw = layer.n_out, pairs = layer.pairs();
+  const int32_t* w = layer.weights.data() + m0;
+  vi acc[MT][NV];
+  for (int m = 0; m < MT; m++)
+    for (int v = 0; v < NV; v++) acc[m][v] = vi{} + layer.bias[m0 + m];
+#pragma GCC unroll 1
+  for (int k = 0; k < pairs; k++) {
+    vi xv[NV];
+    for (int v = 0; v < NV; v++) xv[v] = load(x[k] + n + v * VL);
+#pragma GCC unroll 16
+    for (int m = 0; m < MT; m++) {
+      vi wk = vi{} + w[k * ldw + m];
+      for (int v = 0; v < NV; v++) acc[m][v] += madd(xv[v], wk);
+    }
+  }
+#pragma GCC unroll 16
+  for (int m = 0; m < MT; m++)
+    for (int v = 0; v < NV; v++) out(m0 + m, n + v * VL, acc[m][v]);
+}
+
+template <int MT, class Out>
+COOLVID_INLINE void madd_rows(int mt, const IntegerLayer& layer, int m0, const int32_t* const* x, int n, Out& out) {
+  if (mt != MT) {
+    if constexpr (MT > 1) madd_rows<MT - 1>(mt, layer, m0, x, n, out);
+    return;
+  }
+  int i = 0;
+  for (; i + 2 * VL <= n; i += 2 * VL) madd_tile<MT, 2>(layer, m0, x, i, out);
+  for (; i < n; i += VL) madd_tile<MT, 1>(layer, m0, x, i, out);
+}
+
+// out(m, position, accumulator) for every output m in turn and every vector of the n positions. x: a row for each pair,
+// readable, and out's target writable, up to the next multiple of VL.
+template <class Out>
+COOLVID_INLINE void madd_product(const IntegerLayer& layer, const int32_t* const* x, int n, Out out) {
+  int rows = tile_rows(layer.n_out);
+  for (int m0 = 0; m0 < layer.n_out; m0 += rows)
+    madd_rows<MAX_TILE>(std::min(rows, layer.n_out - m0), layer, m0, x, n, out);
+}
+
+}  // namespace coolvid
