@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -30,7 +33,7 @@ from .options import (
 DEFAULTS = EncodeConfig()
 STRUCTURE_NAMES = ("gop", "intra_period", "low_delay", "intra_pos", "p_pos")
 NORMATIVE_KINDS = ("arm", "upsampling", "synthesis", "warper")
-VERIFIED = "A check decode of the file reproduces exactly the pictures of the encoder."
+VERIFIED = "A separate `coolvid decode` of the file gives exactly the pictures of the encoder."
 
 option = click.option
 whole = click.IntRange(0)
@@ -117,14 +120,27 @@ def command(
     target = out or Path(f"{source.stem}.cvd")
     refuse_overwriting(source, target)
     config = make_config(settings)
-    with FrameConsole(quiet) as console:
+    with FrameConsole(quiet) as console, telling_how_to_resume(target):
         done = coolvid.encode(
             source, target, config, size=size, fps=fps, pix_fmt=pix_fmt, resume=resume, listen=console
         )
     console.say(summary(target, done))
     if verify:
-        check(target, done, config.threads)
+        check(target, done)
         console.say(VERIFIED)
+
+
+@contextmanager
+def telling_how_to_resume(target: Path) -> Iterator[None]:
+    """Let an interruption say what was kept."""
+    try:
+        yield
+    except KeyboardInterrupt as interruption:
+        part = f"{target}.part"
+        if not Path(part).exists():
+            raise
+        hint = f"{part} keeps the finished frames: add --resume to go on from there"
+        raise KeyboardInterrupt(hint) from interruption
 
 
 def make_config(settings: dict[str, Any]) -> EncodeConfig:
@@ -145,7 +161,14 @@ def summary(stream: Path, done: EncodeDone) -> str:
     )
 
 
-def check(stream: Path, done: EncodeDone, threads: int) -> None:
-    """Decode the finished file and compare. Raises StreamError when a picture differs from the encoder's."""
-    if coolvid.digest(stream, threads=threads) != done.digest:
+def check(stream: Path, done: EncodeDone) -> None:
+    """Decode the finished file by a `coolvid decode` of its own. Raises StreamError when a picture differs."""
+    if decode_elsewhere(stream) != done.digest:
         raise StreamError(f"{stream} does not decode to the encoder's pictures; do not keep it, and encode again")
+
+
+def decode_elsewhere(stream: Path) -> str:
+    """The digest that another process prints for this stream, or what it says instead."""
+    command = [sys.executable, "-m", "coolvid_cli", "decode", str(stream), "--digest"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    return (result.stdout or result.stderr).strip()

@@ -56,7 +56,7 @@ def _report(error: BaseException, with_traceback: bool) -> None:
     if with_traceback:
         click.echo("".join(traceback.format_exception(error)), err=True, nl=False)
     if isinstance(error, KeyboardInterrupt):
-        click.echo("coolvid: interrupted", err=True)
+        click.echo("; ".join(("coolvid: interrupted", *error.args)), err=True)
     else:
         click.echo(f"coolvid: error: {' '.join(str(error).split())}", err=True)
 

@@ -6,7 +6,7 @@
 Nothing imported here needs torch; encode() imports it when it starts to train.
 """
 
-from .api import StreamInfo, decode, digest, encode, read_info
+from .api import StreamInfo, decode, digest, encode, encode_frames, read_info
 from .config import EncodeConfig, FrameConfig, PluginChoice, StructureConfig
 from .errors import CoolvidError
 from .types import ColorInfo, DictTensorYUV, Frame, FrameType, PixelFormat, VideoFormat
@@ -27,5 +27,6 @@ __all__ = [
     "decode",
     "digest",
     "encode",
+    "encode_frames",
     "read_info",
 ]

@@ -6,7 +6,7 @@ import hashlib
 import math
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -20,7 +20,9 @@ from .events import EncodeDone, EncodeStarted, Listener, ignore
 from .gop import CodingStep, plan
 from .media import Source, open_sink, open_source
 from .metrics import mse
-from .types import Frame, FrameType
+from .types import ColorInfo, Frame, VideoFormat
+
+DEFAULT_FPS = Fraction(25)
 
 
 @dataclass(frozen=True)
@@ -68,31 +70,68 @@ def encode(
     and takes its name when complete; resume continues such a part with the same source and configuration.
     The digest of the result is that of all decoded pictures, as digest() makes it. Raises CoolvidError.
     """
+    config = config or EncodeConfig()
+    with open_source(source, size=size, fps=fps, pix_fmt=pix_fmt) as video:
+        frames, n_frames = _frames(video, config.n_frames)
+        track = _Track(n_frames, video.format, video.fps, video.color)
+        return _encode(frames, track, out, config, resume, listen)
+
+
+def encode_frames(
+    frames: Sequence[Frame],
+    out: str | Path,
+    config: EncodeConfig | None = None,
+    *,
+    fps: Fraction = DEFAULT_FPS,
+    color: ColorInfo | None = None,
+    resume: bool = False,
+    listen: Listener = ignore,
+) -> EncodeDone:
+    """encode() for frames in memory, all of one format. Raises CoolvidError."""
+    config = config or EncodeConfig()
+    chosen = list(frames)[: config.n_frames or None]
+    if not chosen:
+        raise InputError("no frames to encode")
+    for i, frame in enumerate(chosen):
+        if frame.format != chosen[0].format:
+            raise InputError(f"frame {i} is {frame.format}, frame 0 is {chosen[0].format}; give frames of one format")
+    track = _Track(len(chosen), chosen[0].format, fps, color or ColorInfo())
+    return _encode(iter(chosen), track, out, config, resume, listen)
+
+
+@dataclass(frozen=True)
+class _Track:
+    """What a source says of its frames."""
+
+    n_frames: int
+    format: VideoFormat
+    fps: Fraction
+    color: ColorInfo
+
+
+def _encode(
+    frames: Iterator[Frame], track: _Track, out: str | Path, config: EncodeConfig, resume: bool, listen: Listener
+) -> EncodeDone:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # torch's threads must not spin beside busy neighbours
     from .kernels import description
     from .manager import FrameEncoderManager  # training needs torch; reading this module does not
 
-    config = config or EncodeConfig()
     start = time.perf_counter()
-    with open_source(source, size=size, fps=fps, pix_fmt=pix_fmt) as video:
-        frames, n_frames = _frames(video, config.n_frames)
-        steps = plan(n_frames, config.structure)
-        header = _header(video, steps, config)
-        coded = _previous(out, header, len(steps)) if resume else []
-        manager = FrameEncoderManager(config, header, listen)
-        listen(EncodeStarted(n_frames, config, description()))
-        buffer, tally = FrameBuffer(frames), _Tally()
-        with StreamWriter(out, header) as writer:
-            for i, step in enumerate(steps):
-                frame = buffer.take(step.display_index)
-                if i < len(coded):
-                    writer.append(manager.restore(step, coded[i]))
-                else:
-                    writer.append(manager.encode(step, frame))
-                tally.add(step.display_index, frame, manager.decoded[step.display_index])
-                manager.forget(steps[i + 1 :])
-            n_bytes = writer.close()
-    done = EncodeDone(n_frames, n_bytes, tally.psnr_db, time.perf_counter() - start, tally.digest)
+    steps = plan(track.n_frames, config.structure)
+    header = _header(track, steps, config)
+    coded = _previous(out, header, len(steps)) if resume else []
+    manager = FrameEncoderManager(config, header, listen)
+    listen(EncodeStarted(track.n_frames, config, description()))
+    buffer, tally = FrameBuffer(frames), _Tally()
+    with StreamWriter(out, header) as writer:
+        for i, step in enumerate(steps):
+            frame = buffer.take(step.display_index)
+            packet = manager.restore(step, coded[i]) if i < len(coded) else manager.encode(step, frame)
+            writer.append(packet)
+            tally.add(step.display_index, frame, manager.decoded[step.display_index])
+            manager.forget(steps[i + 1 :])
+        n_bytes = writer.close()
+    done = EncodeDone(track.n_frames, n_bytes, tally.psnr_db, time.perf_counter() - start, tally.digest)
     listen(done)
     return done
 
@@ -163,18 +202,18 @@ def _frames(video: Source, limit: int) -> tuple[Iterator[Frame], int]:
     return iter(video), min(limit, video.n_frames) if limit else video.n_frames
 
 
-def _header(video: Source, steps: tuple[CodingStep, ...], config: EncodeConfig) -> StreamHeader:
+def _header(track: _Track, steps: tuple[CodingStep, ...], config: EncodeConfig) -> StreamHeader:
     from .modules import frame_architecture
     from .presets import frame_config
 
     types = sorted({step.frame_type for step in steps}, key=lambda t: t.value)
-    size = video.format.height, video.format.width
+    size = track.format.height, track.format.width
     configurations = tuple(frame_architecture(frame_config(config, t, t.value, size)) for t in types)
     structure = config.structure
     return StreamHeader(
-        video.format,
-        video.fps,
-        video.color,
+        track.format,
+        track.fps,
+        track.color,
         len(steps),
         structure.gop,
         structure.intra_period,
@@ -192,6 +231,3 @@ def _previous(out: str | Path, header: StreamHeader, n_steps: int) -> list[bytes
         if reader.header != header:
             raise InputError(f"{part} was made from another source or configuration; delete it to start anew")
         return [reader.read(i) for i in range(min(len(reader.packets), n_steps))]
-
-
-__all__ = ["FrameType", "StreamInfo", "decode", "digest", "encode", "picture_digest", "read_info"]

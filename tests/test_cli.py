@@ -25,7 +25,7 @@ from coolvid.types import ColorInfo, FrameType, PixelFormat, VideoFormat
 ROOT = Path(__file__).parents[1]
 TINY = sorted((ROOT / "sequences" / "tiny").glob("*_yuv420_8b.yuv"))
 FORMAT = VideoFormat(32, 48, PixelFormat.YUV420, 8)
-VERIFIED = "A check decode of the file reproduces exactly the pictures of the encoder."
+VERIFIED = "A separate `coolvid decode` of the file gives exactly the pictures of the encoder."
 
 
 def invoke(*args):
@@ -70,10 +70,11 @@ def calls(monkeypatch):
     for name, stand_in in (
         ("encode", encode),
         ("decode", decode),
-        ("digest", lambda path, threads=0: getattr(seen, "digest", "abc")),
+        ("digest", lambda path, threads=0: "abc"),
         ("read_info", lambda path: info),
     ):
         monkeypatch.setattr(coolvid, name, stand_in, raising=False)
+    monkeypatch.setattr("coolvid_cli.encode.decode_elsewhere", lambda stream: getattr(seen, "digest", "abc"))
     return seen
 
 
@@ -152,6 +153,12 @@ def test_a_stream_that_decodes_differently_is_an_error(calls):
     assert result.exit_code == 2
     assert VERIFIED not in result.output
     assert "coolvid: error: clip.cvd does not decode to the encoder's pictures" in result.stderr
+
+
+def test_decode_can_print_a_digest_instead(calls):
+    assert invoke("decode", "in.cvd", "--digest").stdout == "abc\n"
+    for mistake in ((), ("out.mp4", "--digest")):
+        assert invoke("decode", "in.cvd", *mistake).exit_code == 2
 
 
 def test_decode_says_a_line_a_frame(calls):
@@ -344,7 +351,8 @@ def test_an_interrupted_encode_leaves_no_stream(tmp_path):
         _, stderr = process.communicate(timeout=60)
     finally:
         process.kill()
-    assert (process.returncode, stderr) == (130, "coolvid: interrupted\n")
+    assert process.returncode == 130
+    assert stderr == "coolvid: interrupted; out.cvd.part keeps the finished frames: add --resume to go on from there\n"
     assert not (tmp_path / "out.cvd").exists()
 
 

@@ -1,0 +1,5 @@
+"""`python -m coolvid_cli`, the same as `coolvid`."""
+
+from .main import main
+
+main()

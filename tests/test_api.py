@@ -1,0 +1,107 @@
+"""The main job through the front door: frames in, a file, and the same pictures out of a process of its own."""
+
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import coolvid
+from coolvid import EncodeConfig, Frame, FrameType, PixelFormat, StructureConfig, VideoFormat
+from coolvid.errors import InputError, TrainingError
+from coolvid.events import FrameDone
+
+FAST = EncodeConfig(preset="fast", iterations=8, structure=StructureConfig(gop=2), threads=1)
+VIDEOS = [
+    (PixelFormat.YUV420, 8, 34, 50),
+    (PixelFormat.YUV420, 8, 33, 19),
+    (PixelFormat.YUV420, 10, 17, 35),
+    (PixelFormat.YUV444, 8, 19, 33),
+    (PixelFormat.YUV444, 10, 16, 21),
+    (PixelFormat.RGB, 8, 21, 16),
+    (PixelFormat.RGB, 10, 18, 23),
+]
+
+
+def moving(n_frames, pixel_format, bit_depth, height, width):
+    """A texture that moves by a fraction of a pixel a frame, with a little noise."""
+    form, rng = VideoFormat(height, width, pixel_format, bit_depth), np.random.default_rng(7)
+    frames = []
+    for t in range(n_frames):
+        planes = []
+        for i, (h, w) in enumerate(form.plane_shapes):
+            y, x = np.mgrid[:h, :w] * (height / h)
+            wave = 0.5 + 0.3 * np.sin((x + 1.5 * t) / 4 + i) * np.cos((y - 0.5 * t) / 5) + rng.normal(0, 0.01, (h, w))
+            planes.append(np.clip(wave * form.peak, 0, form.peak).round().astype(np.uint16))
+        frames.append(Frame(tuple(planes), form))
+    return frames
+
+
+def digest_elsewhere(path, threads):
+    """What a fresh process decodes."""
+    code = f"import coolvid; print(coolvid.digest({str(path)!r}, threads={threads}))"
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+
+
+@pytest.mark.parametrize("pixel_format, bit_depth, height, width", VIDEOS)
+def test_i_p_and_b_frames_decode_to_the_encoders_pictures(tmp_path, pixel_format, bit_depth, height, width):
+    path, seen = tmp_path / "out.cvd", []
+    frames = moving(3, pixel_format, bit_depth, height, width)
+    done = coolvid.encode_frames(frames, path, FAST, listen=seen.append)
+    coded = [event for event in seen if isinstance(event, FrameDone)]
+    assert [event.frame_type for event in coded] == [FrameType.I, FrameType.P, FrameType.B]
+    assert done.n_bytes == path.stat().st_size >= sum(event.n_bytes for event in coded)
+    assert all(sum(event.bits_by_part.values()) == 8 * event.n_bytes for event in coded)
+    assert all(abs(event.psnr_db - event.float_psnr_db) < 0.05 for event in coded)
+    assert {digest_elsewhere(path, threads) for threads in (1, 2)} == {done.digest}
+
+
+def test_equal_seeds_give_equal_bytes_whatever_the_threads(tmp_path):
+    frames = moving(2, PixelFormat.YUV420, 8, 24, 32)
+    runs = {"one": FAST, "again": FAST, "two threads": replace(FAST, threads=2), "other seed": replace(FAST, seed=1)}
+    made = {}
+    for name, config in runs.items():
+        coolvid.encode_frames(frames, tmp_path / "out.cvd", config)
+        made[name] = (tmp_path / "out.cvd").read_bytes()
+    assert made["one"] == made["again"] != made["other seed"]
+    if coolvid.kernels.compiled is not None:
+        assert made["one"] == made["two threads"]
+
+
+def test_resuming_gives_the_bytes_of_an_encode_in_one_go(tmp_path):
+    frames = moving(3, PixelFormat.YUV420, 8, 24, 32)
+    whole, path = tmp_path / "whole.cvd", tmp_path / "out.cvd"
+    coolvid.encode_frames(frames, whole, FAST)
+
+    def interrupt(event):
+        if isinstance(event, FrameDone) and event.coding_index == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        coolvid.encode_frames(frames, path, FAST, listen=interrupt)
+    assert not path.exists() and (tmp_path / "out.cvd.part").exists()
+    done_again = []
+    coolvid.encode_frames(frames, path, FAST, resume=True, listen=done_again.append)
+    assert path.read_bytes() == whole.read_bytes()
+    assert [e.coding_index for e in done_again if isinstance(e, FrameDone)] == [1, 2]
+    with pytest.raises(InputError, match="nothing to resume"):
+        coolvid.encode_frames(frames, path, FAST, resume=True)
+
+
+def test_an_error_leaves_nothing_behind(tmp_path, monkeypatch):
+    def diverge(*_, **__):
+        raise TrainingError("the loss is nan")
+
+    monkeypatch.setattr("coolvid.manager.train_frame", diverge)
+    with pytest.raises(TrainingError):
+        coolvid.encode_frames(moving(1, PixelFormat.RGB, 8, 16, 16), tmp_path / "out.cvd", FAST)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_frames_of_two_formats_are_refused(tmp_path):
+    frames = moving(1, PixelFormat.RGB, 8, 16, 16) + moving(1, PixelFormat.RGB, 8, 16, 17)
+    with pytest.raises(InputError, match="frame 1 is"):
+        coolvid.encode_frames(frames, tmp_path / "out.cvd", FAST)
+    with pytest.raises(InputError, match="no frames"):
+        coolvid.encode_frames([], tmp_path / "out.cvd", FAST)
