@@ -6,7 +6,7 @@ two wider sets, the package installs all the same and computes in PyTorch and nu
 
 import platform
 
-from pybind11.setup_helpers import Pybind11Extension, build_ext
+from pybind11.setup_helpers import ParallelCompile, Pybind11Extension, build_ext
 from setuptools import setup
 
 # name of the module: (compiler's architecture, floats of a vector)
@@ -20,7 +20,7 @@ def extension(name: str) -> Pybind11Extension:
     target = [f"-march={architecture}", "-mprefer-vector-width=512"] if architecture else []
     return Pybind11Extension(
         f"coolvid.kernels._{name}",
-        ["coolvid/kernels/src/module.cpp"],
+        ["coolvid/kernels/src/module.cpp", "coolvid/kernels/src/decode.cpp"],
         depends=[f"coolvid/kernels/src/{part}.h" for part in HEADERS],
         define_macros=[("COOLVID_VL", str(lanes)), ("COOLVID_MODULE", f"_{name}")],
         extra_compile_args=[*FLAGS, "-Wno-psabi", *target],
@@ -30,8 +30,15 @@ def extension(name: str) -> Pybind11Extension:
     )
 
 
-HEADERS = ("arm", "latents", "linear", "pool", "simd", "synthesis", "upsampling", "warp")
+HEADERS = (
+    *("arm", "compose", "latents", "linear", "pool", "simd", "soap", "synthesis", "upsampling", "warp"),
+    *(
+        f"decode_{part}"
+        for part in ("crc", "frame", "golomb", "latents", "rans", "simd", "synthesis", "upsampling", "warp")
+    ),
+)
 
+ParallelCompile().install()
 setup(
     ext_modules=[extension(name) for name in SETS if name == "portable" or IS_X86],
     cmdclass={"build_ext": build_ext},

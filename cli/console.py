@@ -69,7 +69,8 @@ class FrameConsole:
         match event:
             case events.EncodeStarted():
                 self._n_frames = event.n_frames
-                self._show("encoding", f"{count_frames(event.n_frames)}, {event.kernels}")
+                self.say(f"{count_frames(event.n_frames)}, trained by {event.kernels}")
+                self._show("encoding", "")
             case events.FrameStarted():
                 self._show(f"frame {event.display_index} {event.frame_type.name}", "")
             case events.Progress():

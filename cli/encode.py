@@ -63,6 +63,9 @@ QUALITY_OPTIONS = (
     option(
         "--warp-filter-size", type=int, default=DEFAULTS.warp_filter_size, show_default=True, help="Taps of the warper."
     ),
+    option(
+        "--inherit/--no-inherit", default=True, show_default=True, help="Let frames take networks of earlier frames."
+    ),
     option("--common-randomness", is_flag=True, help="Feed noise that both sides know to the synthesis."),
 )
 PLUGIN_OPTIONS = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from coolvid.kernels import description
 from coolvid.registry import Installed, installed
 
 from .console import make_console, make_table
@@ -16,7 +17,9 @@ TITLES = ("kind", "name", "package", "version", "needed to decode", "problem")
 @debug_option
 def command() -> None:
     """List the installed plugins. Those needed to decode are named in every stream; the others leave no trace in it."""
-    make_console().print(make_table(TITLES, map(_row, installed()), left=len(TITLES)))
+    console = make_console()
+    console.print(make_table(TITLES, map(_row, installed()), left=len(TITLES)))
+    console.print(f"\nHeavy loops run in {description()}.")
 
 
 def _row(plugin: Installed) -> tuple[object, ...]:

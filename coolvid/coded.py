@@ -49,7 +49,8 @@ class CodedFrame:
 
     references: display indices. global_translation: (dy, dx) whole pixels per reference.
     output_range: per colour plane (minimum, maximum) code value that residue outputs 0 and 1 stand for; I frames only.
-    coolchics: "residue", and "motion" for P and B frames.
+    coolchics: "residue", and "motion" for P and B frames. predictor: display index of the frame whose networks the
+    packet refers to, if any; inherited: modules as "residue.arm" whose parameters are that frame's and are not sent.
     """
 
     display_index: int
@@ -58,6 +59,8 @@ class CodedFrame:
     global_translation: tuple[tuple[int, int], ...]
     output_range: tuple[tuple[int, int], ...] | None
     coolchics: Mapping[str, CodedCoolChic]
+    predictor: int | None = None
+    inherited: frozenset[str] = frozenset()
 
     @property
     def frame_type(self) -> FrameType:

@@ -28,6 +28,7 @@ RecordOf = Callable[[str, str, Ports, dict[str, Any], Any], PluginRecord]
 ACTIVATIONS = ("none", "relu")
 LAYER_TYPES = ("linear", "residual")
 QUANTIZER_NOISES = ("kumaraswamy", "gaussian", "none")
+HEIRS = ("all", "residue", "motion", "warm")
 PRESETS = ("fast", "medium", "slow", "placebo")
 
 # A comma that separates options: what follows it starts with key=, as nothing inside a bracketed tuple does.
@@ -203,7 +204,10 @@ def automatic_top(img_size: tuple[int, int]) -> int:
 
 @dataclass(frozen=True)
 class Phase:
-    """One call of train(); fields as its parameters. Pairs go linearly from the first to the second value."""
+    """One call of train(); fields as its parameters. Pairs go linearly from the first to the second value.
+
+    network_rate_weight: how much of the estimated bits of the networks the loss counts (0: none).
+    """
 
     max_iterations: int
     start_lr: float = 1e-2
@@ -215,10 +219,12 @@ class Phase:
     quantizer_noise_type: str = "gaussian"
     softround_temperature: tuple[float, float] = (0.35, 0.08)
     noise_parameter: tuple[float, float] = (0.22, 0.15)
+    network_rate_weight: float = 0.0
 
     def __post_init__(self) -> None:
         within("max_iterations", self.max_iterations, 0, 10_000_000)
         within("start_lr", self.start_lr, 0, 1)
+        within("network_rate_weight", self.network_rate_weight, 0, 1000)
         within("frequency_validation", self.frequency_validation, 1, 10_000_000)
         within("patience", self.patience, 1, 10_000_000)
         choose("quantizer noise", self.quantizer_noise_type, QUANTIZER_NOISES)
@@ -242,7 +248,8 @@ class TrainingConfig:
 
     motion_start: iterations that the motion branch first spends on reproducing an optical flow (0: none).
     step_search: "full" tries all pairs of quantisation steps, "descent" moves along one step at a time.
-    rdo_rounds: passes of the search over single integers after it (0: none).
+    rdo_rounds: passes of the search over single integers after it (0: none). heirs: models in the warm-up that inherit
+    networks of an earlier frame: all of them, those of one branch, or (warm) all as a start that training changes.
     """
 
     warmup: tuple[WarmupRound, ...]
@@ -250,9 +257,12 @@ class TrainingConfig:
     motion_start: int = 0
     step_search: str = "descent"
     rdo_rounds: int = 0
+    heirs: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         choose("step_search", self.step_search, ("full", "descent"))
+        for heir in self.heirs:
+            choose("heir", heir, HEIRS)
 
     @property
     def total_iterations(self) -> int:
@@ -308,7 +318,7 @@ class EncodeConfig:
 
     iterations: total for an I frame, others in the preset's proportion (0: the preset's).
     quantizer replaces the one of all phases but the last, which rounds. plugins: kind -> choice for arm, upsampling,
-    synthesis, warper. Raises ConfigError.
+    synthesis, warper. inherit: P and B frames may take networks of earlier frames. Raises ConfigError.
     """
 
     lmbda: float = 1e-3
@@ -326,6 +336,7 @@ class EncodeConfig:
     plugins: tuple[tuple[str, PluginChoice], ...] = ()
     lmbda_per_depth: float = 1.5
     common_randomness: bool = False
+    inherit: bool = True
     threads: int = 0
     device: str = "cpu"
     n_frames: int = 0

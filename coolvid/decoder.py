@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from threading import Lock
 from time import perf_counter
 
+from . import kernels
 from .architecture import Architecture
 from .bitstream.headers import StreamHeader
 from .bitstream.latents import decode_latents
@@ -15,24 +18,31 @@ from .errors import ConfigError, StreamError
 from .events import FrameDecoded, Listener, ignore
 from .interfaces import TensorSpec
 from .modules import module_n_scales, module_tensors
+from .networks import FrameNetworks, NetworkStore
 from .reconstruct import ContextModel, reconstruct_frame
 from .types import Frame
 
 
-def decode_frame(data: bytes, header: StreamHeader, references: Sequence[Frame]) -> Frame:
+def decode_frame(
+    data: bytes, header: StreamHeader, references: Sequence[Frame], networks: NetworkStore | None = None
+) -> Frame:
     """The picture of one packet. references: decoded frames, in the order in which the packet names them.
 
-    Raises StreamError for damaged bytes or references that do not fit, MissingPlugin for a plugin not installed here.
+    networks: of the frames before, which gets those of this one added. Raises StreamError for damaged bytes, or
+    references and networks that do not fit, MissingPlugin for a plugin not installed here.
     """
+    networks = NetworkStore() if networks is None else networks
     try:
-        return reconstruct_frame(read_frame(data, header), references, header.format)
+        coded = read_frame(data, header, networks)
+        networks.add(FrameNetworks.of(coded))
+        return reconstruct_frame(coded, references, header.format)
     except ConfigError as error:
         raise StreamError(f"the stream holds an impossible setting: {error}") from error
 
 
-def read_frame(data: bytes, header: StreamHeader) -> CodedFrame:
+def read_frame(data: bytes, header: StreamHeader, networks: NetworkStore | None = None) -> CodedFrame:
     """All integers of one packet, latents decoded. Raises StreamError, MissingPlugin or ConfigError."""
-    content = read_packet(data, header, tensors_of=tensors_of)
+    content = read_packet(data, header, tensors_of, networks)
     height, width = header.format.height, header.format.width
     coolchics = {}
     for branch, architecture in content.architecture.branches.items():
@@ -47,6 +57,8 @@ def read_frame(data: bytes, header: StreamHeader) -> CodedFrame:
         content.global_translation,
         content.output_range,
         coolchics,
+        content.info.predictor,
+        content.inherited,
     )
 
 
@@ -60,8 +72,9 @@ def decode_stream(
 ) -> Iterator[Frame]:
     """Frames first..last (display indices, inclusive; None: to the end) in display order.
 
-    Decodes only what these need, and keeps a picture only until nobody needs it any more. threads: of compiled kernels,
-    0 for all cores (without them there is one); pictures never depend on it. Raises StreamError.
+    Decodes only what these need, and keeps a picture only until nobody needs it any more. threads: frames decoded at
+    the same time, 0 for as many as there are cores; pictures, errors and the order of events never depend on it, only
+    how many pictures wait in memory (at most AHEAD_PER_THREAD a thread more). Raises StreamError.
     """
     packets = {info.display_index: (position, info) for position, info in enumerate(reader.packets)}
     wanted = [index for index in sorted(packets) if first <= index and (last is None or index <= last)]
@@ -69,19 +82,144 @@ def decode_stream(
     uses = _uses(packets, steps, wanted)
     decoded: dict[int, Frame] = {}
     shown = 0
-    for index in steps:
-        position, info = packets[index]
-        start = perf_counter()
-        decoded[index] = decode_frame(reader.read(position), reader.header, [decoded[r] for r in info.references])
-        listen(FrameDecoded(index, info.frame_type, perf_counter() - start))
-        _release(decoded, uses, info.references)
-        while shown < len(wanted) and wanted[shown] in decoded:
-            yield decoded[wanted[shown]]
-            _release(decoded, uses, (wanted[shown],))
-            shown += 1
+    with _Workers(reader, packets, steps, decoded, threads or kernels.threads()) as workers:
+        for index in steps:
+            info = packets[index][1]
+            listen(FrameDecoded(index, info.frame_type, workers.finish(index)))
+            _release(decoded, uses, info.references)
+            while shown < len(wanted) and wanted[shown] in decoded:
+                yield decoded[wanted[shown]]
+                _release(decoded, uses, (wanted[shown],))
+                shown += 1
 
 
 Packets = Mapping[int, tuple[int, PacketInfo]]
+AHEAD_PER_THREAD = 8
+
+
+class _Workers:
+    """Decodes steps into `decoded`, one after the other as finish() asks for them; with several threads also those that
+    follow, up to a limit, as soon as their references are there."""
+
+    def __init__(
+        self, reader: StreamReader, packets: Packets, steps: Sequence[int], decoded: dict[int, Frame], threads: int
+    ) -> None:
+        self._reader, self._packets, self._steps, self._decoded = reader, packets, steps, decoded
+        self._predictors = _Predictors(reader, packets, steps)
+        self._window = AHEAD_PER_THREAD * threads
+        self._position = 0
+        self._futures: dict[int, Future[tuple[Frame, float]]] = {}
+        self._lock = Lock()
+        self._pool = ThreadPoolExecutor(threads, "coolvid-decode") if threads > 1 else None
+
+    def __enter__(self) -> _Workers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.shutdown(cancel_futures=True)
+
+    def finish(self, index: int) -> float:
+        """Put the frame of the next step into `decoded`; the seconds that it took. Raises what decode_frame() does."""
+        if self._pool is None:
+            frame, seconds = self._decode(index, [self._decoded[r] for r in self._packets[index][1].references])
+            self._decoded[index] = frame
+            return seconds
+        self._fill()
+        frame, seconds = self._futures[index].result()
+        with self._lock:
+            self._decoded[index] = frame
+            del self._futures[index]
+            self._position += 1
+        return seconds
+
+    def _decode(self, index: int, references: list[Frame]) -> tuple[Frame, float]:
+        start = perf_counter()
+        networks = self._predictors.of(index)
+        frame = decode_frame(self._reader.read(self._packets[index][0]), self._reader.header, references, networks)
+        return frame, perf_counter() - start
+
+    def _fill(self, _: object = None) -> None:
+        """Start every step within the window whose references are decoded; called again whenever a step is done."""
+        started = []
+        with self._lock:
+            for index in self._steps[self._position : self._position + self._window]:
+                if self._pool is not None and index not in self._futures and index not in self._decoded:
+                    references = [self._known(r) for r in self._packets[index][1].references]
+                    if None not in references:
+                        self._futures[index] = self._pool.submit(self._decode, index, references)  # type: ignore[arg-type]
+                        started.append(self._futures[index])
+        for future in started:
+            future.add_done_callback(self._fill)
+
+    def _known(self, index: int) -> Frame | None:
+        """The frame, if it is decoded."""
+        future = self._futures.get(index)
+        if future is None:
+            return self._decoded.get(index)
+        return future.result()[0] if future.done() and not future.cancelled() and not future.exception() else None
+
+
+class _Predictors:
+    """Networks that packets inherit from. A predictor that is not among the steps is parsed, but not decoded."""
+
+    def __init__(self, reader: StreamReader, packets: Packets, steps: Sequence[int]) -> None:
+        self._reader, self._packets = reader, packets
+        self._uses = self._count(steps)
+        self._known: dict[int, FrameNetworks] = {}
+        self._lock = Lock()
+
+    def of(self, index: int) -> NetworkStore:
+        """What the packet of this frame, which is one of the steps, may inherit; to be asked for once.
+
+        Raises what read_packet() does for a packet that it depends on.
+        """
+        if self._packets[index][1].predictor is None:
+            return NetworkStore()
+        with self._lock:
+            for each in reversed(self._unknown(index)):
+                self._known[each] = self._parse(each)
+            return self._take(index)
+
+    def _count(self, steps: Sequence[int]) -> dict[int, int]:
+        """How often each frame is taken as predictor: by steps, and by frames that are themselves predictors."""
+        uses: dict[int, int] = {}
+        for step in steps:
+            predictor = self._packets[step][1].predictor
+            while predictor is not None:
+                uses[predictor] = uses.get(predictor, 0) + 1
+                predictor = self._packets[predictor][1].predictor if uses[predictor] == 1 else None
+        return uses
+
+    def _unknown(self, index: int) -> list[int]:
+        """The predictor of a frame, the predictor of that, and so on, up to one that is known or has none."""
+        chain: list[int] = []
+        predictor = self._packets[index][1].predictor
+        while predictor is not None and predictor not in self._known:
+            chain.append(predictor)
+            predictor = self._packets[predictor][1].predictor
+        return chain
+
+    def _parse(self, index: int) -> FrameNetworks:
+        data = self._reader.read(self._packets[index][0])
+        try:
+            content = read_packet(data, self._reader.header, tensors_of, self._take(index))
+        except ConfigError as error:
+            raise StreamError(f"the stream holds an impossible setting: {error}") from error
+        return FrameNetworks(index, content.architecture, content.modules)
+
+    def _take(self, index: int) -> NetworkStore:
+        """The predictor of a frame, known by now; dropped when nobody else will ask for it."""
+        predictor = self._packets[index][1].predictor
+        if predictor is None:
+            return NetworkStore()
+        found = self._known[predictor]
+        self._uses[predictor] -= 1
+        if not self._uses[predictor]:
+            del self._known[predictor]
+        return NetworkStore([found])
 
 
 def _steps(packets: Packets, wanted: Sequence[int]) -> list[int]:

@@ -8,6 +8,8 @@ float64 products (all integers below 2**53), which is fast and gives the same in
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,6 +24,19 @@ FLOW_BITS = 6
 PREDICTION_BITS = 4
 TAP_BITS = 14
 _BIAS_LIMIT = 1 << 29
+
+Folded = tuple[Integers, Integers, int]
+
+
+@dataclass(frozen=True, eq=False)
+class FoldedModel:
+    """A context model of linear layers alone: ARM (hidden layers, output, stabiliser), and IFCE maps, one per grid."""
+
+    hidden: list[Folded]
+    output: Folded
+    stabiliser: Folded | None
+    n_features: int
+    maps: tuple[Folded | None, ...]
 
 
 def shift_round(x: NDArray[np.int64] | Integers, shift: int) -> NDArray[np.int64]:
@@ -61,6 +76,18 @@ def unit(shift: int) -> int:
 def align_bias(bias: FixedPoint, bits: int) -> NDArray[np.int64]:
     """The bias as an accumulator value with `bits` fractional bits, limited to a quarter of int32."""
     return np.clip(shift_round(bias.values, bias.shift - bits), -_BIAS_LIMIT, _BIAS_LIMIT)
+
+
+def folded(weight: FixedPoint, bias: FixedPoint, in_bits: int, out_bits: int, residual: bool = False) -> Folded:
+    """A fitted linear layer [n_out, n_in, ...] as compiled kernels take it: (weights, bias, shift), int32, so that the
+    output is (weights @ x + bias) * 2**-shift, rounded. A residual adds 1 to the diagonal (of the kernel's centre)."""
+    values = weight.values.astype(np.int32)
+    if residual:
+        diagonal = range(len(values))
+        centre = tuple(size // 2 for size in values.shape[2:])
+        values[(diagonal, diagonal, *centre)] += unit(weight.shift)
+    bits = in_bits + weight.shift
+    return values, align_bias(bias, bits).astype(np.int32), bits - out_bits
 
 
 def matmul_exact(weight: NDArray[np.int64] | Integers, x: NDArray[np.int64] | Integers) -> NDArray[np.int64]:

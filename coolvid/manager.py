@@ -1,14 +1,16 @@
 """FrameEncoderManager: one frame after another, train -> quantize -> pack -> decode -> keep as reference.
 
 The reference that later frames see is what decode_frame made of the packed bytes, so encoder and decoder cannot
-drift apart. What one frame needs is a picklable FrameJob; the manager only keeps order, counts and pictures.
+drift apart; and the networks that they may inherit are those which the decoder keeps. What one frame needs is a
+picklable FrameJob; the manager only keeps order, counts and pictures.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 
@@ -22,11 +24,16 @@ from .events import FrameDone, FrameStarted, Listener, Progress, ignore
 from .gop import CodingStep
 from .metrics import mse, psnr
 from .model.frame_encoder import FrameEncoder
+from .networks import FrameNetworks, NetworkStore, parameter_names
 from .presets import frame_config
-from .quantization import code_frame, quantize_model
+from .quantization import code_frame, inherit, network_bits, quantize_model, warm_start
 from .reconstruct.contexts import ContextModel
 from .training.schedule import train_frame
+from .training.warmup import Heir
 from .types import Frame, FrameType
+
+# What networks that start from the predictor's cost in the end, as a share of the predictor's bits (measured at CIF).
+WARM_SHARE = 0.4
 
 
 def use_threads(count: int) -> None:
@@ -38,7 +45,8 @@ def use_threads(count: int) -> None:
 
 @dataclass(frozen=True)
 class FrameJob:
-    """Everything one frame's encoder needs. configuration: index into the stream header's table."""
+    """Everything one frame's encoder needs. configuration: index into the stream header's table. predictor: networks
+    that the frame may inherit."""
 
     step: CodingStep
     frame: Frame
@@ -47,14 +55,31 @@ class FrameJob:
     configuration: int
     header: StreamHeader
     seed: int
+    predictor: FrameNetworks | None = None
+
+    @property
+    def heirs(self) -> dict[str, tuple[str, ...]]:
+        """The modules that each heir in the warm-up inherits, by its name in the configuration."""
+        if self.predictor is None:
+            return {}
+        names, kinds = parameter_names(self.predictor.modules), self.config.training.heirs
+        return {kind: tuple(name for name in names if kind in ("all", name.split(".")[0])) for kind in kinds}
+
+    @property
+    def total_iterations(self) -> int:
+        """Training iterations if nothing stops early."""
+        training, n = self.config.training, len(self.heirs)
+        warmup = training.warmup[0].phase.max_iterations if training.warmup else 0
+        return training.total_iterations + n * (warmup + training.motion_start)
 
 
 @dataclass(frozen=True)
 class CodedPicture:
-    """A frame's packet, the picture that its bytes decode to, and what the float model would have shown."""
+    """A frame's packet, the picture that its bytes decode to, its networks, and the quality of the float model."""
 
     packet: Packet
     picture: Frame
+    networks: FrameNetworks
     float_psnr_db: float
 
 
@@ -63,7 +88,7 @@ class FrameEncoderManager:
 
     total_training_time_sec: seconds spent in train(). iterations_counter: training iterations so far.
     best_loss: best validation loss of the frame in work (MSE + lmbda * bpp), None before the first validation.
-    decoded: pictures that later frames may refer to, by display index.
+    decoded: pictures that later frames may refer to, by display index. networks: those that later frames may inherit.
     """
 
     def __init__(self, config: EncodeConfig, header: StreamHeader, listen: Listener = ignore) -> None:
@@ -74,6 +99,8 @@ class FrameEncoderManager:
         self.iterations_counter = 0
         self.best_loss: float | None = None
         self.decoded: dict[int, Frame] = {}
+        self.networks = NetworkStore()
+        self._depths: dict[int, int] = {}
         use_threads(config.threads)
         self._display_index = 0
         self._frame_start = 0
@@ -83,15 +110,24 @@ class FrameEncoderManager:
         """What encode() would run for this step."""
         size = frame.height, frame.width
         config = frame_config(self.config, step.frame_type, step.depth, size)
+        configuration = self._configuration(step.frame_type)
         return FrameJob(
             step=step,
             frame=frame,
             references=tuple(self.decoded[i] for i in step.references),
             config=config,
-            configuration=self._configuration(step.frame_type),
+            configuration=configuration,
             header=self.header,
             seed=(self.config.seed * 1_000_003 + step.display_index) % 2**32,
+            predictor=self._predictor(step, configuration) if config.training.heirs else None,
         )
+
+    def _predictor(self, step: CodingStep, configuration: int) -> FrameNetworks | None:
+        """The frame coded last that has the same architecture, of the same depth if there is one."""
+        architecture = self.header.configurations[configuration]
+        fitting = [each for each in self.networks.frames if each.architecture == architecture]
+        alike = [each for each in fitting if self._depths[each.display_index] == step.depth]
+        return next(iter(alike or fitting), None)
 
     def _configuration(self, frame_type: FrameType) -> int:
         types = [c.frame_type for c in self.header.configurations]
@@ -101,18 +137,21 @@ class FrameEncoderManager:
         """Code one frame, whose references must have been coded before. Raises TrainingError."""
         job = self.job(step, frame)
         self._display_index, self._frame_start = step.display_index, self.iterations_counter
-        self._total, self.best_loss = job.config.training.total_iterations, None
+        self._total, self.best_loss = job.total_iterations, None
         self.listen(FrameStarted(step.coding_index, step.display_index, step.frame_type, step.references, self._total))
         start = time.perf_counter()
         coded = encode_frame(job, self)
         self.decoded[step.display_index] = coded.picture
+        self._depths[step.display_index] = step.depth
+        self.networks.add(coded.networks)
         self.listen(self._done(job, coded, time.perf_counter() - start))
         return coded.packet
 
     def restore(self, step: CodingStep, data: bytes) -> Packet:
         """Take over a packet that an earlier run made for this step."""
         references = [self.decoded[i] for i in step.references]
-        self.decoded[step.display_index] = decode_frame(data, self.header, references)
+        self.decoded[step.display_index] = decode_frame(data, self.header, references, self.networks)
+        self._depths[step.display_index] = step.depth
         return Packet(data, read_info(data, self.header))
 
     def forget(self, later: Sequence[CodingStep]) -> None:
@@ -148,13 +187,59 @@ def encode_frame(job: FrameJob, manager: FrameEncoderManager) -> CodedPicture:
     def candidate(seed: int) -> FrameEncoder:
         return FrameEncoder(job.config, job.frame, job.references, seed=job.seed + seed)
 
-    frame_encoder = train_frame(candidate, job.frame, manager, job.config)
-    frame_encoder = quantize_model(frame_encoder, job.frame, manager)
-    coded = code_frame(frame_encoder, job.step.display_index, job.step.references)
+    expected = network_bits(job.predictor) if job.predictor is not None else {}
+    heirs = heirs_of(job, partial(candidate, 0), expected)
+    frame_encoder = train_frame(candidate, job.frame, manager, job.config, heirs, sum(expected.values()))
+    frame_encoder = quantize_model(frame_encoder, job.frame, manager, job.predictor)
+    predictor = job.predictor.display_index if job.predictor is not None else None
+    coded = code_frame(frame_encoder, job.step.display_index, job.step.references, predictor)
+    return pack_frame(job, coded, psnr(frame_encoder.picture(), job.frame))
+
+
+def heirs_of(job: FrameJob, fresh: Callable[[], FrameEncoder], expected: Mapping[str, float]) -> list[Heir]:
+    """The models that inherit, for the warm-up. expected: bits of the predictor's modules."""
+    predictor, out = job.predictor, []
+    if predictor is None:
+        return []
+    for kind, names in job.heirs.items():
+        own = sum(bits for name, bits in expected.items() if name not in names)
+        if kind == "warm":
+            out.append(Heir(lambda: warm_start(fresh(), predictor), WARM_SHARE * own))
+        else:
+            out.append(Heir(lambda names=names: inherit(fresh(), predictor, names), own))  # type: ignore[misc]
+    return out
+
+
+def pack_frame(job: FrameJob, coded: CodedFrame, float_psnr_db: float) -> CodedPicture:
+    """The packet of a frame; a branch takes its predictor's activation scales where that is worth it."""
+    least, best = _packed(job, coded, float_psnr_db)
+    if job.predictor is None:
+        return best
+    for branch in coded.coolchics:
+        trial = _with_scales(coded, branch, job.predictor)
+        loss, made = _packed(job, trial, float_psnr_db)
+        if loss < least:
+            least, best, coded = loss, made, trial
+    return best
+
+
+def _packed(job: FrameJob, coded: CodedFrame, float_psnr_db: float) -> tuple[float, CodedPicture]:
+    """(MSE + lmbda * bits per pixel, what was made)."""
+    kept = [job.predictor] if job.predictor is not None else []
     models = context_models(coded, job.frame.height, job.frame.width)
-    packet = write_packet(coded, job.configuration, models, tensors_of)
-    picture = decode_frame(packet.data, job.header, job.references)
-    return CodedPicture(packet, picture, psnr(frame_encoder.picture(), job.frame))
+    packet = write_packet(coded, job.configuration, models, tensors_of, NetworkStore(kept))
+    picture = decode_frame(packet.data, job.header, job.references, NetworkStore(kept))
+    bits_per_pixel = 8 * len(packet.data) / (job.frame.height * job.frame.width)
+    loss = mse(picture, job.frame) + job.config.lmbda * bits_per_pixel
+    return loss, CodedPicture(packet, picture, FrameNetworks.of(coded), float_psnr_db)
+
+
+def _with_scales(coded: CodedFrame, branch: str, predictor: FrameNetworks) -> CodedFrame:
+    """The frame with one branch's activation scales taken from the predictor."""
+    own = coded.coolchics[branch]
+    modules = {n: replace(m, scales=predictor.modules[branch][n].scales) for n, m in own.modules.items()}
+    coolchics = {**coded.coolchics, branch: replace(own, modules=modules)}
+    return replace(coded, coolchics=coolchics, predictor=predictor.display_index)
 
 
 def context_models(coded: CodedFrame, height: int, width: int) -> dict[str, ContextModel]:

@@ -56,7 +56,8 @@ class Preset:
     """Effort of a preset. Iterations are those of the main phase; `final` those of the rounding phase after it."""
 
     intra: str = "hop"
-    residue: str = "mop"
+    p_residue: str = "mop"
+    b_residue: str = "mop"
     motion: str = "mop"
     intra_iterations: int = 1500
     p_iterations: int = 900
@@ -67,6 +68,8 @@ class Preset:
     frequency_validation: int = 50
     step_search: str = "descent"
     rdo_rounds: int = 0
+    heirs: tuple[str, ...] = ("all", "warm")
+    network_rate_weight: float = 1.5
 
 
 MEDIUM = Preset()
@@ -74,11 +77,12 @@ TABLE = {
     "fast": replace(
         MEDIUM,
         intra="lop",
-        residue="lop",
+        p_residue="lop",
+        b_residue="vlop",
         motion="lop",
-        intra_iterations=400,
-        p_iterations=200,
-        b_iterations=120,
+        intra_iterations=500,
+        p_iterations=350,
+        b_iterations=250,
         final=30,
         warmup=((2, 20),),
         motion_start=60,
@@ -96,10 +100,12 @@ TABLE = {
         frequency_validation=100,
         step_search="full",
         rdo_rounds=1,
+        heirs=("all", "residue", "motion", "warm"),
     ),
     "placebo": replace(
         MEDIUM,
-        residue="hop",
+        p_residue="hop",
+        b_residue="hop",
         intra_iterations=20000,
         p_iterations=10000,
         b_iterations=6000,
@@ -109,6 +115,7 @@ TABLE = {
         frequency_validation=100,
         step_search="full",
         rdo_rounds=3,
+        heirs=("all", "residue", "motion", "warm"),
     ),
 }
 
@@ -120,7 +127,8 @@ def frame_config(config: EncodeConfig, frame_type: FrameType, depth: int, img_si
     if frame_type is FrameType.I:
         residue, motion = _parameter(config, "intra", config.intra or preset.intra, INTRA, img_size), None
     else:
-        residue = _parameter(config, "residue", config.residue or preset.residue, RESIDUE, img_size)
+        usual = preset.p_residue if frame_type is FrameType.P else preset.b_residue
+        residue = _parameter(config, "residue", config.residue or usual, RESIDUE, img_size)
         motion = _parameter(config, "motion", config.motion or preset.motion, MOTION, img_size)
     warper = config.plugin("warper", PluginChoice("sinc", (("taps", config.warp_filter_size),)))
     return FrameConfig(
@@ -158,7 +166,10 @@ def _training(config: EncodeConfig, preset: Preset, frame_type: FrameType, lmbda
     def scaled(n: int) -> int:
         return max(1, round(n * scale)) if n else 0
 
-    common = {"frequency_validation": max(1, scaled(preset.frequency_validation))}
+    common = {
+        "frequency_validation": max(1, scaled(preset.frequency_validation)),
+        "network_rate_weight": preset.network_rate_weight,
+    }
     warmup_noise = min(1.0, max(0.0, -0.0432 * math.log10(lmbda) + 0.0747))
     warmup = Phase(
         1,
@@ -170,7 +181,6 @@ def _training(config: EncodeConfig, preset: Preset, frame_type: FrameType, lmbda
     phases = (
         Phase(
             scaled(main),
-            start_lr=5e-3 if frame_type is FrameType.P else 1e-2,
             softround_temperature=(0.35, 0.08) if is_intra else (0.3, 0.1),
             noise_parameter=(0.22, 0.15) if is_intra else (0.25, 0.1),
             **common,  # type: ignore[arg-type]
@@ -191,6 +201,7 @@ def _training(config: EncodeConfig, preset: Preset, frame_type: FrameType, lmbda
         motion_start=0 if is_intra else scaled(preset.motion_start),
         step_search=preset.step_search,
         rdo_rounds=preset.rdo_rounds,
+        heirs=preset.heirs if config.inherit and not is_intra else (),
     )
 
 

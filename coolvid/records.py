@@ -84,6 +84,10 @@ class BitReader:
         self.position = position
 
     @property
+    def data(self) -> bytes:
+        return self._data
+
+    @property
     def n_left(self) -> int:
         return 8 * len(self._data) - self.position
 

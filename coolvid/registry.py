@@ -12,7 +12,7 @@ import importlib
 import inspect
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, cast
 
 import entrypoints  # type: ignore[import-untyped]
@@ -81,6 +81,7 @@ def refresh() -> None:
     """Forget what was found: after installing or removing a package in a running process, and in tests."""
     _groups.cache_clear()
     load.cache_clear()
+    _build.cache_clear()
     importlib.invalidate_caches()
 
 
@@ -207,7 +208,14 @@ def record(kind: str, name: str, ports: Ports, given: Mapping[str, Any], paramet
 
 
 def build(kind: str, named: PluginRecord, ports: Ports) -> NormativePlugin:
-    """A normative plugin from its record. Raises MissingPlugin when this machine cannot decode it."""
+    """A normative plugin from its record, the same object for the same record. Raises MissingPlugin when this machine
+    cannot decode it."""
+    return _build(kind, named, ports, repr(named))
+
+
+@lru_cache(maxsize=256)
+def _build(kind: str, named: PluginRecord, ports: Ports, text: str) -> NormativePlugin:
+    """text: tells records apart that are equal but for the type of an option, as 1 and True."""
     if named.name not in _offers(kind):
         raise MissingPlugin(
             f"this stream needs the {kind} plugin '{named.name}' (version {named.version}), which is not installed; "

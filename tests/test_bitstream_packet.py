@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -13,10 +14,18 @@ from coolvid.bitstream.crc import crc32c
 from coolvid.bitstream.headers import StreamHeader
 from coolvid.bitstream.latents import decode_latents
 from coolvid.bitstream.packet import PacketHeader, read_info, read_packet, write_packet
-from coolvid.bitstream.weights import best_order, decode_modules, encode_modules, module_bits, parameter_bits
+from coolvid.bitstream.weights import (
+    Inheritance,
+    best_order,
+    decode_modules,
+    encode_modules,
+    module_bits,
+    parameter_bits,
+)
 from coolvid.coded import CodedCoolChic, CodedFrame, CodedModule
 from coolvid.errors import ConfigError, StreamError
 from coolvid.interfaces import Integers, TensorSpec
+from coolvid.networks import FrameNetworks, NetworkStore
 from coolvid.records import BitReader, BitWriter
 from coolvid.types import ColorInfo, FrameType, PixelFormat, VideoFormat
 
@@ -220,10 +229,92 @@ def test_overhead_of_a_b_frame() -> None:
     assert info.bits_by_part["header"] <= 16 * 8
 
 
+def heir(*inherited: str, fresh: float = 2, scales: bool = True, latents: bool = True) -> CodedFrame:
+    """A B frame 20 of the networks of frame 18, but for the modules that are not inherited."""
+    own, other = coded_frame(FrameType.B), coded_frame(FrameType.B, scale=fresh + 1)
+    coolchics = {}
+    for branch, coolchic in own.coolchics.items():
+        kept = {
+            name: module if f"{branch}.{name}" in inherited else other.coolchics[branch].modules[name]
+            for name, module in coolchic.modules.items()
+        }
+        if not scales:
+            kept["arm"] = replace(kept["arm"], scales=(1, 15))
+        values = coolchic.latents if latents else tuple(np.zeros_like(grid) for grid in coolchic.latents)
+        coolchics[branch] = replace(coolchic, modules=kept, latents=values)
+    return replace(own, coolchics=coolchics, predictor=18, inherited=frozenset(inherited))
+
+
+ALL = tuple(f"{branch}.{name}" for branch in ("residue", "motion") for name in TENSORS if name != "ifce")
+STORE = NetworkStore([FrameNetworks.of(replace(coded_frame(FrameType.B), display_index=18))])
+HEIRS = [heir(), heir(*ALL), heir(*ALL, scales=False), heir("motion.arm"), heir("residue.arm", "residue.synthesis")]
+
+
+@pytest.mark.parametrize("frame", HEIRS)
+def test_inherited_modules_round_trip_and_cost_nothing(frame: CodedFrame) -> None:
+    packet = write_packet(frame, 2, MODELS, tensors_of, STORE)
+    assert packet == write_packet(frame, 2, MODELS, networks=STORE)
+    content = read_packet(packet.data, HEADER, tensors_of, STORE)
+    assert content.inherited == frame.inherited
+    assert content.info == packet.info and content.info.predictor == 18
+    assert read_info(packet.data, HEADER).predictor == 18
+    plain = write_packet(replace(frame, predictor=None, inherited=frozenset()), 2, MODELS, tensors_of)
+    assert read_packet(plain.data, HEADER, tensors_of).inherited == frozenset()
+    for branch, coolchic in frame.coolchics.items():
+        assert_same_modules(content.modules[branch], coolchic.modules)
+        same = all(m.scales == modules(2)[name].scales for name, m in coolchic.modules.items())
+        for name, module in coolchic.modules.items():
+            saved = plain.info.bits_by_part[f"{branch}.{name}"] - packet.info.bits_by_part[f"{branch}.{name}"]
+            scales = 4 * len(module.scales)
+            everything = module_bits(module, TENSORS[name]) - scales
+            assert saved == everything * (f"{branch}.{name}" in frame.inherited) + scales * same
+
+
+def test_overhead_of_a_b_frame_that_inherits_everything() -> None:
+    info = write_packet(heir(*ALL), 2, MODELS, tensors_of, STORE).info
+    assert info.bits_by_part["header"] <= 16 * 8
+    assert sum(n for part, n in info.bits_by_part.items() if part.split(".")[-1] in TENSORS) == 0
+    assert write_packet(heir(*ALL, latents=False), 2, MODELS, tensors_of, STORE).info.n_bytes <= 16
+
+
+def test_what_cannot_be_inherited_is_not_written() -> None:
+    frame, intra = heir(*ALL), coded_frame(FrameType.I)
+    stranger = replace(STORE.frames[0], architecture=frame_architecture(FrameType.P))
+    with pytest.raises(ConfigError, match=r"those of \[\] are kept"):
+        write_packet(frame, 2, MODELS)
+    with pytest.raises(ConfigError, match="another architecture"):
+        write_packet(frame, 2, MODELS, networks=NetworkStore([stranger]))
+    with pytest.raises(ConfigError, match="differs from the predictor's"):
+        write_packet(replace(heir(), inherited=frozenset(["motion.arm"])), 2, MODELS, networks=STORE)
+    for wrong in (replace(frame, predictor=None), replace(intra, predictor=18)):
+        with pytest.raises(ConfigError, match="without a predictor"):
+            write_packet(wrong, wrong.frame_type.value, MODELS, networks=STORE)
+
+
+def test_a_predictor_that_is_not_kept_is_a_stream_error() -> None:
+    data = write_packet(heir(*ALL), 2, MODELS, tensors_of, STORE).data
+    stranger = replace(STORE.frames[0], architecture=frame_architecture(FrameType.P))
+    with pytest.raises(StreamError, match=r"those of \[\] are kept"):
+        read_packet(data, HEADER, tensors_of)
+    with pytest.raises(StreamError, match="another architecture"):
+        read_packet(data, HEADER, tensors_of, NetworkStore([stranger]))
+
+
+def test_inheritance_is_these_bits() -> None:
+    writer = BitWriter()
+    own, taken = modules(2), Inheritance(modules(2), frozenset(["arm", "upsampling"]), False)
+    bits = encode_modules(writer, own, TENSORS, taken)
+    assert writer.getvalue().hex().startswith("a3")  # arm, no synthesis, upsampling, no scales; then scale 3 of arm
+    assert (bits["arm"], bits["upsampling"], writer.n_bits) == (8, 4, 4 + sum(bits.values()))
+    found = Inheritance.read(BitReader(writer.getvalue()), modules(2))
+    assert (found.names, found.scales) == (taken.names, False)
+
+
 GOLDENS = [
-    (PacketHeader(0, FrameType.I, 0, (), None, None, (0,)), "902000"),
-    (PacketHeader(2, FrameType.B, 20, (-4, 4), None, None, (64, 3)), "7685124043"),
-    (PacketHeader(1, FrameType.P, 3, (-3,), ((2, -1),), None, (100, 0)), "4c6467252400"),
+    (PacketHeader(0, FrameType.I, 0, (), None, None, None, (0,)), "902000"),
+    (PacketHeader(2, FrameType.B, 20, (-4, 4), None, None, None, (64, 3)), "768512202180"),
+    (PacketHeader(2, FrameType.B, 20, (-4, 4), None, -2, None, (64, 3)), "768512b20218"),
+    (PacketHeader(1, FrameType.P, 3, (-3,), ((2, -1),), None, None, (100, 0)), "4c6467229200"),
 ]
 
 
@@ -267,12 +358,15 @@ def test_damage_under_a_correct_checksum_is_a_stream_error_or_a_frame() -> None:
 
 
 IMPOSSIBLE = [
-    (PacketHeader(3, FrameType.I, 0, (), None, None, (0,)), "configuration 3 of 3"),
-    (PacketHeader(1, FrameType.I, 0, (), None, None, (0,)), "another type"),
-    (PacketHeader(0, FrameType.I, 40, (), None, None, (0,)), "frame 40 of 0..39"),
-    (PacketHeader(1, FrameType.P, 3, (-4,), None, None, (0, 0)), "frame -1"),
-    (PacketHeader(1, FrameType.P, 3, (0,), None, None, (0, 0)), "refers to itself"),
-    (PacketHeader(0, FrameType.I, 0, (), None, None, (99,)), "longer than the packet"),
+    (PacketHeader(3, FrameType.I, 0, (), None, None, None, (0,)), "configuration 3 of 3"),
+    (PacketHeader(1, FrameType.I, 0, (), None, None, None, (0,)), "another type"),
+    (PacketHeader(0, FrameType.I, 40, (), None, None, None, (0,)), "frame 40 of 0..39"),
+    (PacketHeader(1, FrameType.P, 3, (-4,), None, None, None, (0, 0)), "frame -1"),
+    (PacketHeader(1, FrameType.P, 3, (0,), None, None, None, (0, 0)), "refers to itself"),
+    (PacketHeader(1, FrameType.P, 3, (-3,), None, 0, None, (0, 0)), "inherits from frame 3"),
+    (PacketHeader(1, FrameType.P, 3, (-3,), None, -4, None, (0, 0)), "inherits from frame -1"),
+    (PacketHeader(1, FrameType.P, 3, (-3,), None, 37, None, (0, 0)), "inherits from frame 40"),
+    (PacketHeader(0, FrameType.I, 0, (), None, None, None, (99,)), "longer than the packet"),
 ]
 
 

@@ -139,10 +139,11 @@ def test_something_else_is_not_a_stream() -> None:
             StreamReader(data)
 
 
-def packet(frame_type: FrameType, index: int, *references: int) -> Packet:
+def packet(frame_type: FrameType, index: int, *references: int, predictor: int | None = None) -> Packet:
+    """One whose predictor is given as a distance from its own index."""
     steps = tuple(r - index for r in references)
     sizes = (3,) if frame_type is FrameType.I else (3, 0)
-    body = PacketHeader(frame_type.value, frame_type, index, steps, None, None, sizes).pack() + b"abc"
+    body = PacketHeader(frame_type.value, frame_type, index, steps, None, predictor, None, sizes).pack() + b"abc"
     data = sealed(write_varint(len(body)) + body)
     return Packet(data, read_info(data, replace(HEADER, n_frames=0)))
 
@@ -176,6 +177,41 @@ def test_stream_round_trip(index: bool, n_frames: int) -> None:
     assert reader.sync_points == (SyncPoint(0, start), SyncPoint(3, last))
     with pytest.raises(StreamError, match="packet 4 of"):
         reader.read(4)
+
+
+def stream_of(*packets: Packet) -> bytes:
+    return replace(HEADER, n_frames=0).pack() + b"".join(p.data for p in packets)
+
+
+B_FRAMES = [packet(FrameType.B, i, 0, 2) for i in range(3, 11)]
+
+
+def test_packets_name_their_predictor() -> None:
+    near = packet(FrameType.B, 20, 0, 2, predictor=-10)
+    oldest = packet(FrameType.B, 20, 0, 2, predictor=-17)
+    for last, index in ((near, 10), (oldest, 3)):
+        assert StreamReader(stream_of(*PACKETS[:2], *B_FRAMES, last)).packets[-1].predictor == index
+    assert StreamReader(stream_of(*PACKETS)).packets[-1].predictor is None
+
+
+HOSTILE_PREDICTORS = [
+    ((*PACKETS[:2], packet(FrameType.B, 1, 0, 2, predictor=8)), r"of frame 9; those of \[0, 2\] are kept"),
+    ((*PACKETS[:2], packet(FrameType.B, 1, 0, 2, predictor=1)), "of frame 2, which has another architecture"),
+    ((*PACKETS[:2], packet(FrameType.B, 1, 0, 2, predictor=-1)), "of frame 0, which has another architecture"),
+    ((*PACKETS, packet(FrameType.B, 5, 0, 2, predictor=-4)), r"of frame 1; those of \[3\] are kept"),
+    (
+        (*PACKETS[:3], *B_FRAMES, packet(FrameType.B, 20, 0, 2, predictor=-19)),
+        r"of frame 1; those of \[3, 4, 5, 6, 7, 8, 9, 10\] are kept",
+    ),
+]
+
+
+@pytest.mark.parametrize(("packets", "message"), HOSTILE_PREDICTORS)
+def test_only_the_networks_of_eight_frames_since_the_last_intra_are_kept(
+    packets: tuple[Packet, ...], message: str
+) -> None:
+    with pytest.raises(StreamError, match=message):
+        _ = StreamReader(stream_of(*packets)).packets
 
 
 def test_one_intra_frame_needs_no_index() -> None:

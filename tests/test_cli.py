@@ -86,6 +86,8 @@ OPTIONS = [
     ("--intra-pos 0,-1 --p-pos 4", {"structure": StructureConfig(intra_pos=(0, -1), p_pos=(4,))}),
     ("--intra vhop --residue vlop --motion lop", {"intra": "vhop", "residue": "vlop", "motion": "lop"}),
     ("--iterations 12 --warp-filter-size 6", {"iterations": 12, "warp_filter_size": 6}),
+    ("--no-inherit", {"inherit": False}),
+    ("--inherit", {"inherit": True}),
     ("--quantizer ste", {"quantizer": PluginChoice("ste")}),
     ("--quantizer softround:noise=gaussian", {"quantizer": PluginChoice("softround", (("noise", "gaussian"),))}),
     ("--arm mlp --warper sinc", {"plugins": (("arm", PluginChoice("mlp")), ("warper", PluginChoice("sinc")))}),
@@ -119,6 +121,7 @@ def test_source_options_reach_the_library(calls):
 
 def test_piped_encode_is_one_line_a_frame_and_a_summary(calls):
     assert invoke("encode", "clip.yuv").stdout.splitlines() == [
+        "2 frames, trained by pytorch",
         "frame    0 I      300 bytes   31.50 dB  20 iterations in 2.0 s",
         "frame    1 P       84 bytes   32.50 dB  20 iterations in 2.0 s",
         "clip.cvd: 2 frames, 384 bytes, 1.0000 bpp, PSNR 31.97 dB, 4.2 s",
@@ -188,6 +191,7 @@ def test_info_shows_header_frames_and_parts(calls):
 def test_plugins_lists_every_built_in_kind():
     lines = invoke("plugins").stdout.splitlines()
     rows = {tuple(line.split()[:2]): line for line in lines[1:]}
+    assert lines[-1].startswith("Heavy loops run in ")
     for kind, name, needed in (
         ("arm", "mlp", "yes"),
         ("upsampling", "separable", "yes"),
@@ -315,7 +319,7 @@ def test_tiny_sequence_there_and_back(tmp_path):
     )
     assert encoded.returncode == 0, encoded.stderr
     lines = encoded.stdout.splitlines()
-    assert [line.split()[:3] for line in lines[:3]] == [["frame", "0", "I"], ["frame", "2", "P"], ["frame", "1", "B"]]
+    assert [line.split()[:3] for line in lines[1:4]] == [["frame", "0", "I"], ["frame", "2", "P"], ["frame", "1", "B"]]
     assert lines[-1] == VERIFIED
     assert run("info", "out.cvd", cwd=tmp_path).returncode == 0
     decoded = run("decode", "out.cvd", "out.yuv", cwd=tmp_path)

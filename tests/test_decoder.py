@@ -1,7 +1,9 @@
 """From bytes to pictures: round trips through real packets, order of display, hostile streams, and no torch."""
 
+import io
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from fractions import Fraction
 
@@ -9,6 +11,7 @@ import numpy as np
 import pytest
 
 from coolvid.architecture import FrameArchitecture, PluginRecord, Ports
+from coolvid.bitstream.crc import sealed
 from coolvid.bitstream.headers import StreamHeader
 from coolvid.bitstream.packet import write_packet
 from coolvid.bitstream.stream import StreamReader, StreamWriter
@@ -18,6 +21,7 @@ from coolvid.decoder import decode_frame, decode_stream, read_frame, tensors_of
 from coolvid.errors import CoolvidError, MissingPlugin, StreamError
 from coolvid.events import FrameDecoded
 from coolvid.modules import module_tensors
+from coolvid.networks import FrameNetworks, NetworkStore, parameter_names
 from coolvid.reconstruct import ContextModel, choose_scales, reconstruct_frame
 from coolvid.registry import record
 from coolvid.types import ColorInfo, FrameType, PixelFormat, VideoFormat
@@ -86,9 +90,9 @@ def coded_frame(index, frame_type, references):
     return CodedFrame(index, shape, references, ((index, -1),) * len(references), ranges, coolchics)
 
 
-def packed(coded):
+def packed(coded, networks=None):
     models = {name: ContextModel(c.architecture, c.modules, *SIZE) for name, c in coded.coolchics.items()}
-    return write_packet(coded, list(FrameType).index(coded.frame_type), models, tensors_of)
+    return write_packet(coded, list(FrameType).index(coded.frame_type), models, tensors_of, networks)
 
 
 @pytest.fixture(scope="module")
@@ -152,15 +156,138 @@ def test_frames_come_in_display_order_and_only_the_needed_are_decoded(video, str
     assert [event.display_index for event in events] == decoded
 
 
+# Display index, type, references, predictor, inherited, in coding order: frame 3 depends on the networks of 2 and 1
+# without referring to frame 1; frame 7 follows another I frame.
+FAMILY = (
+    (0, FrameType.I, (), None, ()),
+    (4, FrameType.P, (0,), None, ()),
+    (1, FrameType.B, (0, 4), None, ()),
+    (2, FrameType.B, (0, 4), 1, ("residue.arm", "residue.synthesis", "motion.arm")),
+    (3, FrameType.B, (0, 4), 2, None),
+    (5, FrameType.I, (), None, ()),
+    (7, FrameType.P, (5,), None, ()),
+    (6, FrameType.P, (5,), 7, None),
+)
+
+
+def heir(index, frame_type, references, predictor, inherited):
+    """A frame with the modules of its predictor in place of those it inherits; None: all of them."""
+    own = coded_frame(index, frame_type, references)
+    if predictor is None:
+        return own
+    names = parameter_names(predictor.modules) if inherited is None else inherited
+    coolchics = {}
+    for branch, each in own.coolchics.items():
+        taken = {n: m for n, m in predictor.modules[branch].items() if f"{branch}.{n}" in names}
+        coolchics[branch] = choose_scales(replace(each, modules={**each.modules, **taken}), *SIZE)
+    return replace(own, coolchics=coolchics, predictor=predictor.display_index, inherited=frozenset(names))
+
+
+@pytest.fixture(scope="module")
+def family():
+    """(frames by display index, bytes of a stream whose frames inherit)."""
+    frames, packets, store = {}, [], NetworkStore()
+    for index, frame_type, references, predictor, inherited in FAMILY:
+        kept = {each.display_index: each for each in store.frames}
+        coded = heir(index, frame_type, references, kept.get(predictor), inherited)
+        frames[index] = reconstruct_frame(coded, [frames[r] for r in references], FORMAT)
+        packets.append(packed(coded, store))
+        store.add(FrameNetworks.of(coded))
+    file = io.BytesIO()
+    writer = StreamWriter(file, replace(header(), n_frames=len(FAMILY)))
+    for packet in packets:
+        writer.append(packet)
+    writer.close()
+    return frames, file.getvalue()
+
+
+@pytest.mark.parametrize("threads", [1, 2, 4])
+@pytest.mark.parametrize(
+    "part, decoded",
+    [
+        ({}, [0, 4, 1, 2, 3, 5, 7, 6]),
+        ({"first": 3, "last": 3}, [0, 4, 3]),
+        ({"first": 2, "last": 3}, [0, 4, 2, 3]),
+        ({"first": 6, "last": 6}, [5, 6]),
+    ],
+)
+def test_networks_of_predictors_are_there_though_their_pictures_are_not(family, part, decoded, threads):
+    frames, data = family
+    events = []
+    pictures = list(decode_stream(StreamReader(data), **part, threads=threads, listen=events.append))
+    assert pictures == [frames[i] for i in range(part.get("first", 0), part.get("last", len(frames) - 1) + 1)]
+    assert [event.display_index for event in events] == decoded
+
+
+def test_frames_decode_one_by_one_with_a_store(family):
+    frames, data = family
+    reader, store = StreamReader(data), NetworkStore()
+    for i, info in enumerate(reader.packets):
+        references = [frames[r] for r in info.references]
+        assert decode_frame(reader.read(i), reader.header, references, store) == frames[info.display_index]
+    assert [each.display_index for each in store.frames] == [6, 7, 5]
+    with pytest.raises(StreamError, match="inherits networks of frame 2"):
+        decode_frame(reader.read(4), reader.header, [frames[0], frames[4]])
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_damaged_predictor_is_found_when_its_heir_is_asked_for(family, threads):
+    """Under a correct checksum: only the networks say that something is wrong."""
+    frames, data = family
+    reader = StreamReader(data)
+    packet = reader.read(2)
+    body = bytearray(packet[:-4])
+    body[20:60] = bytes(40)
+    damaged = data.replace(packet, sealed(bytes(body)))
+    shown = []
+    with pytest.raises(StreamError):
+        for picture in decode_stream(StreamReader(damaged), first=2, threads=threads):
+            shown.append(picture)
+    assert shown == [] and list(decode_stream(StreamReader(damaged), first=5)) == [frames[5], frames[6], frames[7]]
+
+
 def test_pictures_nobody_needs_are_let_go(stream):
     import weakref
 
     alive, most = [], 0
-    for picture in decode_stream(StreamReader(stream)):
+    for picture in decode_stream(StreamReader(stream), threads=1):
         alive.append(weakref.ref(picture))
         del picture
         most = max(most, sum(each() is not None for each in alive))
     assert most <= 4
+
+
+@pytest.mark.parametrize("threads", [0, 1, 2, 3, 16])
+@pytest.mark.parametrize("part, shown, decoded", RANGES)
+def test_threads_change_nothing(video, stream, threads, part, shown, decoded):
+    events = []
+    pictures = list(decode_stream(StreamReader(stream), **part, threads=threads, listen=events.append))
+    assert pictures == [video[0][index] for index in shown]
+    assert [event.display_index for event in events] == decoded
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_threads_meet_the_first_error_in_coding_order(monkeypatch, stream, threads):
+    """Frame 2 cannot be decoded: what does not need it is shown before the error, and nothing else."""
+    from coolvid import decoder
+
+    def reconstruct(coded, references, format):
+        if coded.display_index == 2:
+            raise StreamError("nothing here")
+        return reconstruct_frame(coded, references, format)
+
+    monkeypatch.setattr(decoder, "reconstruct_frame", reconstruct)
+    shown = []
+    with pytest.raises(StreamError, match="nothing here"):
+        shown.extend(decode_stream(StreamReader(stream), threads=threads, listen=shown.append))
+    assert [event.display_index for event in shown if isinstance(event, FrameDecoded)] == [0, 4]
+
+
+def test_threads_end_with_their_consumer(stream):
+    pictures = decode_stream(StreamReader(stream), threads=2)
+    next(pictures)
+    pictures.close()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("coolvid-decode")]
 
 
 def test_wrong_number_of_references(video):

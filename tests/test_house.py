@@ -36,17 +36,18 @@ ARROWS: dict[str, set[str]] = {
     "presets": {"config"},
     "registry": set(),
     "modules": {"registry", "config"},
-    "bitstream": {"records", "laplace", "kernels"},
+    "networks": set(),
+    "bitstream": {"records", "laplace", "kernels", "networks"},
     "reconstruct": {"kernels", "laplace", "modules", "registry", "color"},
-    "model": {"registry", "modules", "config", "laplace", "kernels", "color", "reconstruct"},
+    "model": {"registry", "modules", "networks", "config", "laplace", "kernels", "color", "reconstruct"},
     "training": {"model", "config", "color", "metrics", "events", "registry", "kernels"},
     "quantization": {
-        "model", "training", "config", "events", "metrics", "modules", "bitstream", "reconstruct",
+        "model", "training", "config", "events", "metrics", "modules", "networks", "bitstream", "reconstruct",
     },
-    "decoder": {"bitstream", "reconstruct", "registry", "modules", "color", "gop", "events"},
+    "decoder": {"kernels", "bitstream", "reconstruct", "registry", "modules", "networks", "color", "gop", "events"},
     "manager": {
         "training", "quantization", "bitstream", "decoder", "model", "gop", "config", "presets", "events", "metrics",
-        "reconstruct", "modules", "kernels",
+        "reconstruct", "modules", "networks", "kernels",
     },
     "api": {
         "manager", "decoder", "media", "bitstream", "gop", "config", "presets", "events", "metrics", "modules",
@@ -58,7 +59,7 @@ ARROWS: dict[str, set[str]] = {
                  "media", "model", "training", "quantization", "gop"},
 }  # fmt: skip
 PLUGINS_MAY_IMPORT = GROUND | {"records", "laplace", "kernels", "config"}
-CLI_MAY_IMPORT = {"", "events", "errors", "config", "presets", "registry", "types"}
+CLI_MAY_IMPORT = {"", "events", "errors", "config", "kernels", "presets", "registry", "types"}
 
 # Where torch may be imported when a module is loaded; elsewhere it is imported inside the function that needs it.
 TORCH_ROOMS = {

@@ -24,7 +24,8 @@ from coolvid.interfaces import Integers
 from coolvid.laplace import ESCAPE, PROBABILITY_BITS, rows, tables
 from coolvid.records import BitReader, BitWriter
 
-from .rangecoder import Decoder, Encoder, cell_symbols, split
+from . import compiled
+from .rangecoder import Decoder, Encoder, cell_symbols, check_head, split
 from .values import read_varint, write_varint
 
 SUBSTREAMS = (1, 2, 4, 8)
@@ -164,7 +165,8 @@ def _join(n_substreams: int, present: Sequence[bool], parts: Sequence[bytes]) ->
     return writer.getvalue() + sizes + b"".join(parts)
 
 
-def _split(data: bytes, n_grids: int) -> tuple[list[bool], list[Decoder]]:
+def _split(data: bytes, n_grids: int) -> tuple[list[bool], list[bytes]]:
+    """Which grids are present, finest first, and the sub-streams."""
     reader = BitReader(data)
     n_substreams = SUBSTREAMS[reader.read(2)]
     present = [bool(reader.read(1)) for _ in range(n_grids)][::-1]
@@ -175,21 +177,35 @@ def _split(data: bytes, n_grids: int) -> tuple[list[bool], list[Decoder]]:
     for _ in range(n_substreams - 1):
         size, at = read_varint(data, at)
         sizes.append(size)
-    decoders = []
+    parts = []
     for size in [*sizes, len(data) - at - sum(sizes)]:
         if not 0 <= size <= len(data) - at:
             raise StreamError(f"a latent sub-stream of {size} bytes where {len(data) - at} are left; damaged stream")
-        decoders.append(Decoder(data[at : at + size]))
+        parts.append(check_head(data[at : at + size]))
         at += size
-    return present, decoders
+    return present, parts
 
 
 def decode_latents(data: bytes, grids: Sequence[Grid], model: ContextModel) -> tuple[Integers, ...]:
     """Inverse of encode_latents(). Raises StreamError for bytes that encode_latents cannot have written."""
-    latents = [np.zeros(grid.shape, dtype=np.int32) for grid in grids]
     if not data:
-        return tuple(latents)
-    present, decoders = _split(data, len(grids))
+        return _zeros(grids)
+    present, parts = _split(data, len(grids))
+    form = compiled.folded(model)
+    if form is not None:
+        return compiled.decode_latents(parts, grids, present, model.n_context, form)
+    return _decode_plain(parts, grids, present, model)
+
+
+def _zeros(grids: Sequence[Grid]) -> tuple[Integers, ...]:
+    return tuple(np.zeros(grid.shape, dtype=np.int32) for grid in grids)
+
+
+def _decode_plain(
+    parts: Sequence[bytes], grids: Sequence[Grid], present: Sequence[bool], model: ContextModel
+) -> tuple[Integers, ...]:
+    latents = list(_zeros(grids))
+    decoders = [Decoder(part) for part in parts]
     for index in reversed(range(len(grids))):
         if present[index]:
             latents[index] = _decode_grid(_GridCoder(grids[index], index, model, latents), decoders)

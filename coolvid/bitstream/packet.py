@@ -1,7 +1,7 @@
 """One frame as bytes.
 
 Bytes: size of the body (varint), body, CRC-32C of all before it. Body: PacketHeader, the networks of every branch,
-padding to a byte, the latent payloads of every branch.
+padding to a byte, the latent payloads of every branch. What a packet inherits from its predictor, weights.py says.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 from coolvid.architecture import Architecture, FrameArchitecture, Grid
 from coolvid.coded import CodedCoolChic, CodedFrame, CodedModule
-from coolvid.errors import StreamError
+from coolvid.errors import ConfigError, StreamError
 from coolvid.interfaces import TensorSpec
+from coolvid.networks import NetworkStore
 from coolvid.records import BitReader, BitWriter, Golomb, Many, Maybe, OneOf, Record, Signed, U, When, coded
 from coolvid.types import FrameType
 
@@ -20,7 +21,7 @@ from .crc import CRC_BYTES, is_sealed, sealed
 from .headers import MAX_CONFIGURATIONS, MAX_FRAMES, StreamHeader
 from .latents import ContextModel, encode_latents
 from .values import read_varint, write_varint
-from .weights import decode_modules, encode_modules
+from .weights import Inheritance, decode_modules, encode_modules
 
 BRANCHES = ("residue", "motion")
 MAX_PAYLOAD = 1 << 28
@@ -53,6 +54,10 @@ class PacketHeader(Record):
         ),
         "whole pixels (dy, dx) of each reference; absent: all 0",
     )
+    predictor: int | None = coded(
+        When(lambda known: known["frame_type"] is not FrameType.I, "not I", Maybe(Signed(1, MAX_FRAMES))),
+        "display index, less this frame's, of the frame whose networks this one inherits from",
+    )
     output_range: tuple[tuple[int, int], ...] | None = coded(
         When(lambda known: known["frame_type"] is FrameType.I, "I", Maybe(Many(Many(U(10), 2), 3))),
         "code values (minimum, maximum) per plane that outputs 0 and 1 stand for",
@@ -65,8 +70,9 @@ class PacketHeader(Record):
 
 @dataclass(frozen=True)
 class PacketInfo:
-    """What is known of a packet without decoding it. bits_by_part adds up to 8 * n_bytes: "header" (with checksum and
-    padding), "residue.latents", and "residue.arm" ..., or "networks" for all modules where they were not told apart."""
+    """What is known of a packet without decoding it. bits_by_part adds up to 8 * n_bytes: "header" (with checksum,
+    padding and flags of inheritance), "residue.latents", and "residue.arm" ..., or "networks" for all modules where
+    they were not told apart. predictor: display index of the frame whose networks it inherits from."""
 
     display_index: int
     configuration: int
@@ -74,6 +80,7 @@ class PacketInfo:
     references: tuple[int, ...]
     n_bytes: int
     bits_by_part: Mapping[str, int]
+    predictor: int | None = None
 
 
 @dataclass(frozen=True)
@@ -86,9 +93,9 @@ class Packet:
 
 @dataclass(frozen=True, eq=False)
 class PacketContent:
-    """A packet taken apart. modules: by branch and module; latents: undecoded payloads by branch.
+    """A packet taken apart. modules: by branch and module, inherited ones too; latents: undecoded payloads by branch.
 
-    references: display indices. global_translation: one (dy, dx) per reference.
+    references: display indices. global_translation: one (dy, dx) per reference. inherited: as CodedFrame.inherited.
     """
 
     display_index: int
@@ -99,16 +106,23 @@ class PacketContent:
     modules: Mapping[str, Mapping[str, CodedModule]]
     latents: Mapping[str, bytes]
     info: PacketInfo
+    inherited: frozenset[str] = frozenset()
 
 
 def write_packet(
-    frame: CodedFrame, configuration: int, models: Mapping[str, ContextModel], tensors_of: TensorsOf | None = None
+    frame: CodedFrame,
+    configuration: int,
+    models: Mapping[str, ContextModel],
+    tensors_of: TensorsOf | None = None,
+    networks: NetworkStore | None = None,
 ) -> Packet:
     """The packet of a frame; configuration: its index in StreamHeader.configurations; models: by branch.
 
-    tensors_of as for read_packet(); without it a parameter named `bias` or `*.bias` is a bias, any other a weight.
+    networks: holds the frame's predictor, if it has one. tensors_of as for read_packet(); without it a parameter named
+    `bias` or `*.bias` is a bias, any other a weight.
     Raises ConfigError for values that a stream cannot carry.
     """
+    taken = _inheritance(frame, networks or NetworkStore())
     payloads = {
         branch: encode_latents(coolchic.latents, _grids(coolchic), models[branch])
         for branch, coolchic in frame.coolchics.items()
@@ -119,11 +133,32 @@ def write_packet(
     bits = {}
     for branch, coolchic in frame.coolchics.items():
         tensors = tensors_of(coolchic.architecture)[0] if tensors_of else None
-        for name, n_bits in encode_modules(writer, coolchic.modules, tensors).items():
+        for name, n_bits in encode_modules(writer, coolchic.modules, tensors, taken.get(branch)).items():
             bits[f"{branch}.{name}"] = n_bits
     body = writer.getvalue() + b"".join(payloads.values())
     data = sealed(write_varint(len(body)) + body)
     return Packet(data, _info(header, len(data), bits))
+
+
+def _inheritance(frame: CodedFrame, networks: NetworkStore) -> dict[str, Inheritance]:
+    """What each branch takes from the frame's predictor; nothing without one."""
+    if frame.predictor is None or frame.frame_type is FrameType.I:
+        if frame.inherited or frame.predictor is not None:
+            raise ConfigError(f"frame {frame.display_index} inherits {sorted(frame.inherited)} without a predictor")
+        return {}
+    try:
+        predictor = networks.find(frame.predictor, frame.architecture)
+    except StreamError as error:
+        raise ConfigError(f"frame {frame.display_index}: {error}") from error
+    return {
+        branch: Inheritance.of(coolchic.modules, predictor.modules[branch], _of_branch(frame.inherited, branch))
+        for branch, coolchic in frame.coolchics.items()
+    }
+
+
+def _of_branch(inherited: frozenset[str], branch: str) -> frozenset[str]:
+    """Module names of the inherited ones of this branch."""
+    return frozenset(name.split(".")[1] for name in inherited if name.split(".")[0] == branch)
 
 
 def _grids(coolchic: CodedCoolChic) -> list[Grid]:
@@ -143,6 +178,7 @@ def _header_of(frame: CodedFrame, configuration: int, latent_sizes: tuple[int, .
         display_index=frame.display_index,
         references=tuple(index - frame.display_index for index in frame.references),
         global_translation=frame.global_translation if moved else None,
+        predictor=None if frame.predictor is None else frame.predictor - frame.display_index,
         output_range=frame.output_range,
         latent_sizes=latent_sizes,
     )
@@ -159,7 +195,12 @@ def _info(header: PacketHeader, n_bytes: int, module_bits: Mapping[str, int]) ->
         references=_references(header),
         n_bytes=n_bytes,
         bits_by_part={"header": 8 * n_bytes - sum(bits.values()), **bits},
+        predictor=_predictor(header),
     )
+
+
+def _predictor(header: PacketHeader) -> int | None:
+    return None if header.predictor is None else header.display_index + header.predictor
 
 
 def _references(header: PacketHeader) -> tuple[int, ...]:
@@ -195,6 +236,8 @@ def _open(data: bytes, header: StreamHeader) -> tuple[BitReader, PacketHeader]:
             raise StreamError(f"a packet names frame {index} of 0..{last}; the stream is damaged")
     if found.display_index in _references(found):
         raise StreamError(f"frame {found.display_index} refers to itself; the stream is damaged")
+    if found.predictor == 0 or not 0 <= (_predictor(found) or 0) <= last:
+        raise StreamError(f"frame {found.display_index} inherits from frame {_predictor(found)}; the stream is damaged")
     return reader, found
 
 
@@ -204,17 +247,24 @@ def read_info(data: bytes, header: StreamHeader) -> PacketInfo:
     return _info(found, len(data), {"networks": reader.n_left - 8 * sum(found.latent_sizes)})
 
 
-def read_packet(data: bytes, header: StreamHeader, tensors_of: TensorsOf) -> PacketContent:
-    """A packet taken apart, checked to the last bit.
+def read_packet(
+    data: bytes, header: StreamHeader, tensors_of: TensorsOf, networks: NetworkStore | None = None
+) -> PacketContent:
+    """A packet taken apart, checked to the last bit. networks: where its predictor is looked up.
 
     tensors_of(architecture) -> (tensor specs by module, number of scales by module), which the plugins know.
     Raises StreamError for anything that write_packet() cannot have written.
     """
     reader, found = _open(data, header)
     architecture = header.configurations[found.configuration]
+    index = _predictor(found)
+    predictor = None if index is None else (networks or NetworkStore()).find(index, architecture)
     modules, bits = {}, {}
+    inherited: set[str] = set()
     for branch, coolchic in architecture.branches.items():
-        modules[branch], spent = decode_modules(reader, *tensors_of(coolchic))
+        taken = Inheritance.read(reader, predictor.modules[branch]) if predictor is not None else None
+        modules[branch], spent = decode_modules(reader, *tensors_of(coolchic), taken)
+        inherited.update(f"{branch}.{name}" for name in (taken.names if taken is not None else ()))
         bits.update({f"{branch}.{name}": n_bits for name, n_bits in spent.items()})
     if reader.read(-reader.position % 8) or reader.n_left != 8 * sum(found.latent_sizes):
         raise StreamError("the networks of a packet do not end where its latents start; the stream is damaged")
@@ -230,4 +280,5 @@ def read_packet(data: bytes, header: StreamHeader, tensors_of: TensorsOf) -> Pac
             for branch, size in zip(architecture.branches, found.latent_sizes, strict=True)
         },
         info=_info(found, len(data), bits),
+        inherited=frozenset(inherited),
     )

@@ -95,9 +95,7 @@ class Decoder:
 
     def __init__(self, data: bytes) -> None:
         n_head = len(data) if len(data) <= _HEAD_BYTES else _HEAD_BYTES - len(data) % 2
-        self._state = int.from_bytes(data[:n_head], "big")
-        if n_head and not data[0]:
-            raise StreamError("a latent sub-stream starts with a zero byte; the stream is damaged")
+        self._state = int.from_bytes(check_head(data)[:n_head], "big")
         self._words: list[int] = np.frombuffer(data, dtype=">u2", offset=n_head).tolist()
         self._next = 0
 
@@ -145,7 +143,7 @@ class Decoder:
         cell = self._get_escape() if symbol == ESCAPE else symbol - REACH
         value = centre + (cell << shift) + self.get_bits(shift)
         if abs(value) > MAX_LATENT:
-            raise StreamError(f"latent {value} is outside +-{MAX_LATENT}; the stream is damaged")
+            raise out_of_range(value)
         return value
 
     def _get_escape(self) -> int:
@@ -153,14 +151,33 @@ class Decoder:
         while not self.get_bits(1):
             n += 1
             if n > _MAX_LENGTH:
-                raise StreamError("no escape code where one should be; the stream is damaged")
+                raise no_escape()
         rest = self.get_bits(max(0, n - 8)) << min(n, 8)
         return unzigzag((1 << n) + rest + self.get_bits(min(n, 8)) - 1)
 
     def finish(self) -> None:
         """Check that all words are read and the state is back at its start. Raises StreamError."""
         if self._state != _START or self._next < len(self._words):
-            raise StreamError("latents end in the wrong state; the stream is damaged")
+            raise wrong_end()
+
+
+def check_head(data: bytes) -> bytes:
+    """The bytes of a sub-stream, unless they start impossibly. Raises StreamError."""
+    if data and not data[0]:
+        raise StreamError("a latent sub-stream starts with a zero byte; the stream is damaged")
+    return data
+
+
+def out_of_range(value: int) -> StreamError:
+    return StreamError(f"latent {value} is outside +-{MAX_LATENT}; the stream is damaged")
+
+
+def no_escape() -> StreamError:
+    return StreamError("no escape code where one should be; the stream is damaged")
+
+
+def wrong_end() -> StreamError:
+    return StreamError("latents end in the wrong state; the stream is damaged")
 
 
 def split(values: Integers, centres: Integers, shifts: Integers) -> tuple[Integers, Integers]:

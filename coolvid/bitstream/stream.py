@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from coolvid.errors import InputError, OutputError, StreamError
+from coolvid.networks import FrameNetworks, NetworkStore
 from coolvid.types import FrameType
 
 from .crc import CRC_BYTES, is_sealed, sealed
@@ -186,15 +187,21 @@ class StreamReader:
 
     @cached_property
     def packets(self) -> tuple[PacketInfo, ...]:
-        """What every packet says of itself, in coding order; each frame appears once, after its references."""
+        """What every packet says of itself, in coding order; each frame appears once, after its references, and
+        inherits from a frame whose networks are still kept."""
         infos: list[PacketInfo] = []
         seen: set[int] = set()
+        kept = NetworkStore()
         for i in range(len(self)):
             info = read_info(self.read(i), self.header)
             missing = [index for index in info.references if index not in seen]
             if missing or info.display_index in seen:
                 what = f"refers to frame {missing[0]}, which does not precede it" if missing else "appears twice"
                 raise StreamError(f"frame {info.display_index} {what}; the stream is damaged")
+            architecture = self.header.configurations[info.configuration]
+            if info.predictor is not None:
+                kept.find(info.predictor, architecture)
+            kept.add(FrameNetworks(info.display_index, architecture, {}))
             seen.add(info.display_index)
             infos.append(info)
         return tuple(infos)

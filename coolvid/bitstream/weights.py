@@ -2,19 +2,23 @@
 
 Per module, in the order of coded.MODULES, nothing if it has neither tensors nor scales; else for weights and then
 biases, if it has any: shift (5 bits), a flag that any is not zero, and if so the order (4 bits) and one code per
-parameter; then every activation scale (4 bits).
+parameter; then every activation scale (4 bits). Where the packet names a predictor, flags come first: for each module
+with parameters, that they are the predictor's and not sent; for the Cool-chic, that all its scales are.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from coolvid import kernels
 from coolvid.coded import MAX_PARAMETER, MAX_SHIFT, MODULES, CodedModule
 from coolvid.errors import ConfigError, StreamError
 from coolvid.interfaces import Integers, TensorSpec
+from coolvid.networks import same_parameters
 from coolvid.records import BitReader, BitWriter, unzigzag, zigzag
 
 KINDS = ("weight", "bias")
@@ -24,6 +28,43 @@ SHIFT_BITS = 5
 ORDER_BITS = 4
 SCALE_BITS = 4
 Tensors = Mapping[str, tuple[TensorSpec, ...]]
+Modules = Mapping[str, CodedModule]
+
+
+@dataclass(frozen=True, eq=False)
+class Inheritance:
+    """What one Cool-chic takes from that of its predictor. modules: the predictor's; names: those whose parameters it
+    takes; scales: it takes all activation scales."""
+
+    modules: Modules
+    names: frozenset[str] = frozenset()
+    scales: bool = False
+
+    @classmethod
+    def of(cls, modules: Modules, predictor: Modules, names: frozenset[str]) -> Inheritance:
+        """For writing `modules`. Raises ConfigError where a module that should be the predictor's is not."""
+        for name in names:
+            if name not in predictor or not same_parameters(modules[name], predictor[name]):
+                raise ConfigError(f"module '{name}' is said to be inherited, but differs from the predictor's")
+        return cls(predictor, names, all(modules[name].scales == predictor[name].scales for name in modules))
+
+    @classmethod
+    def read(cls, reader: BitReader, predictor: Modules) -> Inheritance:
+        """The flags of one Cool-chic. Raises StreamError."""
+        named = frozenset(name for name in MODULES if predictor[name].parameters and reader.read(1))
+        return cls(predictor, named, bool(_has_scales(predictor) and reader.read(1)))
+
+    def write(self, writer: BitWriter) -> None:
+        """Append the flags."""
+        for name in MODULES:
+            if name in self.modules and self.modules[name].parameters:
+                writer.write(int(name in self.names), 1)
+        if _has_scales(self.modules):
+            writer.write(int(self.scales), 1)
+
+
+def _has_scales(modules: Modules) -> bool:
+    return any(module.scales for module in modules.values())
 
 
 def parameter_bits(values: Integers, order: int) -> int:
@@ -44,18 +85,25 @@ def _zigzag(values: Integers) -> NDArray[np.int64]:
 
 
 def encode_modules(
-    writer: BitWriter, modules: Mapping[str, CodedModule], tensors: Tensors | None = None
+    writer: BitWriter, modules: Modules, tensors: Tensors | None = None, taken: Inheritance | None = None
 ) -> dict[str, int]:
     """Append all modules of one Cool-chic; returns bits by module. Raises ConfigError for values that do not fit.
 
     tensors: the specs by module; without them a parameter named `bias` or `*.bias` is a bias, any other a weight.
+    taken: what is the predictor's and not sent, where the packet names one; its flags count for no module.
     """
+    if taken is not None:
+        taken.write(writer)
     out = {}
     for name in MODULES:
         before = writer.n_bits
         module = modules.get(name)
         if module is not None:
-            _encode_module(writer, name, module, tensors[name] if tensors is not None else _guess_tensors(module))
+            if taken is None or name not in taken.names:
+                specs = tensors[name] if tensors is not None else _guess_tensors(module)
+                _encode_parameters(writer, name, module, specs)
+            if taken is None or not taken.scales:
+                _encode_scales(writer, name, module)
         out[name] = writer.n_bits - before
     return out
 
@@ -63,7 +111,8 @@ def encode_modules(
 def module_bits(module: CodedModule, tensors: Sequence[TensorSpec] | None = None) -> int:
     """Bits that encode_modules() spends on this module."""
     writer = BitWriter()
-    _encode_module(writer, "module", module, _guess_tensors(module) if tensors is None else tensors)
+    _encode_parameters(writer, "module", module, _guess_tensors(module) if tensors is None else tensors)
+    _encode_scales(writer, "module", module)
     return writer.n_bits
 
 
@@ -74,11 +123,14 @@ def _guess_tensors(module: CodedModule) -> tuple[TensorSpec, ...]:
     )
 
 
-def _encode_module(writer: BitWriter, name: str, module: CodedModule, tensors: Sequence[TensorSpec]) -> None:
+def _encode_parameters(writer: BitWriter, name: str, module: CodedModule, tensors: Sequence[TensorSpec]) -> None:
     for kind, shift in zip(KINDS, (module.weight_shift, module.bias_shift), strict=True):
         parts = [module.parameters[t.name].ravel() for t in tensors if t.kind == kind]
         if parts:
             _encode_kind(writer, f"{name} {kind}", np.concatenate(parts), shift)
+
+
+def _encode_scales(writer: BitWriter, name: str, module: CodedModule) -> None:
     for scale in module.scales:
         _check(f"{name} scale", scale, 0, (1 << SCALE_BITS) - 1)
         writer.write(int(scale), SCALE_BITS)
@@ -102,18 +154,26 @@ def _check(what: str, value: int, low: int, high: int) -> None:
 
 
 def decode_modules(
-    reader: BitReader, tensors: Tensors, n_scales: Mapping[str, int]
+    reader: BitReader, tensors: Tensors, n_scales: Mapping[str, int], taken: Inheritance | None = None
 ) -> tuple[dict[str, CodedModule], dict[str, int]]:
-    """(modules, bits) of one Cool-chic by name. Raises StreamError."""
+    """(modules, bits) of one Cool-chic by name; taken: what is the predictor's. Raises StreamError."""
     modules, bits = {}, {}
     for name in MODULES:
         before = reader.position
-        modules[name] = _decode_module(reader, tensors.get(name, ()), n_scales.get(name, 0))
+        if taken is not None and name in taken.names:
+            module = taken.modules[name]
+        else:
+            module = _decode_parameters(reader, tensors.get(name, ()))
+        if taken is not None and taken.scales:
+            scales = taken.modules[name].scales
+        else:
+            scales = tuple(reader.read(SCALE_BITS) for _ in range(n_scales.get(name, 0)))
+        modules[name] = replace(module, scales=scales)
         bits[name] = reader.position - before
     return modules, bits
 
 
-def _decode_module(reader: BitReader, tensors: Sequence[TensorSpec], n_scales: int) -> CodedModule:
+def _decode_parameters(reader: BitReader, tensors: Sequence[TensorSpec]) -> CodedModule:
     sizes = [int(np.prod(t.shape, dtype=object)) for t in tensors]
     if not 0 <= sum(sizes) <= MAX_PARAMETERS:
         raise StreamError(f"a module of {sum(sizes)} parameters; at most {MAX_PARAMETERS} are allowed")
@@ -126,8 +186,7 @@ def _decode_module(reader: BitReader, tensors: Sequence[TensorSpec], n_scales: i
             ends = np.cumsum([size for _, size in own])[:-1]
             for (tensor, _), part in zip(own, np.split(values, ends), strict=True):
                 found[tensor.name] = part.reshape(tensor.shape)
-    scales = tuple(reader.read(SCALE_BITS) for _ in range(n_scales))
-    return CodedModule({t.name: found[t.name] for t in tensors}, shifts["weight"], shifts["bias"], scales)
+    return CodedModule({t.name: found[t.name] for t in tensors}, shifts["weight"], shifts["bias"])
 
 
 def _decode_kind(reader: BitReader, n: int) -> tuple[int, Integers]:
@@ -137,7 +196,18 @@ def _decode_kind(reader: BitReader, n: int) -> tuple[int, Integers]:
     order = reader.read(ORDER_BITS)
     if order > MAX_ORDER or n * (order + 1) > reader.n_left:
         raise StreamError(f"{n} parameters of order {order} in {reader.n_left} bits; the stream is damaged")
+    found = (
+        None if kernels.decode is None else kernels.decode.golomb(reader.data, reader.position, n, order, MAX_PARAMETER)
+    )
+    if found is not None:
+        values, reader.position = found
+        return shift, values
+    return shift, _decode_values(reader, n, order)
+
+
+def _decode_values(reader: BitReader, n: int, order: int) -> Integers:
+    """n parameters, in Python; also where the kernel found a fault, to say which."""
     values = [unzigzag(reader.read_golomb(order)) for _ in range(n)]
     if max(map(abs, values), default=0) > MAX_PARAMETER:
         raise StreamError(f"a parameter is outside +-{MAX_PARAMETER}; the stream is damaged")
-    return shift, np.array(values, dtype=np.int32)
+    return np.array(values, dtype=np.int32)

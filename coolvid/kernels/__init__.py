@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import os
 from types import ModuleType
+from typing import Any
 
 from coolvid.errors import ConfigError
 
@@ -43,6 +44,7 @@ def load(name: str) -> ModuleType | None:
 
 
 compiled = load(os.environ.get("COOLVID_KERNELS", ""))
+decode: Any = getattr(compiled, "decode", None)  # the integer kernels of decoding, or None
 
 
 def description() -> str:

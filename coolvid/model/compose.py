@@ -6,6 +6,11 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from coolvid.color import from_dense
+from coolvid.types import DictTensorYUV, PixelFormat
+
+from . import fused
+
 FLOW_STEPS = 64
 """Flow is decoded in steps of 1 / FLOW_STEPS pixel."""
 
@@ -35,3 +40,15 @@ def inter(raw: Tensor, predictions: Sequence[Tensor]) -> Tensor:
     if len(predictions) == 2:
         prediction = predictions[1] + trust(raw[:, 4:5]) * (predictions[0] - predictions[1])
     return raw[:, :3] + trust(raw[:, 3:4]) * prediction
+
+
+def compose(
+    raw: Tensor, predictions: Sequence[Tensor], gain: Tensor, offset: Tensor, pixel_format: PixelFormat
+) -> DictTensorYUV | Tensor:
+    """The picture as files hold it: inter() with predictions, else intra(); the kernels make it in one step."""
+    planes = fused.compose(raw, predictions, gain, offset, pixel_format.is_subsampled)
+    if planes is None:
+        return from_dense(inter(raw, predictions) if predictions else intra(raw, gain, offset), pixel_format)
+    if len(planes) == 1:
+        return planes[0]
+    return DictTensorYUV(y=planes[0], u=planes[1], v=planes[2])

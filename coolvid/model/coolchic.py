@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from typing import Any, cast
 
 import torch
@@ -19,20 +19,24 @@ from coolvid.modules import build_plugins, module_tensors
 
 from .complexity import Complexity, complexity_of
 from .contexts import ContextMatrix, InterFeatures, repeated
-from .network_rate import NetworkQuantization, network_rate
+from .network_rate import USUAL_STEPS, NetworkQuantization, estimated_bits, network_rate
 from .noise import NoiseSource
 from .rate import latent_bits, scale_of
 
 
 @dataclass
 class CoolChicEncoderOutput:
-    """raw_out [1, n_out, H, W]; rate [n_latents] in bits, grids finest first; coarse: raw_out before the final
-    upsampling [1, n_out, h, w]; additional_data: see CoolChicEncoder.forward."""
+    """raw_out [1, n_out, H, W], made when asked for; rate [n_latents] in bits, grids finest first; coarse: raw_out
+    before the final upsampling [1, n_out, h, w]; additional_data: see CoolChicEncoder.forward."""
 
-    raw_out: Tensor
     rate: Tensor
     coarse: Tensor
+    full_size: Callable[[Tensor], Tensor]
     additional_data: dict[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def raw_out(self) -> Tensor:
+        return self.full_size(self.coarse)
 
 
 class CoolChicEncoder(nn.Module):
@@ -40,6 +44,7 @@ class CoolChicEncoder(nn.Module):
 
     latents: [1, 1, h, w] each, finest first as architecture.grids(); times encoder_gain and rounded they are what is
     sent. modules_by_name: arm, ifce, synthesis, upsampling. quantization: steps and exp-Golomb orders of the networks.
+    inherited: modules that are those of an earlier frame, which costs nothing: neither trained nor quantised again.
     """
 
     def __init__(self, param: CoolChicEncoderParameter, n_out: int, seed: int = 0) -> None:
@@ -54,6 +59,7 @@ class CoolChicEncoder(nn.Module):
         self.tensors = module_tensors(self.architecture)
         self.noise = NoiseSource(seed)
         self.quantization = {name: NetworkQuantization() for name in MODULES}
+        self.inherited: frozenset[str] = frozenset()
         self._randomness: Tensor | None = None
 
     def _fresh_modules(self, seed: int) -> dict[str, nn.Module]:
@@ -93,7 +99,7 @@ class CoolChicEncoder(nn.Module):
         dense = self._dense(planes, no_common_randomness, only_common_randomness)
         coarse = self.modules_by_name["synthesis"](dense)
         additional = self._additional(flat, planes, rate, dense) if flag_additional_outputs else {}
-        return CoolChicEncoderOutput(self._full_size(coarse), rate, coarse, additional)
+        return CoolChicEncoderOutput(rate, coarse, self._full_size, additional)
 
     def _scaled(self) -> Tensor:
         """All latents times encoder_gain, flat, finest grid first."""
@@ -215,6 +221,7 @@ class CoolChicEncoder(nn.Module):
             self.modules_by_name[name].load_state_dict(module.state_dict())
         self.noise = NoiseSource(seed)
         self.quantization = {name: NetworkQuantization() for name in MODULES}
+        self.inherited = frozenset()
 
     def quantized_latents(self) -> tuple[Integers, ...]:
         """The latents as sent: int32 [h, w], finest first, |value| <= MAX_LATENT."""
@@ -238,11 +245,16 @@ class CoolChicEncoder(nn.Module):
         return {name: dict(q.orders) for name, q in self.quantization.items()}
 
     def get_network_rate(self) -> dict[str, dict[str, float]]:
-        """Bits of the networks by module and kind ("weight", "bias"); 0 for what is not quantised yet."""
-        return {
-            name: network_rate(self.modules_by_name[name], self.tensors[name], self.quantization[name])
-            for name in MODULES
-        }
+        """Bits of the networks by module and kind ("weight", "bias"); 0 for what is inherited or not quantised yet."""
+        unsent = NetworkQuantization()
+        steps = {name: unsent if name in self.inherited else self.quantization[name] for name in MODULES}
+        return {n: network_rate(self.modules_by_name[n], self.tensors[n], known) for n, known in steps.items()}
+
+    def estimated_network_bits(self) -> Tensor:
+        """What the networks that are sent might cost once quantised: a differentiable scalar, in bits."""
+        steps = {name: USUAL_STEPS[name] for name in MODULES if name not in self.inherited}
+        bits = [estimated_bits(self.modules_by_name[n], self.tensors[n], step) for n, step in steps.items()]
+        return torch.stack([torch.zeros_like(self.latents[0][0, 0, 0, 0]), *bits]).sum()
 
     # -- complexity ---------------------------------------------------------------------------------------------
 

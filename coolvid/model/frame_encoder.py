@@ -11,14 +11,14 @@ from torch import Tensor, nn
 
 from coolvid.architecture import Ports
 from coolvid.coded import MODULES
-from coolvid.color import dense_planes, from_dense, to_dense
+from coolvid.color import dense_planes, to_dense
 from coolvid.config import FrameConfig
 from coolvid.errors import ConfigError
 from coolvid.modules import frame_architecture
 from coolvid.registry import build
 from coolvid.types import DictTensorYUV, Frame, FrameType, VideoFormat
 
-from .compose import inter, intra, round_flow
+from .compose import compose, round_flow
 from .coolchic import CoolChicEncoder, CoolChicEncoderOutput, set_parameters
 from .translation import Shift, global_translation, translate
 
@@ -144,36 +144,33 @@ class FrameEncoder(nn.Module):
 
     def _predictions(self, motion: CoolChicEncoderOutput) -> tuple[Tensor, ...]:
         """Each reference, warped by its flow."""
-        return self.predict(motion.raw_out if self.training else round_flow(motion.raw_out))
+        flow = motion.coarse if self._block > 1 else motion.raw_out
+        return self._warped(flow if self.training else round_flow(flow))
 
     def predict(self, flow: Tensor) -> tuple[Tensor, ...]:
         """Each reference [1, 3, H, W], warped by its part of the flow [1, 2n, H, W] in pixels."""
-        parts = torch.split(flow, 2, dim=1)
-        return tuple(self._warped(reference, part) for reference, part in zip(self.references, parts, strict=True))
+        return self._warped(flow[:, :, :: self._block, :: self._block])
 
-    def _warped(self, reference: Tensor, flow: Tensor) -> Tensor:
-        """The reference moved by the flow; where blocks share a vector and the warper knows of it, block by block."""
-        block = self._block
-        by_blocks = getattr(self.warper, "warp_blocks", None)
-        if block > 1 and by_blocks is not None:
-            out: Tensor = by_blocks(reference, flow[:, :, ::block, ::block], block)
-            return out
-        assert self.warper is not None
-        moved: Tensor = self.warper(reference, flow)
-        return moved
+    def _warped(self, flow: Tensor) -> tuple[Tensor, ...]:
+        """Each reference moved by its part of the flow [1, 2n, h, w], one vector per block."""
+        pairs = zip(self.references, torch.split(flow, 2, dim=1), strict=True)
+        if self._block == 1:
+            assert self.warper is not None
+            return tuple(self.warper(reference, part) for reference, part in pairs)
+        by_blocks = self.warper.warp_blocks  # type: ignore[union-attr]
+        return tuple(by_blocks(reference, part, self._block) for reference, part in pairs)  # type: ignore[operator]
 
     @property
     def _block(self) -> int:
-        """Side of the square of pixels that share a flow vector."""
+        """Side of the square of pixels that share a flow vector, where the warper knows of such."""
         motion = self.architecture.motion
-        if motion is None or motion.final_upsampling != "nearest":
+        if motion is None or motion.final_upsampling != "nearest" or not hasattr(self.warper, "warp_blocks"):
             return 1
         return 1 << motion.latent_resolution[0]
 
     def compose(self, raw: Tensor, predictions: Sequence[Tensor]) -> DictTensorYUV | Tensor:
         """The picture of the residue's raw_out and the warped references; clamped in evaluation mode only."""
-        dense = inter(raw, predictions) if predictions else intra(raw, self.gain, self.offset)
-        picture = from_dense(dense, self.format.pixel_format)
+        picture = compose(raw, predictions, self.gain, self.offset, self.format.pixel_format)
         return picture if self.training else _clamped(picture)
 
     @torch.no_grad()
@@ -210,18 +207,27 @@ class FrameEncoder(nn.Module):
         """The Cool-chics by name, typed."""
         return dict(self.coolchics.items())  # type: ignore[arg-type]
 
+    @property
+    def inherited(self) -> frozenset[str]:
+        """Modules as ``residue.arm`` whose parameters are those of an earlier frame (quantization.inherit)."""
+        return frozenset(f"{name}.{part}" for name, branch in self.branches.items() for part in branch.inherited)
+
     def named_groups(self) -> dict[str, list[nn.Parameter]]:
         """What train() may be told to optimise: ``residue.arm``, ``motion.latents``, ``residue.all``,
-        ``all.synthesis``, ``all.warper``, ``all``. The warper belongs to both branches, and appears once in ``all``."""
+        ``all.synthesis``, ``all.warper``, ``all``. Inherited modules have nothing to optimise. The warper belongs to
+        both branches, and appears once in ``all``."""
         groups: dict[str, list[nn.Parameter]] = {}
         parts = (*MODULES, "latents", "warper")
         for name, branch in self.branches.items():
             for part in parts:
-                groups[f"{name}.{part}"] = list(self._part(branch, part).parameters())
+                groups[f"{name}.{part}"] = self._trainable(branch, part)
             groups[f"{name}.all"] = _unique(p for part in parts for p in groups[f"{name}.{part}"])
         for part in (*parts, "all"):
             groups[f"all.{part}"] = _unique(p for name in self.branches for p in groups[f"{name}.{part}"])
         return groups | {"all": groups["all.all"]}
+
+    def _trainable(self, branch: CoolChicEncoder, part: str) -> list[nn.Parameter]:
+        return [] if part in branch.inherited else list(self._part(branch, part).parameters())
 
     def _part(self, branch: CoolChicEncoder, part: str) -> nn.Module:
         if part == "warper":
@@ -238,6 +244,10 @@ class FrameEncoder(nn.Module):
         """Bits of all networks; 0 for what is not quantised yet."""
         rates = self.get_network_rate()
         return sum(bits for branch in rates.values() for module in branch.values() for bits in module.values())
+
+    def estimated_network_bits(self) -> Tensor:
+        """What all networks might cost once quantised: a differentiable scalar, in bits."""
+        return torch.stack([branch.estimated_network_bits() for branch in self.branches.values()]).sum()
 
     def get_total_mac_per_pixel(self) -> float:
         """Multiplications per decoded pixel, both branches."""

@@ -1,7 +1,8 @@
-"""Bits of quantised networks under signed exp-Golomb codes."""
+"""Bits of quantised networks under signed exp-Golomb codes, and an estimate for training, before there are steps."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -11,6 +12,9 @@ from torch import Tensor, nn
 from coolvid.interfaces import TensorSpec
 
 KINDS = ("weight", "bias")
+
+# Steps that quantisation usually chooses, by module: what a parameter must exceed to be worth more than a zero.
+USUAL_STEPS = {"arm": 2.0**-4, "ifce": 2.0**-4, "upsampling": 2.0**-6, "synthesis": 2.0**-6}
 
 
 @dataclass
@@ -42,3 +46,20 @@ def network_rate(module: nn.Module, tensors: Sequence[TensorSpec], known: Networ
         else:
             rate[kind] = expgol_bits(torch.round(torch.cat(parts).double() / step).long(), order)
     return rate
+
+
+def estimated_bits(module: nn.Module, tensors: Sequence[TensorSpec], step: float) -> Tensor:
+    """Bits of one module's parameters at a step, roughly: a differentiable scalar that is 0 only when all are 0.
+
+    Each kind counts n * log2(1 + 2 e mean|parameter| / step): the entropy of n Laplace variables of that mean
+    magnitude, quantised by the step, where the magnitude is well above it. Every parameter is pulled to 0 by the
+    same force, which grows as its neighbours shrink: those that do little vanish, the others hardly move.
+    """
+    parameters = dict(module.named_parameters())
+    total = torch.zeros(())
+    for kind in KINDS:
+        parts = [parameters[s.name].reshape(-1) for s in tensors if s.kind == kind]
+        if parts:
+            values = torch.cat(parts)
+            total = total.to(values) + values.numel() * torch.log2(1 + 2 * math.e / step * values.abs().mean())
+    return total

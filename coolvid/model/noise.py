@@ -8,16 +8,22 @@ import torch
 from torch import Tensor
 
 from coolvid.config import QUANTIZER_NOISES, choose, within
+from coolvid.kernels import compiled, threads
+
+from .fused import usable
+
+_MASK = 2**64 - 1
 
 
 class NoiseSource:
     """A stream of random numbers that belongs to one model: copies and pickles continue it on their own.
 
-    One generator per device, made at the first use and seeded alike.
+    The compiled kernels make every draw from its own number; elsewhere there is one generator per device, made at the
+    first use and seeded alike.
     """
 
     def __init__(self, seed: int) -> None:
-        self.seed = seed
+        self.seed, self.draws = seed, 0
         self._generators: dict[str, torch.Generator] = {}
 
     def draw(self, kind: str, parameter: float, like: Tensor) -> Tensor | None:
@@ -29,10 +35,21 @@ class NoiseSource:
         choose("quantizer noise", kind, QUANTIZER_NOISES)
         if kind == "none" or (kind == "gaussian" and parameter == 0):
             return None
+        if usable(like):
+            return self._counted(kind, parameter, like)
         generator = self._generator(like.device)
         if kind == "gaussian":
             return torch.empty_like(like).normal_(0.0, parameter, generator=generator)
         return kumaraswamy(torch.empty_like(like).uniform_(generator=generator), parameter)
+
+    def _counted(self, kind: str, parameter: float, like: Tensor) -> Tensor:
+        """The next draw of the kernels' counter-based generator."""
+        assert compiled is not None
+        if kind == "kumaraswamy":
+            _check(parameter)
+        key = draw_key(self.seed, self.draws)
+        self.draws += 1
+        return torch.from_numpy(compiled.noise(like.numel(), kind, parameter, key, threads())).view_as(like)
 
     def _generator(self, device: torch.device) -> torch.Generator:
         key = str(device)
@@ -41,10 +58,14 @@ class NoiseSource:
         return self._generators[key]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"seed": self.seed, "states": {k: g.get_state() for k, g in self._generators.items()}}
+        return {
+            "seed": self.seed,
+            "draws": self.draws,
+            "states": {k: g.get_state() for k, g in self._generators.items()},
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.seed, self._generators = state["seed"], {}
+        self.seed, self.draws, self._generators = state["seed"], state["draws"], {}
         for device, numbers in state["states"].items():
             self._generator(torch.device(device)).set_state(numbers)
 
@@ -54,9 +75,21 @@ class NoiseSource:
         return copy
 
 
+def draw_key(seed: int, number: int) -> int:
+    """32 well-mixed bits of a draw's seed and number (the finaliser of splitmix64)."""
+    x = (seed * 0x9E3779B97F4A7C15 + (number + 1) * 0xD1B54A32D192ED03) & _MASK
+    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9 & _MASK
+    x = (x ^ (x >> 27)) * 0x94D049BB133111EB & _MASK
+    return (x ^ (x >> 31)) & 0xFFFFFFFF
+
+
 def kumaraswamy(uniform: Tensor, a: float) -> Tensor:
     """Numbers u in [0, 1] to noise in [-1/2, 1/2]: the Kumaraswamy density with mode 1/2, minus 1/2. a >= 1."""
-    within("kumaraswamy noise parameter", a, 1.0, 100.0)
+    _check(a)
     b = (2.0**a * (a - 1.0) + 1.0) / a
     inner = torch.pow(1.0 - uniform, 1.0 / b)
     return torch.pow(1.0 - inner, 1.0 / a) - 0.5
+
+
+def _check(parameter: float) -> None:
+    within("kumaraswamy noise parameter", parameter, 1.0, 100.0)

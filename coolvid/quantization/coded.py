@@ -12,11 +12,13 @@ from coolvid.reconstruct.coolchic import choose_scales
 from .state import QuantizedModule
 
 
-def code_frame(frame_encoder: FrameEncoder, display_index: int, references: Sequence[int]) -> CodedFrame:
+def code_frame(
+    frame_encoder: FrameEncoder, display_index: int, references: Sequence[int], predictor: int | None = None
+) -> CodedFrame:
     """The frame's integers, with activation scales chosen for its own latents.
 
-    references: display indices of the frame encoder's references, in order. Raises ConfigError unless quantize_model
-    has run on this encoder.
+    references: display indices of the frame encoder's references, in order. predictor: that of the frame which its
+    inherited modules are of, if it has any. Raises ConfigError unless quantize_model has run on this encoder.
     """
     height, width = frame_encoder.format.height, frame_encoder.format.width
     architecture = frame_encoder.architecture
@@ -28,6 +30,8 @@ def code_frame(frame_encoder: FrameEncoder, display_index: int, references: Sequ
         global_translation=tuple(frame_encoder.global_translation or ()),
         output_range=frame_encoder.output_range,
         coolchics={name: choose_scales(code_coolchic(each), height, width) for name, each in branches.items()},
+        predictor=predictor if frame_encoder.inherited else None,
+        inherited=frame_encoder.inherited,
     )
 
 

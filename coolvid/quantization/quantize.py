@@ -8,21 +8,26 @@ import numpy as np
 
 from coolvid.errors import TrainingError
 from coolvid.model.frame_encoder import FrameEncoder
+from coolvid.networks import FrameNetworks
 from coolvid.types import Frame
 
 from .evaluate import FrameLoss
+from .inherit import adopt, inherited_module
 from .rdo import rdo_parameters
 from .search import search_pair
 from .state import QuantizedModule
 from .steps import Floats, dequantise, quantise, step_range
 
 
-def quantize_model(frame_encoder: FrameEncoder, frame: Frame, frame_encoder_manager: object) -> FrameEncoder:
+def quantize_model(
+    frame_encoder: FrameEncoder, frame: Frame, frame_encoder_manager: object, predictor: FrameNetworks | None = None
+) -> FrameEncoder:
     """The frame encoder, changed in place, with parameters that are multiples of power-of-two steps.
 
     Modules are taken in sorted order; each gets the pair of steps (weights, biases) of least distortion + lmbda *
-    (latent bits + parameter bits) / pixels (codec.md, section 4), by config.training.step_search; then
-    config.training.rdo_rounds passes over single integers follow. Raises TrainingError for parameters that no
+    (latent bits + parameter bits) / pixels (codec.md, section 4), by config.training.step_search, or, where
+    that is better, the predictor's parameters, which cost nothing; then config.training.rdo_rounds passes over single
+    integers follow. Inherited modules stay as they are. Raises TrainingError for parameters that no
     integer can stand for.
     """
     training = frame_encoder.config.training
@@ -31,10 +36,23 @@ def quantize_model(frame_encoder: FrameEncoder, frame: Frame, frame_encoder_mana
     for name in loss.modules:
         chosen = ModuleSearch(loss, name).run(training.step_search)
         loss.load(chosen)
-        chosen.record(loss.coolchic(name))
+        if predictor is None or not loss.specs(name) or not _adopted(loss, chosen, predictor):
+            chosen.record(loss.coolchic(name))
     if training.rdo_rounds:
         rdo_parameters(frame_encoder, frame, frame_encoder_manager, training.rdo_rounds)
     return frame_encoder
+
+
+def _adopted(loss: FrameLoss, chosen: QuantizedModule, predictor: FrameNetworks) -> bool:
+    """Whether the predictor's module is no worse than the chosen one, which is loaded; then it takes its place."""
+    least = loss.total(chosen)
+    other = inherited_module(loss.branches, predictor, chosen.name)
+    loss.load(other)
+    if loss.value() > least:
+        loss.load(chosen)
+        return False
+    adopt(loss.coolchic(chosen.name), other)
+    return True
 
 
 def _check_finite(frame_encoder: FrameEncoder) -> None:

@@ -13,8 +13,11 @@ from coolvid.fixedpoint import (
     CONTEXT_BITS,
     INT16_MAX,
     INT16_MIN,
+    Folded,
+    FoldedModel,
     align_bias,
     fit_weights,
+    folded,
     matmul_exact,
     saturate16,
     shift_round,
@@ -61,6 +64,20 @@ class ContextModel:
         stack = self._coarser(grid, latents)
         features = _linear(self._maps[f"maps.{number}.weight"], self._maps[f"maps.{number}.bias"], stack)
         return nearest(features, 1, *grid.shape)
+
+    def folded(self) -> FoldedModel | None:
+        """The model as the compiled decoder takes it; None for an ARM that does not offer that form."""
+        arm = self.arm.folded() if hasattr(self.arm, "folded") else None
+        if arm is None:
+            return None
+        numbers = (self._levels.get((grid.log2, grid.is_hyper)) for grid in self.grids)
+        hidden, output, stabiliser = arm
+        maps = tuple(None if n is None else self._folded_map(n) for n in numbers)
+        return FoldedModel(hidden, output, stabiliser, self.n_ifce, maps)
+
+    def _folded_map(self, number: int) -> Folded:
+        weight = fit_weights(self._maps[f"maps.{number}.weight"], least=_LEAST_SHIFT)
+        return folded(weight, self._maps[f"maps.{number}.bias"], 0, CONTEXT_BITS)
 
     def laplace(self, contexts: Integers) -> Integers:
         """(mu, raw log scale) int32 [N, 2] with ARM_OUT_BITS of contexts int32 [N, n_context + n_ifce]."""

@@ -7,9 +7,10 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from coolvid import kernels
 from coolvid.architecture import Architecture
 from coolvid.coded import CodedCoolChic
-from coolvid.fixedpoint import saturate16, shift_round
+from coolvid.fixedpoint import FLOW_BITS, saturate16, shift_round
 from coolvid.interfaces import Integers
 from coolvid.modules import build_plugins
 
@@ -28,6 +29,16 @@ def decode_coolchic(coded: CodedCoolChic, height: int, width: int) -> tuple[Inte
     architecture = coded.architecture
     finest = architecture.latent_resolution[0]
     return enlarge(planes, finest, architecture.final_upsampling, height, width), bits
+
+
+def decode_flow(coded: CodedCoolChic, height: int, width: int) -> Integers:
+    """What decode_coolchic() gives, rounded to FLOW_BITS."""
+    planes, bits, _ = _dense(coded, height, width, choose=False)
+    finest, method = coded.architecture.latent_resolution[0], coded.architecture.final_upsampling
+    if kernels.decode is not None and (method == "nearest" or finest == 0):
+        out: Integers = kernels.decode.repeat(planes, finest, bits - FLOW_BITS, height, width)
+        return out
+    return shift_round(enlarge(planes, finest, method, height, width), bits - FLOW_BITS).astype(np.int32)
 
 
 def choose_scales(coded: CodedCoolChic, height: int, width: int) -> CodedCoolChic:

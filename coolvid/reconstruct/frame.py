@@ -7,19 +7,23 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from coolvid import kernels
 from coolvid.architecture import Ports
 from coolvid.coded import CodedFrame
 from coolvid.color import DENSE_BITS, dense_planes, finish
 from coolvid.errors import StreamError
-from coolvid.fixedpoint import FLOW_BITS, PREDICTION_BITS, shift_round
+from coolvid.fixedpoint import PREDICTION_BITS, shift_round
 from coolvid.interfaces import Integers
 from coolvid.registry import build
 from coolvid.types import Frame, VideoFormat
 
-from .coolchic import decode_coolchic
+from .coolchic import decode_coolchic, decode_flow
 
 BLEND_BITS = 12
+MAX_BITS = 15
 _ONE = 1 << BLEND_BITS
+
+Ranges = tuple[tuple[int, int], ...]
 
 
 def reconstruct_frame(coded: CodedFrame, references: Sequence[Frame], format: VideoFormat) -> Frame:
@@ -30,13 +34,24 @@ def reconstruct_frame(coded: CodedFrame, references: Sequence[Frame], format: Vi
     """
     _check(coded, references, format)
     raw, bits = decode_coolchic(coded.coolchics["residue"], format.height, format.width)
-    dense = _residue(raw[:3], bits, coded.output_range, format)
-    if references:
-        flow, flow_bits = decode_coolchic(coded.coolchics["motion"], format.height, format.width)
-        flow = shift_round(flow, flow_bits - FLOW_BITS).astype(np.int32)
-        weights = [_blend_weight(plane, bits) for plane in raw[3:]]
-        predicted = weights[0] * _prediction(coded, references, flow, weights[1:])
-        dense += shift_round(predicted, BLEND_BITS + PREDICTION_BITS - DENSE_BITS)
+    predictions = _predictions(coded, references, format) if references else []
+    ranges = coded.output_range or ((0, format.peak),) * 3
+    if kernels.decode is None or not 0 <= bits <= MAX_BITS:
+        return composed(raw, bits, ranges, predictions, format)
+    planes = kernels.decode.compose(raw, bits, ranges, predictions, format.peak, format.pixel_format.is_subsampled)
+    return Frame(planes, format)
+
+
+def composed(raw: Integers, bits: int, ranges: Ranges, predictions: Sequence[Integers], format: VideoFormat) -> Frame:
+    """The picture from the residue branch's outputs [3 + n, H, W] and n warped references with PREDICTION_BITS.
+
+    In numpy: what the compiled kernel must give.
+    """
+    dense = _residue(raw[:3], bits, ranges)
+    if predictions:
+        alpha, *beta = (_blend_weight(plane, bits) for plane in raw[3:])
+        blended = _blended(predictions, beta)
+        dense += shift_round(alpha * blended, BLEND_BITS + PREDICTION_BITS - DENSE_BITS)
     return finish(dense, format)
 
 
@@ -51,11 +66,8 @@ def _check(coded: CodedFrame, references: Sequence[Frame], format: VideoFormat) 
         raise StreamError(f"frame {coded.display_index} refers to a frame of another format")
 
 
-def _residue(
-    raw: Integers, bits: int, output_range: tuple[tuple[int, int], ...] | None, format: VideoFormat
-) -> NDArray[np.int64]:
-    """Residue outputs as code values with DENSE_BITS: 0 and 1 stand for the output range, or for 0 and the peak."""
-    ranges = output_range or ((0, format.peak),) * 3
+def _residue(raw: Integers, bits: int, ranges: Ranges) -> NDArray[np.int64]:
+    """Residue outputs as code values with DENSE_BITS: 0 and 1 stand for the ends of the plane's range."""
     low, high = (np.array(side, np.int64)[:, None, None] for side in zip(*ranges, strict=True))
     return shift_round(raw * (high - low), bits - DENSE_BITS) + (low << DENSE_BITS)
 
@@ -65,20 +77,27 @@ def _blend_weight(raw: Integers, bits: int) -> NDArray[np.int64]:
     return np.clip(shift_round(raw, bits - BLEND_BITS) + _ONE // 2, 0, _ONE)
 
 
-def _prediction(
-    coded: CodedFrame, references: Sequence[Frame], flow: Integers, beta: Sequence[NDArray[np.int64]]
-) -> NDArray[np.int64]:
-    """Warped references [3, H, W], blended by beta when there are two; code values with PREDICTION_BITS."""
+def _predictions(coded: CodedFrame, references: Sequence[Frame], format: VideoFormat) -> list[Integers]:
+    """References moved by their global translation and warped, int32 [3, H, W] with PREDICTION_BITS."""
     record = coded.architecture.warper
     assert record is not None
     warper = build("warper", record, Ports(1, 1)).integer({})
-    warped = [
-        warper(translated(dense_planes(reference), *shift), flow[2 * i : 2 * i + 2])
-        for i, (reference, shift) in enumerate(zip(references, coded.global_translation, strict=True))
-    ]
+    flow = decode_flow(coded.coolchics["motion"], format.height, format.width)
+    out = []
+    for i, (reference, shift) in enumerate(zip(references, coded.global_translation, strict=True)):
+        vectors = flow[2 * i : 2 * i + 2]
+        if kernels.decode is not None and hasattr(warper, "of_frame"):
+            out.append(warper.of_frame(reference, shift, vectors))
+        else:
+            out.append(warper(translated(dense_planes(reference), *shift), vectors))
+    return out
+
+
+def _blended(predictions: Sequence[Integers], beta: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
+    """The prediction, or beta times the first and 1 - beta times the second."""
     if not beta:
-        return np.asarray(warped[0], dtype=np.int64)
-    return shift_round(beta[0] * warped[0] + (_ONE - beta[0]) * warped[1], BLEND_BITS)
+        return np.asarray(predictions[0], dtype=np.int64)
+    return shift_round(beta[0] * predictions[0] + (_ONE - beta[0]) * predictions[1], BLEND_BITS)
 
 
 def translated(planes: Integers, dy: int, dx: int) -> Integers:

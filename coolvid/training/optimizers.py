@@ -15,7 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-LATENT_BETAS = (0.9, 0.999)
+from coolvid.kernels import compiled
+
+LATENT_BETAS = (0.8, 0.99)
 WARMUP_LATENT_BETAS = (0.725, 0.97)
 PRECONDITION_EVERY = 10
 MAX_NORM = 0.1
@@ -72,7 +74,7 @@ class _Covariances:
         power = (self.basis * turned).sum(dim=1)
         order = power.argsort(dim=1, descending=True)
         turned = self._scaled(turned).add_(self.basis, alpha=_OPEN)
-        self.basis = torch.linalg.qr(turned.gather(2, order[:, None, :].expand_as(turned))).Q
+        self.basis = torch.linalg.qr(turned.gather(2, order[:, None, :].expand_as(turned))).Q.contiguous()
         return order
 
     @staticmethod
@@ -123,6 +125,7 @@ class SOAP(torch.optim.Optimizer):
         self._covariances = {n: _Covariances(count, n, like) for n, count in sides.items()}
         self._first, self._second = like.new_zeros(start), like.new_zeros(start)
         self._sizes = [p.numel() for p in self._params]
+        self._shared: dict[str, list[tuple[Any, ...]]] = {}
 
     @staticmethod
     def _side(size: int, count: int, sides: dict[int, int], max_dimension: int) -> _Side | None:
@@ -151,17 +154,45 @@ class SOAP(torch.optim.Optimizer):
 
     def _move(self, gradient: Tensor, group: dict[str, Any]) -> None:
         lr, (beta1, beta2) = group["lr"], group["betas"]
+        update = self._update(gradient, beta2, math.sqrt(1 - beta2**self._steps), group["eps"])
+        pieces = [u.view_as(p) for u, p in zip(torch.split(update, self._sizes), self._params, strict=True)]
+        torch._foreach_mul_(self._params, 1 - lr * group["weight_decay"])
+        torch._foreach_add_(self._params, pieces, alpha=-lr / (1 - beta1 ** (self._steps + 1)))
+
+    def _update(self, gradient: Tensor, beta2: float, correction: float, eps: float) -> Tensor:
+        """Adam's step in the eigenbasis, rotated back [N]."""
+        if self._is_compiled:
+            assert compiled is not None
+            vectors = [t.numpy() for t in (gradient, self._first, self._second)]
+            step = compiled.soap_update(self._arrays("basis"), *vectors, beta2, correction, eps)
+            return torch.from_numpy(step)
         both = torch.stack((gradient, self._first))
         for block in self._blocks:
             self._turn(block, both, forward=True)
         self._second.mul_(beta2).addcmul_(both[0], both[0], value=1 - beta2)
-        correction = math.sqrt(1 - beta2**self._steps)
-        update = both[1].div_(self._second.sqrt().div_(correction).add_(group["eps"]))
+        update = both[1].div_(self._second.sqrt().div_(correction).add_(eps))
         for block in self._blocks:
             self._turn(block, update, forward=False)
-        pieces = [u.view_as(p) for u, p in zip(torch.split(update, self._sizes), self._params, strict=True)]
-        torch._foreach_mul_(self._params, 1 - lr * group["weight_decay"])
-        torch._foreach_add_(self._params, pieces, alpha=-lr / (1 - beta1 ** (self._steps + 1)))
+        return update
+
+    @property
+    def _is_compiled(self) -> bool:
+        return compiled is not None and self._first.dtype is torch.float32 and self._first.device.type == "cpu"
+
+    def _arrays(self, kind: str) -> list[tuple[Any, ...]]:
+        """The blocks with their sides' matrices (kind: basis or moment) as the kernels take them, in shared memory."""
+        if kind not in self._shared:
+            self._shared[kind] = self._share(kind)
+        return self._shared[kind]
+
+    def _share(self, kind: str) -> list[tuple[Any, ...]]:
+        def of(side: _Side | None, count: int) -> Any:
+            if side is None:
+                return None
+            matrices: Tensor = getattr(self._covariances[side.size], kind)
+            return matrices[side.start : side.start + count].numpy()
+
+        return [(b.start, b.count, b.rows, b.columns, of(b.left, b.count), of(b.right, b.count)) for b in self._blocks]
 
     def _turn(self, block: _Block, flat: Tensor, forward: bool) -> None:
         """Rotate a block of the flat vector(s) into the eigenbasis, or back."""
@@ -181,17 +212,27 @@ class SOAP(torch.optim.Optimizer):
 
     def _observe(self, gradient: Tensor, beta: float) -> None:
         """Add the gradient to the covariances; now and then, follow their eigenvectors."""
+        if self._is_compiled:
+            assert compiled is not None
+            compiled.soap_observe(self._arrays("moment"), gradient.numpy(), beta)
+        else:
+            self._observe_plain(gradient, beta)
+        if self._steps == 0:
+            for covariances in self._covariances.values():
+                covariances.start()
+        elif self._steps % self._every == 0:
+            self._refresh()
+        else:
+            return
+        self._shared.pop("basis", None)
+
+    def _observe_plain(self, gradient: Tensor, beta: float) -> None:
         for block in self._blocks:
             g = block.of(gradient)
             for side, a, b in ((block.left, g, g.mT), (block.right, g.mT, g)):
                 if side is not None:
                     moment = self._covariances[side.size].moment[side.start : side.start + block.count]
                     moment.baddbmm_(a, b, beta=beta, alpha=1 - beta)
-        if self._steps == 0:
-            for covariances in self._covariances.values():
-                covariances.start()
-        elif self._steps % self._every == 0:
-            self._refresh()
 
     def _refresh(self) -> None:
         orders = {size: covariances.refresh() for size, covariances in self._covariances.items()}

@@ -35,6 +35,7 @@ def train(
     quantizer_noise_type: str = "gaussian",
     softround_temperature: Span = (0.35, 0.08),
     noise_parameter: Span = (0.22, 0.15),
+    network_rate_weight: float = 0.0,
     *,
     phase: str = "train",
     warmup: bool = False,
@@ -47,7 +48,8 @@ def train(
     with cosine_scheduling_lr, goes on from the best parameters. A model that is already trained (latents not all 0)
     gets its first ten iterations at a rising rate. optimized_module: one or several names such as residue.arm,
     motion.all, all.synthesis, all. quantizer_type: NAME or NAME:key=value. softround_temperature, noise_parameter: one
-    value, or (first, last) reached linearly.
+    value, or (first, last) reached linearly. network_rate_weight: adds weight * lmbda * (estimated bits of the
+    networks) / pixels to the loss, in training and validation, so that parameters that do little fade to 0.
 
     phase: its name in the progress events. warmup: optimisers that forget faster. The manager's counters advance.
     Raises ConfigError for a setting outside its choices, TrainingError when the loss is not finite.
@@ -64,8 +66,9 @@ def train(
         _noise(quantizer_type, quantizer_noise_type),
         _pair(softround_temperature),
         _pair(noise_parameter),
+        network_rate_weight,
     )
-    task = FrameTask(frame_encoder, frame, lmbda, names)
+    task = FrameTask(frame_encoder, frame, lmbda, names, network_rate_weight)
     optimise(task, settings, frame_encoder_manager, phase, warmup)
     return frame_encoder
 
@@ -96,7 +99,14 @@ def _noise(quantizer_type: str, quantizer_noise_type: str) -> str:
 class FrameTask:
     """What the loop needs to know about coding one frame: parameters, training loss, validation."""
 
-    def __init__(self, frame_encoder: FrameEncoder, frame: Frame, lmbda: float, names: Sequence[str]) -> None:
+    def __init__(
+        self,
+        frame_encoder: FrameEncoder,
+        frame: Frame,
+        lmbda: float,
+        names: Sequence[str],
+        network_rate_weight: float = 0.0,
+    ) -> None:
         self.encoder = frame_encoder
         self.module: nn.Module = frame_encoder
         self.lmbda = lmbda
@@ -106,6 +116,7 @@ class FrameTask:
         latents = frame_encoder.branches["residue"].latents
         self.is_fresh = not any(bool(latent.detach().any()) for latent in latents)
         self.rate_mlp_bit = float(frame_encoder.get_network_rate_bits())
+        self.loss_per_network_bit = network_rate_weight * lmbda / (frame.height * frame.width)
 
     def get_param(self) -> Any:
         return self.encoder.get_param()
@@ -115,18 +126,23 @@ class FrameTask:
 
     def loss(self, settings: Phase, temperature: float, noise_parameter: float) -> Tensor:
         """Of the training forward, differentiable."""
-        return self._measure(
+        loss = self._measure(
             compute_logs=False,
             quantizer_noise_type=settings.quantizer_noise_type,
             quantizer_type=settings.quantizer_type,
             soft_round_temperature=temperature,
             noise_parameter=noise_parameter,
         ).loss
+        return loss + self._network_loss() if self.loss_per_network_bit else loss
 
     def validate(self) -> Validation:
         """Of the evaluation forward; the encoder is in evaluation mode."""
         out = self._measure(compute_logs=True, quantizer_noise_type="none", quantizer_type="hardround")
-        return Validation(float(out.loss), cast(float, out.psnr_db), cast(float, out.total_rate_bpp))
+        loss = float(out.loss) + (float(self._network_loss()) if self.loss_per_network_bit else 0.0)
+        return Validation(loss, cast(float, out.psnr_db), cast(float, out.total_rate_bpp))
+
+    def _network_loss(self) -> Tensor:
+        return self.loss_per_network_bit * self.encoder.estimated_network_bits()
 
     def _measure(self, compute_logs: bool, **forward: Any) -> LossFunctionOutput:
         out = self.encoder(**forward)

@@ -82,14 +82,14 @@ class _Rate(torch.autograd.Function):
             by_latent, by_parameter = _joined(gradients)
         else:
             by_latent, by_parameter = by_latent * gradient[0], by_parameter * gradient[0]
-        parts = by_parameter.split([shape.numel() for shape in ctx.shapes])  # type: ignore[no-untyped-call]
+        parts = by_parameter.split([shape.numel() for shape in ctx.shapes])
         by_tensor = [part.view(shape) for part, shape in zip(parts, ctx.shapes, strict=True)]
         return None, None, None, by_latent, *by_tensor
 
 
 def _planes(flat: Tensor, grids: Sequence[Grid]) -> list[Any]:
     """A flat tensor [N] as one array [h, w] per grid."""
-    parts = flat.detach().contiguous().split([g.height * g.width for g in grids])
+    parts = flat.detach().contiguous().split([g.height * g.width for g in grids])  # type: ignore[no-untyped-call]
     return [part.view(g.shape).numpy() for part, g in zip(parts, grids, strict=True)]
 
 

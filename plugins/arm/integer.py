@@ -15,9 +15,11 @@ from coolvid.fixedpoint import (
     ARM_OUT_BITS,
     CONTEXT_BITS,
     INT16_MAX,
+    Folded,
     align_bias,
     choose_bits,
     fit_weights,
+    folded,
     unit,
 )
 from coolvid.interfaces import FixedPoint, Integers
@@ -25,6 +27,7 @@ from coolvid.interfaces import FixedPoint, Integers
 Floats = NDArray[np.float64]
 OUTPUT_LIMIT = 1 << 30
 LEAST_SHIFT = 8
+MAX_LEFT_SHIFT = 31
 
 
 class _Linear:
@@ -32,6 +35,7 @@ class _Linear:
 
     def __init__(self, parameters: Mapping[str, FixedPoint], name: str, residual: bool = False) -> None:
         weight = fit_weights(parameters[f"{name}.weight"], extra=int(residual), least=LEAST_SHIFT)
+        self.weight, self.residual = weight, residual
         self.matrix: Floats = weight.values.T.astype(np.float64)
         self.shift = weight.shift
         self.bias = parameters[f"{name}.bias"]
@@ -41,6 +45,10 @@ class _Linear:
     def accumulator(self, x: Floats, in_bits: int) -> Floats:
         """Exact accumulator [N, n_out] with in_bits + shift fractional bits."""
         return x @ self.matrix + align_bias(self.bias, in_bits + self.shift)
+
+    def folded(self, in_bits: int, out_bits: int) -> Folded:
+        """The same in integers, for compiled kernels."""
+        return folded(self.weight, self.bias, in_bits, out_bits, self.residual)
 
     def scaled(self, in_bits: int, out_bits: int) -> tuple[Floats, Floats]:
         """(matrix, offset) so that floor(x @ matrix + offset) is the accumulator rounded to out_bits."""
@@ -86,6 +94,16 @@ class IntegerMlp:
         self._layers = [layer.scaled(bits[i], bits[i + 1]) for i, layer in enumerate(self._hidden)]
         self._last = self._output.scaled(bits[-1], ARM_OUT_BITS)
         self._side = self._stabiliser.scaled(CONTEXT_BITS, ARM_OUT_BITS) if self._stabiliser else None
+
+    def folded(self) -> tuple[list[Folded], Folded, Folded | None] | None:
+        """(hidden layers, output, stabiliser) for the compiled decoder; None where it cannot compute them."""
+        assert self.scales is not None, "not known before the first call"
+        bits = (CONTEXT_BITS, *self.scales)
+        hidden = [layer.folded(bits[i], bits[i + 1]) for i, layer in enumerate(self._hidden)]
+        output = self._output.folded(bits[-1], ARM_OUT_BITS)
+        side = self._stabiliser.folded(CONTEXT_BITS, ARM_OUT_BITS) if self._stabiliser else None
+        fits = all(last is None or last[2] >= -MAX_LEFT_SHIFT for last in (output, side))
+        return (hidden, output, side) if fits else None
 
     def _choose(self, x: Floats) -> tuple[int, ...]:
         scales: list[int] = []

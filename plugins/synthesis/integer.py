@@ -11,7 +11,8 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from coolvid.fixedpoint import INT16_MAX, INT16_MIN, align_bias, choose_bits, fit_weights, unit
+from coolvid import kernels
+from coolvid.fixedpoint import INT16_MAX, INT16_MIN, Folded, align_bias, choose_bits, fit_weights, folded, unit
 from coolvid.interfaces import FixedPoint, Integers
 
 Floats = NDArray[np.float64]
@@ -28,6 +29,7 @@ class _Conv:
 
     def __init__(self, parameters: Mapping[str, FixedPoint], name: str, residual: bool, relu: bool) -> None:
         weight = fit_weights(parameters[f"{name}.weight"], extra=int(residual))
+        self.weight, self.residual = weight, residual
         values = weight.values.astype(np.float64)
         self.kernel = values.shape[2]
         self.reach = self.kernel // 2
@@ -37,6 +39,10 @@ class _Conv:
         self.matrix: Floats = values.reshape(len(values), -1)
         self.shift = weight.shift
         self.bias = parameters[f"{name}.bias"]
+
+    def folded(self, in_bits: int, out_bits: int) -> Folded:
+        """The same in integers, for compiled kernels."""
+        return folded(self.weight, self.bias, in_bits, out_bits, self.residual)
 
     def accumulator(self, padded: Planes, in_bits: int) -> Floats:
         """padded [n_in, n + 2 reach, W + 2 reach] -> [n_out, n, W] with in_bits + shift fractional bits, after relu."""
@@ -75,13 +81,32 @@ class IntegerSynthesis:
         return self.scales[-1]
 
     def __call__(self, planes: Integers, bits: int) -> Integers:
-        source = planes.astype(np.int16)
         if self.scales is None:
-            self.scales = self._choose(source, bits)
+            self.scales = self._choose(planes.astype(np.int16), bits)
+        if kernels.decode is not None:
+            return self._compiled(planes, (bits, *self.scales))
+        return self.plain(planes, bits)
+
+    def plain(self, planes: Integers, bits: int) -> Integers:
+        """The same in numpy: what the compiled kernel must give."""
+        assert self.scales is not None, "not known before the first call"
+        source = planes.astype(np.int16)
         run = _Run(self._layers, self._stabiliser, source, self._n_noise, (bits, *self.scales))
         out = np.empty((len(self._layers[-1].matrix), *planes.shape[1:]), np.int32)
         for rows in self._bands(*planes.shape[1:]):
             out[:, rows] = run.rows(len(self._layers), rows)
+        return out
+
+    def _compiled(self, planes: Integers, bits: tuple[int, ...]) -> Integers:
+        """The kernel's answer; bits: of the input and of every layer's output."""
+        last_bits = bits[-1] + (GUARD_BITS if self._stabiliser else 0)
+        targets = (*bits[1:-1], last_bits)
+        layers = [
+            (*layer.folded(before, after), layer.relu)
+            for layer, before, after in zip(self._layers, bits, targets, strict=False)
+        ]
+        side = self._stabiliser.folded(bits[0], last_bits) if self._stabiliser else None
+        out: Integers = kernels.decode.synthesis(planes, layers, side)
         return out
 
     def _choose(self, source: Planes, bits: int) -> tuple[int, ...]:

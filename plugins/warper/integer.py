@@ -11,8 +11,10 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
+from coolvid import kernels
 from coolvid.fixedpoint import FLOW_BITS, INT16_MAX, INT16_MIN, PREDICTION_BITS, TAP_BITS
 from coolvid.interfaces import Integers
+from coolvid.types import Frame
 
 N_FRACTIONS = 1 << FLOW_BITS
 _PRECISION = 128
@@ -28,6 +30,16 @@ class IntegerWarper:
         self.taps = tap_table(taps)
 
     def __call__(self, reference: Integers, flow: Integers) -> Integers:
+        out = None if kernels.decode is None else kernels.decode.warp(reference, flow, self.taps)
+        return self.plain(reference, flow) if out is None else out
+
+    def of_frame(self, reference: Frame, translation: tuple[int, int], flow: Integers) -> Integers:
+        """The same of the reference's dense planes, moved by (dy, dx) whole pixels; only with compiled kernels."""
+        out: Integers = kernels.decode.warp_frame(reference.planes, *translation, flow, self.taps)
+        return out
+
+    def plain(self, reference: Integers, flow: Integers) -> Integers:
+        """The same in numpy: what the compiled kernel must give."""
         half = self.taps.shape[1] // 2
         _, height, width = reference.shape
         x = (np.arange(width, dtype=np.int32) << FLOW_BITS) + flow[0]

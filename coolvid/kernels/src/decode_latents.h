@@ -11,7 +11,7 @@
 #include "decode_rans.h"
 #include "decode_simd.h"
 
-namespace coolvid {
+namespace coolvid::integer {
 
 struct ArmModel {
   std::vector<int> dy, dx;
@@ -179,7 +179,7 @@ class LatentDecoder {
       which ^= 1;
     }
     auto keep = [](int32_t* to) { return [=](int m, int i, vi v) { store(to + m * BLOCK + i, v); }; };
-    int32_t main[2 * BLOCK], side[2 * BLOCK] = {};
+    int32_t *main = main_.data(), *side = side_.data();
     madd_product(model_.output, x, n, keep(main));
     if (model_.stabiliser.exists()) madd_product(model_.stabiliser, input_.rows.data(), n, keep(side));
     for (int m = 0; m < 2; m++)
@@ -231,9 +231,10 @@ class LatentDecoder {
   Buffer<int32_t> features_;
   size_t plane_ = 0, stride_ = 0;
   int feature_width_ = 0;
+  Buffer<int32_t> main_{2 * BLOCK}, side_{2 * BLOCK};  // side_ stays zero without a stabiliser
   bool has_features_ = false;
   int32_t centre_[BLOCK], row_[BLOCK];
   int32_t zero_centre_, zero_row_;
 };
 
-}  // namespace coolvid
+}  // namespace coolvid::integer

@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <cstring>
 
-namespace coolvid {
+namespace coolvid::integer {
 
 enum class Fault { none, range, escape, end };
 
@@ -93,4 +93,4 @@ class Rans {
   int64_t culprit_ = 0;
 };
 
-}  // namespace coolvid
+}  // namespace coolvid::integer

@@ -9,7 +9,7 @@
 
 #include "linear.h"
 
-namespace coolvid {
+namespace coolvid::integer {
 
 typedef int16_t vs __attribute__((vector_size(VL * 2), aligned(2), may_alias));
 typedef uint16_t vus __attribute__((vector_size(VL * 2), aligned(2), may_alias));
@@ -112,4 +112,4 @@ COOLVID_INLINE void madd_product(const IntegerLayer& layer, const int32_t* const
     madd_rows<MAX_TILE>(std::min(rows, layer.n_out - m0), layer, m0, x, n, out);
 }
 
-}  // namespace coolvid
+}  // namespace coolvid::integer

@@ -3,7 +3,7 @@
 #pragma once
 #include "decode_simd.h"
 
-namespace coolvid {
+namespace coolvid::integer {
 
 struct IntegerConv {
   IntegerLayer map;  // pairs: [pair of inputs][dy][dx]
@@ -96,10 +96,11 @@ class IntegerSynthesis {
   void inner_rows(size_t i, int y) {
     Level& next = levels_[i + 1];
     Rounding rounding(layers_[i].map.shift, 15);
-    madd_product(layers_[i].map, inputs(i, y), width_, [&](int m, int x, vi v) {
+    int32_t* to = next.row(0, y);
+    madd_product(layers_[i].map, inputs(i, y), width_, [=, this](int m, int x, vi v) {
       if (RELU) v = v > 0 ? v : vi{};
       v = saturate16(rounding(v));
-      int32_t* at = next.row(m / 2, y) + x;
+      int32_t* at = to + (m / 2) * stride_ + x;
       store(at, m % 2 ? paired(load(at), v) : v & 0xffff);
     });
     replicate(next, y);
@@ -145,4 +146,4 @@ class IntegerSynthesis {
   Buffer<int32_t> guarded_;
 };
 
-}  // namespace coolvid
+}  // namespace coolvid::integer

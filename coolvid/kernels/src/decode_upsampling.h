@@ -5,7 +5,7 @@
 
 #include "decode_simd.h"
 
-namespace coolvid {
+namespace coolvid::integer {
 
 // A filter of int16 taps whose sum of magnitudes stays below 2**14, and the shift that rounds it away.
 struct IntegerKernel {
@@ -38,6 +38,7 @@ class IntegerUpsampling {
  public:
   struct Plane {
     int height = 0, width = 0, stride = 0;
+    bool is_zero = false;
     Buffer<int16_t> values;
     void resize(int h, int w) {
       height = h, width = w, stride = w + 2 * VL;
@@ -74,10 +75,16 @@ class IntegerUpsampling {
  private:
   void read(const int32_t* latent, std::pair<int, int> size, Plane& plane) {
     plane.resize(size.first, size.second);
-    for (int y = 0; y < size.first; y++, latent += size.second)
-      for (int x = 0; x < size.second; x++)
-        plane.row(y)[x] = static_cast<int16_t>(std::clamp(latent[x], -32768 >> bits_, (32767 >> bits_) + 1) == latent[x]
-                              ? std::min(latent[x] * (1 << bits_), 32767) : latent[x] < 0 ? -32768 : 32767);
+    const int low = -32768 >> bits_, high = 32767 >> bits_;
+    int32_t any = 0;
+    for (int y = 0; y < size.first; y++, latent += size.second) {
+      int16_t* to = plane.row(y);
+      for (int x = 0; x < size.second; x++) {
+        any |= latent[x];
+        to[x] = static_cast<int16_t>(latent[x] > high ? 32767 : latent[x] < low ? -32768 : latent[x] * (1 << bits_));
+      }
+    }
+    plane.is_zero = !any;
   }
 
   // to[x] = rounded sum over j of taps[j] rows[j][x].
@@ -99,6 +106,7 @@ class IntegerUpsampling {
 
   // out[r] = sum over i of taps[r + k/2 - 1 - 2i] x[clamp(i)], rows first, then columns.
   static void enlarge(Plane& from, const IntegerKernel& kernel, Plane& to) {
+    if ((to.is_zero = from.is_zero)) return;
     const int half = kernel.size() / 2, n = (half + 1) / 2;
     PaddedRow middle(from.width);
     Rounding rounding(kernel.shift, 15);
@@ -139,13 +147,14 @@ class IntegerUpsampling {
 
   // x through the kernel, zero outside, rows first, plus x itself.
   static void filter(Plane& from, const IntegerKernel& kernel, Plane& to) {
+    if ((to.is_zero = from.is_zero)) return;
     const int reach = kernel.size() / 2, n = (kernel.size() + 1) / 2;
     PaddedRow middle(from.width), nothing(from.width);
     Rounding rounding(kernel.shift, 15);
     std::vector<int32_t> taps;
     for (int j = 0; j < kernel.size(); j += 2)
       taps.push_back(paired(kernel.taps[j], j + 1 < kernel.size() ? kernel.taps[j + 1] : 0));
-    const int32_t unit = kernel.shift >= 0 ? 1 << std::min(kernel.shift, 30) : kernel.shift == -1;
+    const int32_t unit = kernel.shift >= 0 ? 1 << kernel.shift : kernel.shift == -1;
     std::vector<const int16_t*> rows(2 * n);
     for (int y = 0; y < from.height; y++) {
       for (int j = 0; j < 2 * n; j++) {
@@ -156,7 +165,7 @@ class IntegerUpsampling {
       middle.zero(16);
       const int16_t *x = middle.data() - reach, *own = from.row(y);
       for (int i = 0; i < from.width; i += VL) {
-        vi acc = widen(own + i) * unit;
+        vi acc = madd(widen(own + i) & 0xffff, vi{} + unit);
         for (int j = 0; j < n; j++) acc += madd(paired(x + i + 2 * j, x + i + 2 * j + 1), vi{} + taps[j]);
         store_narrow(to.row(y) + i, saturate16(rounding(acc)));
       }
@@ -167,4 +176,4 @@ class IntegerUpsampling {
   int bits_;
 };
 
-}  // namespace coolvid
+}  // namespace coolvid::integer

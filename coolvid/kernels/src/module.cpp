@@ -7,12 +7,15 @@
 #include <optional>
 
 #include "arm.h"
+#include "compose.h"
 #include "latents.h"
+#include "soap.h"
 #include "synthesis.h"
 #include "upsampling.h"
 #include "warp.h"
 
 namespace py = pybind11;
+void bind_decode(py::module_& m);  // decode.cpp
 using Floats = py::array_t<float, py::array::c_style>;
 
 #ifndef COOLVID_MODULE
@@ -168,6 +171,118 @@ Floats warp_backward(coolvid::Warp& self, const Floats& d_out) {
   return d_flow;
 }
 
+coolvid::ComposeShape compose_shape(const Floats& raw, const std::vector<Floats>& predictions, const std::vector<float>& gain,
+                                    const std::vector<float>& offset, bool subsampled) {
+  expect(raw.ndim() == 3 && predictions.size() <= 2 && raw.shape(0) == static_cast<py::ssize_t>(3 + predictions.size()),
+         "raw [3 + n, H, W] for n predictions");
+  expect(gain.size() == 3 && offset.size() == 3, "gain and offset of three planes");
+  coolvid::ComposeShape shape{static_cast<int>(raw.shape(1)), static_cast<int>(raw.shape(2)),
+                              static_cast<int>(predictions.size()), subsampled, {}, {}};
+  std::copy(gain.begin(), gain.end(), shape.gain), std::copy(offset.begin(), offset.end(), shape.offset);
+  for (auto& p : predictions) expect(p.size() == static_cast<py::ssize_t>(3 * shape.pixels()), "predictions [3, H, W]");
+  return shape;
+}
+
+// The arrays of a picture: three planes for 4:2:0, else one [3, H, W].
+std::vector<Floats> composed(const coolvid::ComposeShape& shape) {
+  py::ssize_t h = shape.height, w = shape.width;
+  std::vector<Floats> out;
+  if (!shape.subsampled) out.emplace_back(std::vector<py::ssize_t>{3, h, w});
+  for (int c = 0; shape.subsampled && c < 3; c++)
+    out.emplace_back(c ? std::vector<py::ssize_t>{(h + 1) / 2, (w + 1) / 2} : std::vector<py::ssize_t>{h, w});
+  return out;
+}
+
+// A pointer to each of the three planes.
+template <class T>
+std::vector<T*> three(const coolvid::ComposeShape& shape, std::vector<T*> arrays) {
+  if (arrays.size() == 1) arrays = {arrays[0], arrays[0] + shape.pixels(), arrays[0] + 2 * shape.pixels()};
+  return arrays;
+}
+
+std::vector<const float*> const_pointers(const std::vector<Floats>& arrays) {
+  std::vector<const float*> out;
+  for (auto& a : arrays) out.push_back(a.data());
+  return out;
+}
+
+std::vector<Floats> compose(const Floats& raw, const std::vector<Floats>& predictions, const std::vector<float>& gain,
+                            const std::vector<float>& offset, bool subsampled, int threads) {
+  auto shape = compose_shape(raw, predictions, gain, offset, subsampled);
+  auto planes = composed(shape);
+  auto from = const_pointers(predictions);
+  auto to = three(shape, mutable_pointers(planes));
+  const float* r = raw.data();
+  {
+    py::gil_scoped_release release;
+    coolvid::Compose(shape, r, std::move(from), coolvid::shared_pool(threads)).forward(to);
+  }
+  return planes;
+}
+
+py::tuple compose_backward(const Floats& raw, const std::vector<Floats>& predictions, const std::vector<float>& gain,
+                           bool subsampled, const std::vector<Floats>& d_planes, bool by_prediction, int threads) {
+  auto shape = compose_shape(raw, predictions, gain, gain, subsampled);
+  auto planes = composed(shape);
+  expect(d_planes.size() == planes.size(), "gradients of all planes");
+  for (size_t i = 0; i < planes.size(); i++) expect(d_planes[i].size() == planes[i].size(), "gradient differs from its plane");
+  Floats d_raw({raw.shape(0), raw.shape(1), raw.shape(2)});
+  std::vector<Floats> d_predictions;
+  for (size_t i = 0; by_prediction && i < predictions.size(); i++)
+    d_predictions.emplace_back(std::vector<py::ssize_t>{3, raw.shape(1), raw.shape(2)});
+  auto from = const_pointers(predictions), d = three(shape, const_pointers(d_planes));
+  auto to = mutable_pointers(d_predictions);
+  const float* r = raw.data();
+  float* to_raw = d_raw.mutable_data();
+  {
+    py::gil_scoped_release release;
+    coolvid::Compose(shape, r, std::move(from), coolvid::shared_pool(threads)).backward(d, to_raw, to);
+  }
+  return py::make_tuple(d_raw, d_predictions);
+}
+
+py::tuple squared_error(const Floats& a, const Floats& b, int threads) {
+  expect(a.size() == b.size(), "both of one size");
+  Floats difference(a.size());
+  float* to = difference.mutable_data();
+  double sum;
+  {
+    py::gil_scoped_release release;
+    sum = coolvid::squared_error(coolvid::shared_pool(threads), a.data(), b.data(), to, a.size());
+  }
+  return py::make_tuple(sum, difference);
+}
+
+// Blocks of small matrices: (start, count, rows, columns, left, right), the last two [count, n, n] or None, changed in place.
+using SoapBlocks = std::vector<std::tuple<int, int, int, int, std::optional<Floats>, std::optional<Floats>>>;
+
+std::vector<coolvid::SoapBlock> soap_blocks(SoapBlocks& given, py::ssize_t n) {
+  std::vector<coolvid::SoapBlock> out;
+  for (auto& [start, count, rows, columns, left, right] : given) {
+    expect(start >= 0 && count > 0 && rows > 0 && columns > 0 && start + static_cast<py::ssize_t>(count) * rows * columns <= n,
+           "block outside the vector");
+    expect(!left || left->size() == static_cast<py::ssize_t>(count) * rows * rows, "left matrices [count, rows, rows]");
+    expect(!right || right->size() == static_cast<py::ssize_t>(count) * columns * columns, "right matrices [count, columns, columns]");
+    out.push_back({start, count, rows, columns, left ? left->mutable_data() : nullptr, right ? right->mutable_data() : nullptr});
+  }
+  return out;
+}
+
+Floats soap_update(SoapBlocks given, const Floats& gradient, const Floats& first, Floats second, float beta2,
+                   float correction, float eps) {
+  py::ssize_t n = gradient.size();
+  expect(first.size() == n && second.size() == n, "vectors of one length");
+  auto blocks = soap_blocks(given, n);
+  Floats update(n);
+  coolvid::soap_update(blocks, gradient.data(), first.data(), second.mutable_data(), update.mutable_data(),
+                       static_cast<int>(n), beta2, correction, eps);
+  return update;
+}
+
+void soap_observe(SoapBlocks given, const Floats& gradient, float beta) {
+  coolvid::soap_observe(soap_blocks(given, gradient.size()), gradient.data(), beta);
+}
+
 coolvid::Noise noise_kind(const std::string& name) {
   if (name == "none") return coolvid::Noise::none;
   if (name == "gaussian") return coolvid::Noise::gaussian;
@@ -201,6 +316,7 @@ Floats noise(size_t n, const std::string& kind, float parameter, uint32_t key, i
 }  // namespace
 
 PYBIND11_MODULE(COOLVID_MODULE, m) {
+  bind_decode(m);
   m.attr("lanes") = coolvid::VL;
   m.def("cpu_supports", &cpu_supports, py::arg("set"), "Whether this processor offers an instruction set: portable, v3, v4.");
   py::class_<coolvid::ArmRate>(m, "ArmRate", py::module_local())
@@ -252,4 +368,12 @@ PYBIND11_MODULE(COOLVID_MODULE, m) {
       .def("backward", &warp_backward, py::arg("d_out"));
   m.def("soft_round", &soft_round, py::arg("x"), py::arg("noise"), py::arg("temperature"), py::arg("threads"));
   m.def("noise", &noise, py::arg("n"), py::arg("kind"), py::arg("parameter"), py::arg("key"), py::arg("threads"));
+  m.def("compose", &compose, py::arg("raw"), py::arg("predictions"), py::arg("gain"), py::arg("offset"),
+        py::arg("subsampled"), py::arg("threads"));
+  m.def("compose_backward", &compose_backward, py::arg("raw"), py::arg("predictions"), py::arg("gain"),
+        py::arg("subsampled"), py::arg("d_planes"), py::arg("by_prediction"), py::arg("threads"));
+  m.def("soap_update", &soap_update, py::arg("blocks"), py::arg("gradient"), py::arg("first"), py::arg("second"),
+        py::arg("beta2"), py::arg("correction"), py::arg("eps"));
+  m.def("soap_observe", &soap_observe, py::arg("blocks"), py::arg("gradient"), py::arg("beta"));
+  m.def("squared_error", &squared_error, py::arg("a"), py::arg("b"), py::arg("threads"));
 }

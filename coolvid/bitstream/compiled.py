@@ -1,0 +1,56 @@
+"""Latents out of their sub-streams by the compiled kernel, for context models of linear layers.
+
+The definition is in latents.py, rangecoder.py and laplace.py; this gives the same latents and the same errors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coolvid import kernels
+from coolvid.architecture import NEIGHBOURS, Grid, wave_delay
+from coolvid.fixedpoint import FoldedModel
+from coolvid.interfaces import Integers
+from coolvid.laplace import tables
+
+from .rangecoder import no_escape, out_of_range, wrong_end
+
+
+def folded(model: Any) -> FoldedModel | None:
+    """The model in the kernel's form; None where there is no kernel or the model has no such form."""
+    if kernels.decode is None or not hasattr(model, "folded"):
+        return None
+    form: FoldedModel | None = model.folded()
+    return form
+
+
+def decode_latents(
+    parts: Sequence[bytes], grids: Sequence[Grid], present: Sequence[bool], n_context: int, model: FoldedModel
+) -> tuple[Integers, ...]:
+    """Latents int32 [h, w] of all grids, finest first. Raises StreamError."""
+    fault, value, latents = kernels.decode.latents(
+        parts=list(parts),
+        starts=_starts(),
+        shifts=tables().shifts,
+        neighbours=list(NEIGHBOURS[:n_context]),
+        n_features=model.n_features,
+        delay=wave_delay(n_context),
+        hidden=model.hidden,
+        output=model.output,
+        stabiliser=model.stabiliser,
+        grids=[(*g.shape, g.log2, p, m) for g, p, m in zip(grids, present, model.maps, strict=True)],
+    )
+    if fault:
+        raise (out_of_range(value), no_escape(), wrong_end())[fault - 1]
+    return tuple(latents)
+
+
+@cache
+def _starts() -> NDArray[np.uint16]:
+    """Where the symbols of each row start, uint16 [rows, 64]."""
+    return tables().starts.astype(np.uint16)

@@ -1,0 +1,54 @@
+"""The frame formula through the compiled kernels, as one differentiable step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from coolvid.kernels import compiled, threads
+
+
+def usable(*tensors: Tensor) -> bool:
+    """Whether compiled kernels are here and apply to these tensors: float32 on the CPU."""
+    return compiled is not None and all(t.dtype is torch.float32 and t.device.type == "cpu" for t in tensors)
+
+
+def compose(
+    raw: Tensor, predictions: Sequence[Tensor], gain: Tensor, offset: Tensor, subsampled: bool
+) -> tuple[Tensor, ...] | None:
+    """Picture of raw [1, 3 + n, H, W] and n predictions [1, 3, H, W]; None where the kernels do not apply.
+
+    gain, offset [1, 3, 1, 1] apply without predictions. Three planes [1, 1, h, w] when subsampled, else [1, 3, H, W].
+    """
+    if not usable(raw, *predictions):
+        return None
+    formula = gain.flatten().tolist(), offset.flatten().tolist(), subsampled
+    out: tuple[Tensor, ...] = _Compose.apply(formula, raw, *predictions)  # type: ignore[no-untyped-call]
+    return out
+
+
+class _Compose(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, formula: Any, raw: Tensor, *predictions: Tensor) -> tuple[Tensor, ...]:
+        assert compiled is not None
+        ctx.formula = formula
+        ctx.inputs = _array(raw), [_array(p) for p in predictions]
+        planes = compiled.compose(*ctx.inputs, *formula, threads())
+        return tuple(torch.from_numpy(p).view(1, -1, *p.shape[-2:]) for p in planes)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
+        assert compiled is not None
+        gain, _, subsampled = ctx.formula
+        slopes = [_array(g) for g in gradients]
+        wanted = any(ctx.needs_input_grad[2:])
+        by_raw, by_prediction = compiled.compose_backward(*ctx.inputs, gain, subsampled, slopes, wanted, threads())
+        rest = [torch.from_numpy(d)[None] for d in by_prediction] if wanted else [None] * len(ctx.inputs[1])
+        return None, torch.from_numpy(by_raw)[None], *rest
+
+
+def _array(picture: Tensor) -> Any:
+    return picture.detach()[0].contiguous().numpy()

@@ -1,0 +1,81 @@
+"""Networks that later frames may inherit: the store that encoder and decoder keep alike."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from .architecture import FrameArchitecture
+from .coded import MODULES, CodedFrame, CodedModule
+from .errors import StreamError
+from .types import FrameType
+
+STORED_FRAMES = 8
+Branches = Mapping[str, Mapping[str, CodedModule]]
+
+
+@dataclass(frozen=True, eq=False)
+class FrameNetworks:
+    """The modules of one coded frame, by branch and name, inherited ones included."""
+
+    display_index: int
+    architecture: FrameArchitecture
+    modules: Branches
+
+    @classmethod
+    def of(cls, frame: CodedFrame) -> FrameNetworks:
+        """Those of this frame."""
+        modules = {name: coolchic.modules for name, coolchic in frame.coolchics.items()}
+        return cls(frame.display_index, frame.architecture, modules)
+
+
+class NetworkStore:
+    """Networks of the STORED_FRAMES frames coded last, none of them older than the last I frame."""
+
+    def __init__(self, frames: Iterable[FrameNetworks] = ()) -> None:
+        self._frames: deque[FrameNetworks] = deque(maxlen=STORED_FRAMES)
+        for each in frames:
+            self.add(each)
+
+    @property
+    def frames(self) -> tuple[FrameNetworks, ...]:
+        """The frames, the one coded last first."""
+        return tuple(reversed(self._frames))
+
+    def add(self, networks: FrameNetworks) -> None:
+        """Keep a frame that has just been coded; an I frame makes all others unreachable."""
+        if networks.architecture.frame_type is FrameType.I:
+            self._frames.clear()
+        self._frames.append(networks)
+
+    def find(self, display_index: int, architecture: FrameArchitecture) -> FrameNetworks:
+        """The frame that a frame of this architecture names as its predictor. Raises StreamError."""
+        found = next((each for each in self._frames if each.display_index == display_index), None)
+        if found is None:
+            known = sorted(each.display_index for each in self._frames)
+            raise StreamError(f"a packet inherits networks of frame {display_index}; those of {known} are kept")
+        if found.architecture != architecture:
+            raise StreamError(f"a packet inherits networks of frame {display_index}, which has another architecture")
+        return found
+
+
+def parameter_names(modules: Branches) -> tuple[str, ...]:
+    """BRANCH.MODULE of every module that has parameters, in stream order: what can be inherited."""
+    return tuple(
+        f"{branch}.{name}"
+        for branch, own in modules.items()
+        for name in MODULES
+        if name in own and own[name].parameters
+    )
+
+
+def same_parameters(a: CodedModule, b: CodedModule) -> bool:
+    """Whether two modules have equal integers and steps; scales do not count."""
+    return (
+        (a.weight_shift, a.bias_shift) == (b.weight_shift, b.bias_shift)
+        and a.parameters.keys() == b.parameters.keys()
+        and all(np.array_equal(values, b.parameters[name]) for name, values in a.parameters.items())
+    )

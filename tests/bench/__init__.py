@@ -1,0 +1,1 @@
+"""Benchmarks: `python -m tests.bench` from the root of the repository."""

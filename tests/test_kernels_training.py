@@ -1,0 +1,471 @@
+"""Every training kernel, for every instruction set of this machine, against the plain modules in double precision.
+
+Values and gradients agree within 1e-5 of their norm, and do not depend on the number of threads in any bit.
+"""
+
+import importlib
+import math
+import os
+import subprocess
+import sys
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+
+from coolvid import kernels
+from coolvid.architecture import Ports
+from coolvid.color import from_dense
+from coolvid.config import CoolChicEncoderParameter, EncodeConfig
+from coolvid.errors import ConfigError
+from coolvid.model.compose import compose, inter, intra
+from coolvid.model.coolchic import CoolChicEncoder
+from coolvid.model.frame_encoder import FrameEncoder
+from coolvid.presets import INTRA, MOTION, RESIDUE, frame_config
+from coolvid.registry import load, make
+from coolvid.training.loss import loss_function
+from coolvid.training.optimizers import SOAP
+from coolvid.types import Frame, FrameType, PixelFormat, VideoFormat
+
+pytestmark = pytest.mark.skipif(kernels.compiled is None, reason="no compiled kernels here")
+
+TOLERANCE = 1e-5
+
+
+@pytest.fixture(params=kernels.available())
+def instruction_set(request, monkeypatch):
+    """The kernels of one instruction set, in the place of those chosen at import."""
+    chosen = kernels.load(request.param)
+    for module in list(sys.modules.values()):
+        if module.__name__.startswith(("coolvid.", "coolvid_plugins.")) and hasattr(module, "compiled"):
+            monkeypatch.setattr(module, "compiled", chosen)
+            if hasattr(module, "_kernel"):
+                module._kernel.cache_clear()
+    yield chosen
+    kernels.set_threads(0)
+
+
+@pytest.fixture(autouse=True)
+def one_torch_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def random(*shape, seed=0, scale=1.0):
+    """Doubles that single precision holds exactly."""
+    numbers = np.random.default_rng(seed).standard_normal(shape, dtype=np.float32) * np.float32(scale)
+    return torch.from_numpy(np.asarray(numbers)).double()
+
+
+def randomised(module, scale=0.2, seed=0):
+    """The module, all parameters drawn anew."""
+    with torch.no_grad():
+        for i, parameter in enumerate(module.parameters()):
+            parameter.copy_(random(*parameter.shape, seed=seed + i, scale=scale))
+    return module
+
+
+def slopes(function, module, inputs, dtype):
+    """[outputs, gradients by inputs, gradients by parameters] of a fixed random combination of the outputs."""
+    leaves = [x.to(dtype).clone().requires_grad_() for x in inputs]
+    if module is not None:
+        module.to(dtype).zero_grad(set_to_none=True)
+    out = function(*leaves)
+    outputs = [out] if isinstance(out, torch.Tensor) else list(out)
+    weights = [random(*o.shape, seed=99 + i).to(dtype) for i, o in enumerate(outputs)]
+    sum((o * w).sum() for o, w in zip(outputs, weights, strict=True)).backward()
+    own = [] if module is None else [p.grad for p in module.parameters() if p.grad is not None]
+    return [t.detach() for t in (*outputs, *(x.grad for x in leaves if x.grad is not None), *own)]
+
+
+def error(found, expected):
+    difference = torch.linalg.vector_norm(found.double() - expected)
+    return float(difference / torch.linalg.vector_norm(expected).clamp_min(1e-12))
+
+
+def check(function, inputs, module=None, fused=None, expected=None, tolerance=TOLERANCE):
+    """Single precision with kernels, on 1 and on 2 threads, against double precision without."""
+    expected = slopes(function, module, inputs, torch.float64) if expected is None else expected
+    runs = []
+    for threads in (1, 2):
+        kernels.set_threads(threads)
+        runs.append(slopes(function, module, inputs, torch.float32))
+    if fused is not None:
+        out = function(*[x.float().requires_grad_() for x in inputs])
+        assert fused in str((out if isinstance(out, torch.Tensor) else out[0]).grad_fn), "the kernels were not asked"
+    assert len(runs[0]) == len(expected)
+    assert all(torch.equal(a, b) for a, b in zip(*runs, strict=True)), "results depend on the number of threads"
+    errors = [error(a, b) for a, b in zip(runs[0], expected, strict=True)]
+    assert max(errors) <= tolerance, errors
+
+
+# -- the shapes of the presets, and one that no preset has ----------------------------------------------------
+
+ARBITRARY = {
+    "spatial_context_arm": 9,
+    "n_hidden_layers_arm": 3,
+    "output_feature_ifce": 3,
+    "ifce_resolution": (1, 3),
+    "layers_synthesis": "11-1-linear-relu,7-1-linear-none,X-5-linear-none,X-1-residual-none,X-3-residual-relu",
+}
+SHAPES = {
+    **{f"intra {name}": (given, 3) for name, given in INTRA.items()},
+    **{f"residue {name}": (given, 5) for name, given in RESIDUE.items()},
+    **{f"motion {name}": (given, 4) for name, given in MOTION.items()},
+    "arbitrary": (ARBITRARY, 3),
+}
+SIZE = (39, 219)
+
+
+@cache
+def model(name, size=SIZE):
+    """A model with random parameters, and random latents [N] for it."""
+    given, n_out = SHAPES[name]
+    parameter = CoolChicEncoderParameter(img_size=size, flag_common_randomness="lop" in name, **given)
+    coolchic = randomised(CoolChicEncoder(parameter, n_out))
+    with torch.no_grad():
+        arm = coolchic.modules_by_name["arm"]
+        for parameter in (p for n, p in arm.named_parameters() if n.endswith("output.bias")):
+            parameter[1] = 4.0  # a scale of about 1
+        for parameter in arm.hidden.parameters():
+            parameter.mul_(0.3)
+    n = sum(g.height * g.width for g in coolchic.grids)
+    return coolchic, random(n, seed=7, scale=1.5)
+
+
+@cache
+def expected_of(part, name):
+    return slopes(*part_of(part, name), torch.float64)
+
+
+def part_of(part, name):
+    """(function, module, inputs) of one part of a model."""
+    coolchic, latents = model(name)
+    module = coolchic.modules_by_name[part]
+    if part == "arm":
+        both = torch.nn.ModuleList([module, coolchic.modules_by_name["ifce"]])
+        return lambda flat: coolchic._rate(flat, coolchic._split(flat)), both, [latents]
+    if part == "upsampling":
+        planes = zip(coolchic._split(latents), coolchic.grids, strict=True)
+        return lambda *grids: module(grids), module, [p[None, None].clone() for p, g in planes if not g.is_hyper]
+    ports = coolchic.architecture.synthesis_ports
+    return module, module, [random(1, ports.n_in, *SIZE, seed=3)]
+
+
+@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("part, fused", [("arm", "Rate"), ("upsampling", "Upsample"), ("synthesis", "Synthesise")])
+def test_networks_of_the_presets(instruction_set, part, fused, name):
+    function, module, inputs = part_of(part, name)
+    check(function, inputs, module, fused, expected_of(part, name))
+
+
+@pytest.mark.parametrize("size", [(16, 16), (17, 301), (70, 31)])
+def test_entropy_model_of_any_size(instruction_set, size):
+    coolchic, latents = model("intra hop", size)
+    both = torch.nn.ModuleList([coolchic.modules_by_name[m] for m in ("arm", "ifce")])
+    check(lambda flat: coolchic._rate(flat, coolchic._split(flat)), [latents], both, "Rate")
+
+
+def test_total_rate_takes_one_pass(instruction_set):
+    """Latents that count alike: the gradients that the forward pass made, scaled."""
+    coolchic, latents = model("intra hop")
+    both = torch.nn.ModuleList([coolchic.modules_by_name[m] for m in ("arm", "ifce")])
+    check(lambda flat: coolchic._rate(flat, coolchic._split(flat)).sum() * 0.37, [latents], both)
+
+
+UPSAMPLINGS = [
+    ((19, 17), 4, 8, 7), ((64, 193), 7, 8, 7), ((33, 47), 5, 4, 1), ((70, 90), 7, 10, 5), ((30, 31), 3, 6, 3),
+    ((35, 67), 2, 14, 9), ((1, 1), 3, 8, 7), ((2, 259), 5, 8, 7),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("size, n, k, pre_k", UPSAMPLINGS)
+def test_upsampling(instruction_set, size, n, k, pre_k):
+    cls = load("upsampling", "separable")
+    module = randomised(cls(cls.Options(k, pre_k), Ports(n, n)).module(), 0.3)
+    grids = [random(1, 1, -(-size[0] >> i), -(-size[1] >> i), seed=i) for i in range(n)]
+    check(lambda *grids: module(grids), grids, module, "Upsample")
+
+
+# layers (channels, kernel, residual, relu), stabiliser
+SYNTHESES = {
+    "5x5 last": (((4, 3, False, True), (4, 1, True, True), (3, 5, False, False)), True),
+    "pointwise residual": (((9, 1, False, True), (9, 1, True, True), (6, 3, False, True)), True),
+    "convolutions only": (((6, 3, True, True), (3, 3, False, False)), False),
+    "one pointwise layer": (((3, 1, False, False),), False),
+    "one convolution": (((2, 3, False, True),), True),
+    "7x7": (((5, 1, False, True), (3, 7, False, False)), True),
+    "wide": (((70, 1, False, True), (3, 1, False, False)), True),
+}
+
+
+@pytest.mark.parametrize("size", [(19, 17), (33, 213), (1, 1), (2, 5)])
+@pytest.mark.parametrize("n_noise", [0, 2])
+@pytest.mark.parametrize("case", SYNTHESES)
+def test_synthesis(instruction_set, case, n_noise, size):
+    layers, stabiliser = SYNTHESES[case]
+    n_in = 6
+    cls = load("synthesis", "conv")
+    module = randomised(cls(cls.Options(layers, stabiliser), Ports(n_in, layers[-1][0], n_noise)).module(), 0.3)
+    check(module, [random(1, n_in, *size)], module, "Synthesise")
+
+
+# -- motion ---------------------------------------------------------------------------------------------------
+
+
+def flows(rows, columns, far):
+    """Some of many pixels, some whole numbers, and, if `far`, some beyond the picture or by thousands."""
+    flow = random(1, 2, rows, columns, seed=5, scale=4.0)
+    flow[:, :, rows // 2] = flow[:, :, rows // 2].round()
+    if far:
+        flow[0, 0, 0], flow[0, 1, :, 0], flow[0, :, -1, -1] = 300.25, -1000.5, 5000.125
+    return flow
+
+
+@pytest.mark.parametrize("far", [False, True])
+@pytest.mark.parametrize("block", [1, 4, 16])
+@pytest.mark.parametrize("taps", [2, 4, 6, 8, 12, 16])
+def test_warp(instruction_set, taps, block, far):
+    size = (37, 53)
+    cls = load("warper", "sinc")
+    module = cls(cls.Options(taps=taps), Ports(1, 1)).module()
+    reference = random(1, 3, *size, seed=2)
+    flow = flows(-(-size[0] // block), -(-size[1] // block), far)
+
+    def warped(flow):
+        picture = reference.to(flow.dtype)
+        return module(picture, flow) if block == 1 else module.warp_blocks(picture, flow, block)
+
+    check(warped, [flow], fused="Warp")
+
+
+def test_warp_survives_flows_that_are_no_numbers(instruction_set):
+    cls = load("warper", "sinc")
+    module = cls(cls.Options(taps=8), Ports(1, 1)).module()
+    flow = torch.zeros(1, 2, 9, 11)
+    flow[0, 0, 2, 3], flow[0, 1, 4, 5], flow[0, 0, 6, 7] = math.nan, math.inf, -math.inf
+    flow.requires_grad_()
+    reference = random(1, 3, 9, 11).float()
+    out = module(reference, flow)
+    out.sum().backward()
+    untouched = torch.isfinite(flow.detach()).all(dim=1)[0]
+    assert torch.equal(out.detach()[0, :, untouched], reference[0, :, untouched])
+    assert torch.isfinite(out).all() and torch.isfinite(flow.grad).all()
+
+
+# -- latents --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("temperature", [0.05, 0.1, 0.35, 2.0])
+@pytest.mark.parametrize("n", [17, 40_001])
+def test_soft_round(instruction_set, n, temperature):
+    quantizer = make("quantizer", "softround", {})
+    noise = random(n, seed=4, scale=0.2)
+
+    def quantised(x):
+        return quantizer.quantize(x, noise.to(x.dtype), temperature)
+
+    check(quantised, [random(n, scale=2.0)], fused="Softround")
+
+
+def test_noise_is_normal(instruction_set):
+    z = instruction_set.noise(1_000_001, "gaussian", 0.5, 3, 2).astype(np.float64) / 0.5
+    assert abs(z.mean()) < 5e-3 and abs(z.std() - 1) < 5e-3
+    assert abs((z**3).mean()) < 2e-2 and abs((z**4).mean() - 3) < 5e-2
+    assert abs((z[1:] * z[:-1]).mean()) < 5e-3
+
+
+@pytest.mark.parametrize("a", [1.0, 1.5, 2.0])
+def test_noise_is_kumaraswamy(instruction_set, a):
+    noise = np.sort(instruction_set.noise(200_001, "kumaraswamy", a, 9, 1).astype(np.float64)) + 0.5
+    b = (2**a * (a - 1) + 1) / a
+    levels = (np.arange(noise.size) + 0.5) / noise.size
+    assert noise[0] >= 0 and noise[-1] <= 1
+    assert np.abs(1 - (1 - noise**a) ** b - levels).max() < 5e-3
+
+
+@pytest.mark.parametrize("kind, parameter", [("gaussian", 0.3), ("kumaraswamy", 1.7)])
+def test_noise_depends_on_key_and_place_alone(instruction_set, kind, parameter):
+    long = instruction_set.noise(70_003, kind, parameter, 5, 2)
+    assert np.array_equal(long[:999], instruction_set.noise(999, kind, parameter, 5, 1))
+    other = instruction_set.noise(70_003, kind, parameter, 6, 1)
+    assert abs(np.corrcoef(long, other)[0, 1]) < 0.02
+    portable = kernels.load("portable").noise(70_003, kind, parameter, 5, 1)
+    np.testing.assert_allclose(long, portable, rtol=1e-4, atol=1e-5)
+
+
+# -- picture and loss -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [(1, 1), (19, 17), (33, 40), (32, 47), (64, 64)])
+@pytest.mark.parametrize("n_predictions", [0, 1, 2])
+@pytest.mark.parametrize("pixel_format", [PixelFormat.YUV420, PixelFormat.YUV444])
+def test_composition(instruction_set, pixel_format, n_predictions, size):
+    raw = random(1, 3 + n_predictions, *size, scale=0.5)
+    predictions = [random(1, 3, *size, seed=1 + i) for i in range(n_predictions)]
+    gain, offset = random(1, 3, 1, 1, seed=8), random(1, 3, 1, 1, seed=9)
+
+    def planes(picture):
+        return list(picture.values()) if isinstance(picture, dict) else [picture]
+
+    def composed(raw, *predictions):
+        formula = gain.to(raw.dtype), offset.to(raw.dtype)
+        return planes(compose(raw, predictions, *formula, pixel_format))
+
+    def plain(raw, *predictions):
+        dense = inter(raw, predictions) if predictions else intra(raw, gain, offset)
+        return planes(from_dense(dense, pixel_format))
+
+    expected = slopes(plain, None, [raw, *predictions], torch.float64)
+    check(composed, [raw, *predictions], fused="Compose", expected=expected)
+
+
+def test_squared_error(instruction_set):
+    distortion = make("distortion", "mse", {}).distortion
+    targets = {p: random(1, 1, 40 + 3 * i, 455, seed=i) for i, p in enumerate("yuv")}
+
+    def measured(*planes):
+        decoded = dict(zip("yuv", planes, strict=True))
+        return distortion(decoded, {p: t.to(planes[0].dtype) for p, t in targets.items()})
+
+    check(measured, [random(*t.shape, seed=20 + i) for i, t in enumerate(targets.values())])
+
+
+class FixedNoise:
+    """The same noise whatever the precision."""
+
+    def draw(self, kind, parameter, like):
+        return random(like.numel(), seed=17, scale=0.2).to(like)
+
+
+def frame(seed, size=(45, 67)):
+    format = VideoFormat(*size, PixelFormat.YUV420, 8)
+    rng = np.random.default_rng(seed)
+    shapes = format.pixel_format.plane_shapes(*size)
+    return Frame(tuple(rng.integers(60, 190, shape).astype(np.uint16) for shape in shapes), format)
+
+
+@pytest.mark.parametrize("frame_type", list(FrameType))
+def test_gradient_of_a_whole_frame(instruction_set, frame_type):
+    """All steps in a row; small grids gather what single precision loses in each."""
+    config = frame_config(EncodeConfig(), frame_type, 1, (45, 67))
+    references = tuple(frame(1 + i) for i in range(frame_type.n_references))
+    encoder = randomised(FrameEncoder(config, frame(0), references), 0.1)
+    for branch in encoder.branches.values():
+        branch.noise = FixedNoise()
+    target = frame(0).as_tensor()
+
+    def loss(like):
+        encoder.train()
+        out = encoder("gaussian", "softround", 0.3, 0.2)
+        picture = {plane: value.to(like.dtype) for plane, value in target.items()}
+        return loss_function(out.decoded_image, out.rate, picture, 1e-3).loss
+
+    check(loss, [random(1)], encoder, tolerance=1e-4)
+
+
+# -- optimiser ------------------------------------------------------------------------------------------------
+
+
+def test_soap(instruction_set):
+    """The kernel's steps against those of the plain optimiser in double precision, through two changes of the basis.
+
+    Loosely: directions that the covariances leave open depend on rounding (plain single precision differs by 4 % too).
+    """
+    shapes = [(48, 7, 1, 1), (48,), (3, 48, 1, 1), (3, 3, 3, 3), (3,), (20, 20), (20, 20), (2, 20), (300, 2), (4,)]
+    start = [random(*shape, seed=i) for i, shape in enumerate(shapes)]
+    moved = []
+    for dtype in (torch.float64, torch.float32):
+        parameters = [p.to(dtype).clone() for p in start]
+        optimizer = SOAP(parameters, lr=1e-3, precondition_every=4)
+        for step in range(9):
+            for i, p in enumerate(parameters):
+                p.grad = random(*p.shape, seed=100 * step + i).to(dtype)
+            optimizer.step()
+        moved.append(torch.cat([(p.double() - s).flatten() for p, s in zip(parameters, start, strict=True)]))
+    assert error(moved[1], moved[0]) < 0.08
+
+
+def test_one_step_of_soap(instruction_set):
+    blocks, n = [(0, 2, 5, 7), (70, 1, 3, 40), (190, 3, 2, 2)], 220
+    gradient, first, second = random(n), random(n, seed=1), random(n, seed=2) ** 2
+    bases = [[random(c, m, m, seed=3 + m) for m in (rows, columns)] for _, c, rows, columns in blocks]
+    bases[1][1] = None  # a side that is not rotated
+    shown = [
+        (*b, *(None if q is None else q.float().numpy() for q in pair)) for b, pair in zip(blocks, bases, strict=True)
+    ]
+    kept = second.float().numpy()
+    update = instruction_set.soap_update(shown, gradient.float().numpy(), first.float().numpy(), kept, 0.9, 0.7, 1e-8)
+
+    def turned(flat, forward):
+        out = flat.clone()
+        for (start, count, rows, columns), (left, right) in zip(blocks, bases, strict=True):
+            x = out[start : start + count * rows * columns].view(count, rows, columns)
+            x = x if left is None else (left.mT if forward else left) @ x
+            x = x if right is None else x @ (right if forward else right.mT)
+            out[start : start + x.numel()] = x.flatten()
+        return out
+
+    rotated = turned(gradient, True)
+    expected = 0.9 * second + 0.1 * rotated**2
+    assert error(torch.from_numpy(kept), expected) <= TOLERANCE
+    step = turned(turned(first, True) / (expected.sqrt() / 0.7 + 1e-8), False)
+    assert error(torch.from_numpy(update), step) <= TOLERANCE
+
+    before = [[None if q is None else q.clone() for q in pair] for pair in bases]
+    instruction_set.soap_observe(shown, gradient.float().numpy(), 0.9)
+    for (start, count, rows, columns, *found), pair in zip(shown, before, strict=True):
+        g = gradient[start : start + count * rows * columns].view(count, rows, columns)
+        for made, old, covariance in zip(found, pair, (g @ g.mT, g.mT @ g), strict=True):
+            if old is not None:
+                lower = (0.9 * old + 0.1 * covariance).tril()
+                assert error(torch.from_numpy(made).tril(), lower) <= TOLERANCE
+
+
+# -- with and without -----------------------------------------------------------------------------------------
+
+TRAIN = """
+import numpy as np
+from coolvid import kernels
+from coolvid.config import EncodeConfig
+from coolvid.model.frame_encoder import FrameEncoder
+from coolvid.presets import frame_config
+from coolvid.training.loop import Counters
+from coolvid.training.train import train
+from coolvid.types import Frame, FrameType, PixelFormat, VideoFormat
+
+format = VideoFormat(24, 32, PixelFormat.YUV444, 8)
+y, x = np.mgrid[:24, :32]
+frame = Frame(tuple(((8 * x + 5 * y + 30 * i) % 200 + 20).astype(np.uint16) for i in range(3)), format)
+encoder = FrameEncoder(frame_config(EncodeConfig(), FrameType.I, 0, (24, 32)), frame)
+counters = Counters()
+train(encoder, frame, counters, 1e-3, max_iterations=2, frequency_validation=1)
+print(kernels.compiled, kernels.description(), counters.iterations_counter, counters.best_loss < 1)
+"""
+
+
+def test_training_without_kernels():
+    environment = {**os.environ, "COOLVID_KERNELS": "none"}
+    result = subprocess.run([sys.executable, "-c", TRAIN], env=environment, capture_output=True, text=True, timeout=120)
+    assert result.stdout == "None PyTorch and numpy 2 True\n", result.stderr
+
+
+def test_nothing_built_is_no_error(monkeypatch):
+    """A compiler that fails (the extensions are optional) leaves a package without these modules."""
+
+    def absent(name):
+        raise ImportError(name)
+
+    monkeypatch.setattr(importlib, "import_module", absent)
+    assert kernels.available() == ()
+    assert kernels.load("") is None and kernels.load("none") is None
+    with pytest.raises(ConfigError, match="'v3' here; choose one of: none"):
+        kernels.load("v3")
+
+
+def test_unknown_instruction_set():
+    with pytest.raises(ConfigError, match=r"choose one of: .*portable, none"):
+        kernels.load("v5")
