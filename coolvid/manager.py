@@ -20,6 +20,7 @@ from .bitstream.packet import Packet, read_info, write_packet
 from .coded import CodedFrame
 from .config import EncodeConfig, FrameConfig
 from .decoder import decode_frame, tensors_of
+from .errors import ConfigError
 from .events import FrameDone, FrameStarted, Listener, Progress, ignore
 from .gop import CodingStep
 from .metrics import mse, psnr
@@ -41,6 +42,16 @@ def use_threads(count: int) -> None:
     it; torch, which then has only small things to do, gets one. Without kernels torch gets them all."""
     kernels.set_threads(count)
     torch.set_num_threads(1 if kernels.compiled is not None else kernels.threads())
+
+
+def training_device(name: str) -> torch.device:
+    """The device to train on. Raises ConfigError for one that PyTorch does not know or does not find here."""
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ConfigError(f"cannot train on device '{name}': {str(error).splitlines()[0]}; choose cpu") from error
+    return device
 
 
 @dataclass(frozen=True)
@@ -102,6 +113,7 @@ class FrameEncoderManager:
         self.networks = NetworkStore()
         self._depths: dict[int, int] = {}
         use_threads(config.threads)
+        self.device = training_device(config.device)
         self._display_index = 0
         self._frame_start = 0
         self._total = 0
@@ -185,12 +197,13 @@ def encode_frame(job: FrameJob, manager: FrameEncoderManager) -> CodedPicture:
     """The life of one frame: train, quantise, pack, and decode the packed bytes."""
 
     def candidate(seed: int) -> FrameEncoder:
-        return FrameEncoder(job.config, job.frame, job.references, seed=job.seed + seed)
+        encoder = FrameEncoder(job.config, job.frame, job.references, seed=job.seed + seed)
+        return encoder.to(manager.device)
 
     expected = network_bits(job.predictor) if job.predictor is not None else {}
     heirs = heirs_of(job, partial(candidate, 0), expected)
     frame_encoder = train_frame(candidate, job.frame, manager, job.config, heirs, sum(expected.values()))
-    frame_encoder = quantize_model(frame_encoder, job.frame, manager, job.predictor)
+    frame_encoder = quantize_model(frame_encoder.cpu(), job.frame, manager, job.predictor)
     predictor = job.predictor.display_index if job.predictor is not None else None
     coded = code_frame(frame_encoder, job.step.display_index, job.step.references, predictor)
     return pack_frame(job, coded, psnr(frame_encoder.picture(), job.frame))

@@ -9,7 +9,7 @@ import pytest
 
 import coolvid
 from coolvid import EncodeConfig, Frame, FrameType, PixelFormat, StructureConfig, VideoFormat
-from coolvid.errors import InputError, TrainingError
+from coolvid.errors import ConfigError, InputError, TrainingError
 from coolvid.events import FrameDone
 
 FAST = EncodeConfig(preset="fast", iterations=8, structure=StructureConfig(gop=2), threads=1)
@@ -105,3 +105,10 @@ def test_frames_of_two_formats_are_refused(tmp_path):
         coolvid.encode_frames(frames, tmp_path / "out.cvd", FAST)
     with pytest.raises(InputError, match="no frames"):
         coolvid.encode_frames([], tmp_path / "out.cvd", FAST)
+
+
+@pytest.mark.parametrize("device", ["nowhere", "cuda:99"])
+def test_a_device_that_is_not_here_is_refused(tmp_path, device):
+    with pytest.raises(ConfigError, match=f"cannot train on device '{device}'"):
+        coolvid.encode_frames(moving(1, PixelFormat.RGB, 8, 16, 16), tmp_path / "out.cvd", replace(FAST, device=device))
+    assert list(tmp_path.iterdir()) == []
