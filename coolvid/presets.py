@@ -68,7 +68,7 @@ class Preset:
     frequency_validation: int = 50
     step_search: str = "descent"
     rdo_rounds: int = 0
-    heirs: tuple[str, ...] = ("all", "warm")
+    heirs: tuple[str, ...] = ("warm",)
     network_rate_weight: float = 1.5
 
 
@@ -100,7 +100,6 @@ TABLE = {
         frequency_validation=100,
         step_search="full",
         rdo_rounds=1,
-        heirs=("all", "residue", "motion", "warm"),
     ),
     "placebo": replace(
         MEDIUM,
@@ -115,7 +114,6 @@ TABLE = {
         frequency_validation=100,
         step_search="full",
         rdo_rounds=3,
-        heirs=("all", "residue", "motion", "warm"),
     ),
 }
 

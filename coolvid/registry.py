@@ -100,7 +100,7 @@ def load(kind: str, name: str) -> type[Plugin]:
             "a package installed in editable mode must be installed again after adding a plugin)"
         )
     if len(offers) > 1:
-        owners = ", ".join(offer.package for offer in offers)
+        owners = ", ".join(offer.package for offer in sorted(offers, key=lambda o: o.package))
         raise UnknownPlugin(f"{kind} '{name}' is offered by more than one package ({owners}); uninstall all but one")
     try:
         plugin = entrypoints.EntryPoint.from_string(offers[0].target, name).load()

@@ -179,7 +179,7 @@ registry.load("quantizer", "ste")
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines[0] == (
-        "quantizer 'softround' is offered by more than one package (rival, coolvid); uninstall all but one"
+        "quantizer 'softround' is offered by more than one package (coolvid, rival); uninstall all but one"
     )
     assert "(fine, rival)" in lines[1]
     assert sum("softround rival quantizer 'softround' is offered" in line for line in lines) == 1
