@@ -126,7 +126,7 @@ def _encode(
     with StreamWriter(out, header) as writer:
         for i, step in enumerate(steps):
             frame = buffer.take(step.display_index)
-            packet = manager.restore(step, coded[i]) if i < len(coded) else manager.encode(step, frame)
+            packet = manager.restore(step, frame, coded[i]) if i < len(coded) else manager.encode(step, frame)
             writer.append(packet)
             tally.add(step.display_index, frame, manager.decoded[step.display_index])
             manager.forget(steps[i + 1 :])

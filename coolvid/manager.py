@@ -7,6 +7,7 @@ picklable FrameJob; the manager only keeps order, counts and pictures.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -35,6 +36,7 @@ from .types import Frame, FrameType
 
 # What networks that start from the predictor's cost in the end, as a share of the predictor's bits (measured at CIF).
 WARM_SHARE = 0.4
+SECOND_THOUGHT = 1.25
 
 
 def use_threads(count: int) -> None:
@@ -57,7 +59,7 @@ def training_device(name: str) -> torch.device:
 @dataclass(frozen=True)
 class FrameJob:
     """Everything one frame's encoder needs. configuration: index into the stream header's table. predictor: networks
-    that the frame may inherit."""
+    that the frame may inherit. expected_loss: what frames like it came to."""
 
     step: CodingStep
     frame: Frame
@@ -67,6 +69,7 @@ class FrameJob:
     header: StreamHeader
     seed: int
     predictor: FrameNetworks | None = None
+    expected_loss: float = math.inf
 
     @property
     def heirs(self) -> dict[str, tuple[str, ...]]:
@@ -86,12 +89,14 @@ class FrameJob:
 
 @dataclass(frozen=True)
 class CodedPicture:
-    """A frame's packet, the picture that its bytes decode to, its networks, and the quality of the float model."""
+    """A frame's packet, the picture that its bytes decode to, its networks, the quality of the float model, and the
+    real loss, MSE + lmbda * bits per pixel."""
 
     packet: Packet
     picture: Frame
     networks: FrameNetworks
     float_psnr_db: float
+    loss: float
 
 
 class FrameEncoderManager:
@@ -112,6 +117,7 @@ class FrameEncoderManager:
         self.decoded: dict[int, Frame] = {}
         self.networks = NetworkStore()
         self._depths: dict[int, int] = {}
+        self._losses: dict[int, float] = {}
         use_threads(config.threads)
         self.device = training_device(config.device)
         self._display_index = 0
@@ -132,7 +138,13 @@ class FrameEncoderManager:
             header=self.header,
             seed=(self.config.seed * 1_000_003 + step.display_index) % 2**32,
             predictor=self._predictor(step, configuration) if config.training.heirs else None,
+            expected_loss=self._expected_loss(step.depth),
         )
+
+    def _expected_loss(self, depth: int) -> float:
+        """The least loss of the frames of this depth whose networks are still kept; infinite without one."""
+        alike = [each.display_index for each in self.networks.frames if self._depths[each.display_index] == depth]
+        return min((self._losses[i] for i in alike if i in self._losses), default=math.inf)
 
     def _predictor(self, step: CodingStep, configuration: int) -> FrameNetworks | None:
         """The frame coded last that has the same architecture, of the same depth if there is one."""
@@ -155,15 +167,19 @@ class FrameEncoderManager:
         coded = encode_frame(job, self)
         self.decoded[step.display_index] = coded.picture
         self._depths[step.display_index] = step.depth
+        self._losses[step.display_index] = coded.loss
         self.networks.add(coded.networks)
         self.listen(self._done(job, coded, time.perf_counter() - start))
         return coded.packet
 
-    def restore(self, step: CodingStep, data: bytes) -> Packet:
-        """Take over a packet that an earlier run made for this step."""
+    def restore(self, step: CodingStep, frame: Frame, data: bytes) -> Packet:
+        """Take over a packet that an earlier run made for this step and frame."""
         references = [self.decoded[i] for i in step.references]
-        self.decoded[step.display_index] = decode_frame(data, self.header, references, self.networks)
+        picture = decode_frame(data, self.header, references, self.networks)
+        self.decoded[step.display_index] = picture
         self._depths[step.display_index] = step.depth
+        lmbda = self.config.lmbda_at(step.frame_type, step.depth)
+        self._losses[step.display_index] = real_loss(picture, frame, data, lmbda)
         return Packet(data, read_info(data, self.header))
 
     def forget(self, later: Sequence[CodingStep]) -> None:
@@ -177,23 +193,30 @@ class FrameEncoderManager:
         self.listen(Progress(self._display_index, phase, done, self._total, loss, psnr_db, rate_bpp))
 
     def _done(self, job: FrameJob, coded: CodedPicture, duration_s: float) -> FrameDone:
-        n_bytes = len(coded.packet.data)
-        bits_per_pixel = 8 * n_bytes / (job.frame.height * job.frame.width)
         return FrameDone(
             coding_index=job.step.coding_index,
             display_index=job.step.display_index,
             frame_type=job.step.frame_type,
-            n_bytes=n_bytes,
+            n_bytes=len(coded.packet.data),
             bits_by_part=coded.packet.info.bits_by_part,
             psnr_db=psnr(coded.picture, job.frame),
             float_psnr_db=coded.float_psnr_db,
-            loss=mse(coded.picture, job.frame) + job.config.lmbda * bits_per_pixel,
+            loss=coded.loss,
             iterations=self.iterations_counter - self._frame_start,
             duration_s=duration_s,
         )
 
 
 def encode_frame(job: FrameJob, manager: FrameEncoderManager) -> CodedPicture:
+    """The best picture of the frame. One that inherits and comes out much worse than frames like it is tried afresh:
+    networks that learned to do nothing are a trap for a frame where something happens."""
+    made = attempt(job, manager)
+    if job.predictor is None or made.loss <= SECOND_THOUGHT * job.expected_loss:
+        return made
+    return min(made, attempt(replace(job, predictor=None), manager), key=lambda each: each.loss)
+
+
+def attempt(job: FrameJob, manager: FrameEncoderManager) -> CodedPicture:
     """The life of one frame: train, quantise, pack, and decode the packed bytes."""
 
     def candidate(seed: int) -> FrameEncoder:
@@ -225,26 +248,29 @@ def heirs_of(job: FrameJob, fresh: Callable[[], FrameEncoder], expected: Mapping
 
 def pack_frame(job: FrameJob, coded: CodedFrame, float_psnr_db: float) -> CodedPicture:
     """The packet of a frame; a branch takes its predictor's activation scales where that is worth it."""
-    least, best = _packed(job, coded, float_psnr_db)
+    best = _packed(job, coded, float_psnr_db)
     if job.predictor is None:
         return best
     for branch in coded.coolchics:
         trial = _with_scales(coded, branch, job.predictor)
-        loss, made = _packed(job, trial, float_psnr_db)
-        if loss < least:
-            least, best, coded = loss, made, trial
+        made = _packed(job, trial, float_psnr_db)
+        if made.loss < best.loss:
+            best, coded = made, trial
     return best
 
 
-def _packed(job: FrameJob, coded: CodedFrame, float_psnr_db: float) -> tuple[float, CodedPicture]:
-    """(MSE + lmbda * bits per pixel, what was made)."""
+def _packed(job: FrameJob, coded: CodedFrame, float_psnr_db: float) -> CodedPicture:
     kept = [job.predictor] if job.predictor is not None else []
     models = context_models(coded, job.frame.height, job.frame.width)
     packet = write_packet(coded, job.configuration, models, tensors_of, NetworkStore(kept))
     picture = decode_frame(packet.data, job.header, job.references, NetworkStore(kept))
-    bits_per_pixel = 8 * len(packet.data) / (job.frame.height * job.frame.width)
-    loss = mse(picture, job.frame) + job.config.lmbda * bits_per_pixel
-    return loss, CodedPicture(packet, picture, FrameNetworks.of(coded), float_psnr_db)
+    loss = real_loss(picture, job.frame, packet.data, job.config.lmbda)
+    return CodedPicture(packet, picture, FrameNetworks.of(coded), float_psnr_db, loss)
+
+
+def real_loss(picture: Frame, frame: Frame, data: bytes, lmbda: float) -> float:
+    """MSE + lmbda * bits per pixel of a decoded picture and its packet."""
+    return mse(picture, frame) + lmbda * 8 * len(data) / (frame.height * frame.width)
 
 
 def _with_scales(coded: CodedFrame, branch: str, predictor: FrameNetworks) -> CodedFrame:

@@ -1,5 +1,6 @@
 """Inherited networks on the encoder's side: frozen, free, chosen by loss, and the same in the decoder."""
 
+import math
 import pickle
 import subprocess
 import sys
@@ -237,3 +238,24 @@ def test_a_job_carries_the_nearest_networks_of_its_own_depth(networks, preset):
     alone, _ = manager(replace(config, inherit=False))
     alone.decoded, alone.networks, alone._depths = encoder.decoded, encoder.networks, encoder._depths
     assert alone.job(steps[6], picture(6)).predictor is None
+
+
+@pytest.mark.parametrize("losses, expected, tried, kept", [
+    ([1.2], 1.0, 1, 1.2),
+    ([1.3, 1.1], 1.0, 2, 1.1),
+    ([1.3, 1.4], 1.0, 2, 1.3),
+    ([9.0], math.inf, 1, 9.0),
+])  # fmt: skip
+def test_a_disappointing_heir_is_tried_afresh(monkeypatch, losses, expected, tried, kept):
+    from coolvid import manager as room
+
+    jobs = []
+
+    def attempt(job, manager):
+        jobs.append(job)
+        return room.CodedPicture(None, None, None, 0.0, losses[len(jobs) - 1])
+
+    monkeypatch.setattr(room, "attempt", attempt)
+    job = room.FrameJob(None, None, (), None, 0, None, 0, predictor=object(), expected_loss=expected)
+    assert room.encode_frame(job, None).loss == kept
+    assert [each.predictor is None for each in jobs] == [False, True][:tried]
