@@ -52,14 +52,6 @@ class CodingStructure:
 plan = CodingStructure.plan
 
 
-def keep_until(steps: tuple[CodingStep, ...]) -> dict[int, int]:
-    """Display index -> coding index of the last step that refers to it (its own when none does)."""
-    last = {step.display_index: step.coding_index for step in steps}
-    for step in steps:
-        last.update(dict.fromkeys(step.references, step.coding_index))
-    return last
-
-
 def _is_explicit(structure: StructureConfig) -> bool:
     return bool(structure.intra_pos or structure.p_pos)
 

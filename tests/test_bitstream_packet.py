@@ -135,10 +135,9 @@ def test_crc32c(data: bytes, checksum: int) -> None:
 
 
 @pytest.mark.parametrize("scale", [0, 0.3, 4, 1000, 1e6])
-@pytest.mark.parametrize("with_specs", [True, False])
-def test_modules_round_trip(scale: float, with_specs: bool) -> None:
+def test_modules_round_trip(scale: float) -> None:
     written, writer = modules(scale), BitWriter()
-    bits = encode_modules(writer, written, TENSORS if with_specs else None)
+    bits = encode_modules(writer, written, TENSORS)
     reader = BitReader(writer.getvalue())
     found, spent = decode_modules(reader, TENSORS, N_SCALES)
     assert_same_modules(found, written)
@@ -174,7 +173,7 @@ BAD_MODULES = [
 @pytest.mark.parametrize("module", BAD_MODULES)
 def test_modules_that_do_not_fit(module: CodedModule) -> None:
     with pytest.raises(ConfigError, match="a stream can carry"):
-        encode_modules(BitWriter(), {"upsampling": module})
+        encode_modules(BitWriter(), {"upsampling": module}, TENSORS)
 
 
 BAD_BITS = [
@@ -198,7 +197,6 @@ def test_network_bits_that_cannot_be(shape: tuple[int, ...], fields: list[tuple[
 @pytest.mark.parametrize("frame", FRAMES)
 def test_packet_round_trip(frame: CodedFrame) -> None:
     packet = write_packet(frame, frame.frame_type.value, MODELS, tensors_of)
-    assert packet == write_packet(frame, frame.frame_type.value, MODELS)
     content = read_packet(packet.data, HEADER, tensors_of)
     assert (content.display_index, content.architecture) == (frame.display_index, frame.architecture)
     assert (content.references, content.global_translation) == (frame.references, frame.global_translation)
@@ -213,7 +211,7 @@ def test_packet_round_trip(frame: CodedFrame) -> None:
 
 @pytest.mark.parametrize("frame", FRAMES)
 def test_bits_by_part_add_up(frame: CodedFrame) -> None:
-    packet = write_packet(frame, frame.frame_type.value, MODELS)
+    packet = write_packet(frame, frame.frame_type.value, MODELS, tensors_of)
     told, cheap = packet.info, read_info(packet.data, HEADER)
     assert told.n_bytes == len(packet.data) == cheap.n_bytes
     assert sum(told.bits_by_part.values()) == 8 * told.n_bytes == sum(cheap.bits_by_part.values())
@@ -225,7 +223,7 @@ def test_bits_by_part_add_up(frame: CodedFrame) -> None:
 
 
 def test_overhead_of_a_b_frame() -> None:
-    info = write_packet(coded_frame(FrameType.B), 2, MODELS).info
+    info = write_packet(coded_frame(FrameType.B), 2, MODELS, tensors_of).info
     assert info.bits_by_part["header"] <= 16 * 8
 
 
@@ -253,7 +251,6 @@ HEIRS = [heir(), heir(*ALL), heir(*ALL, scales=False), heir("motion.arm"), heir(
 @pytest.mark.parametrize("frame", HEIRS)
 def test_inherited_modules_round_trip_and_cost_nothing(frame: CodedFrame) -> None:
     packet = write_packet(frame, 2, MODELS, tensors_of, STORE)
-    assert packet == write_packet(frame, 2, MODELS, networks=STORE)
     content = read_packet(packet.data, HEADER, tensors_of, STORE)
     assert content.inherited == frame.inherited
     assert content.info == packet.info and content.info.predictor == 18
@@ -281,14 +278,14 @@ def test_what_cannot_be_inherited_is_not_written() -> None:
     frame, intra = heir(*ALL), coded_frame(FrameType.I)
     stranger = replace(STORE.frames[0], architecture=frame_architecture(FrameType.P))
     with pytest.raises(ConfigError, match=r"those of \[\] are kept"):
-        write_packet(frame, 2, MODELS)
+        write_packet(frame, 2, MODELS, tensors_of)
     with pytest.raises(ConfigError, match="another architecture"):
-        write_packet(frame, 2, MODELS, networks=NetworkStore([stranger]))
+        write_packet(frame, 2, MODELS, tensors_of, networks=NetworkStore([stranger]))
     with pytest.raises(ConfigError, match="differs from the predictor's"):
-        write_packet(replace(heir(), inherited=frozenset(["motion.arm"])), 2, MODELS, networks=STORE)
+        write_packet(replace(heir(), inherited=frozenset(["motion.arm"])), 2, MODELS, tensors_of, networks=STORE)
     for wrong in (replace(frame, predictor=None), replace(intra, predictor=18)):
         with pytest.raises(ConfigError, match="without a predictor"):
-            write_packet(wrong, wrong.frame_type.value, MODELS, networks=STORE)
+            write_packet(wrong, wrong.frame_type.value, MODELS, tensors_of, networks=STORE)
 
 
 def test_a_predictor_that_is_not_kept_is_a_stream_error() -> None:
@@ -325,7 +322,7 @@ def test_packet_header_is_these_bytes_and_back(header: PacketHeader, golden: str
 
 
 def test_every_flipped_bit_and_every_cut_is_found() -> None:
-    data = write_packet(FRAMES[3], 2, MODELS).data
+    data = write_packet(FRAMES[3], 2, MODELS, tensors_of).data
     for position in range(8 * len(data)):
         damaged = bytearray(data)
         damaged[position // 8] ^= 1 << position % 8
@@ -345,7 +342,7 @@ def sealed_body(body: bytes) -> bytes:
 
 def test_damage_under_a_correct_checksum_is_a_stream_error_or_a_frame() -> None:
     """As an attacker would: bodies damaged and sealed again, and garbage."""
-    body = write_packet(coded_frame(FrameType.I, scale=0.5), 0, MODELS).data[2:-4][:120]
+    body = write_packet(coded_frame(FrameType.I, scale=0.5), 0, MODELS, tensors_of).data[2:-4][:120]
     rng = np.random.default_rng(0)
     for _ in range(300):
         damaged = bytearray(body)
@@ -377,7 +374,7 @@ def test_headers_that_cannot_be(header: PacketHeader, message: str) -> None:
 
 
 def test_networks_must_end_where_latents_start() -> None:
-    packet = write_packet(FRAMES[0], 0, MODELS)
+    packet = write_packet(FRAMES[0], 0, MODELS, tensors_of)
     fewer = {**TENSORS, "upsampling": ()}
     with pytest.raises(StreamError, match="do not end"):
         read_packet(packet.data, HEADER, lambda _: (fewer, N_SCALES))
@@ -387,4 +384,4 @@ def test_a_translation_too_far_does_not_fit() -> None:
     frame = coded_frame(FrameType.P)
     far = CodedFrame(20, frame.architecture, (16,), ((20000, 0),), None, frame.coolchics)
     with pytest.raises(ConfigError, match="20000"):
-        write_packet(far, 1, MODELS)
+        write_packet(far, 1, MODELS, tensors_of)

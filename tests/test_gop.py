@@ -4,7 +4,7 @@ import pytest
 
 from coolvid.config import StructureConfig
 from coolvid.errors import ConfigError
-from coolvid.gop import CodingStep, CodingStructure, keep_until, plan
+from coolvid.gop import CodingStep, CodingStructure, plan
 from coolvid.types import FrameType
 
 
@@ -83,11 +83,6 @@ def test_nothing_after_an_intra_frame_refers_before_it():
     for step in plan(41, StructureConfig(gop=8, intra_period=16)):
         start = step.display_index // 16 * 16
         assert all(r >= start for r in step.references)
-
-
-def test_frames_are_kept_as_long_as_they_are_needed():
-    assert keep_until(plan(5, StructureConfig(gop=4))) == {0: 3, 1: 3, 2: 4, 3: 4, 4: 4}
-    assert keep_until(plan(3, StructureConfig(low_delay=True))) == {0: 1, 1: 2, 2: 2}
 
 
 def test_steps_are_values():

@@ -22,6 +22,7 @@ from coolvid.events import FrameDone, FrameStarted
 from coolvid.gop import plan
 from coolvid.manager import FrameEncoderManager
 from coolvid.model.frame_encoder import FrameEncoder
+from coolvid.modules import module_tensors
 from coolvid.networks import FrameNetworks, parameter_names, same_parameters
 from coolvid.presets import frame_config
 from coolvid.quantization import code_frame, inherit, network_bits, quantize_model, rdo_parameters, warm_start
@@ -124,7 +125,8 @@ def test_a_warm_start_is_trained_on_and_gives_back_what_has_not_moved(networks):
 def test_expected_bits_are_those_of_sending(networks):
     bits = network_bits(networks)
     assert set(bits) == set(ALL)
-    assert bits["motion.arm"] == module_bits(networks.modules["motion"]["arm"])
+    tensors = module_tensors(networks.architecture.motion)["arm"]
+    assert bits["motion.arm"] == module_bits(networks.modules["motion"]["arm"], tensors)
 
 
 @pytest.mark.parametrize("price, wins", [(0.0, False), (1e9, True)])

@@ -354,7 +354,7 @@ def test_code_frame_goes_through_the_stream_and_back(trained, kind):
 
     from coolvid.bitstream.headers import StreamHeader
     from coolvid.bitstream.packet import write_packet
-    from coolvid.decoder import read_frame
+    from coolvid.decoder import read_frame, tensors_of
     from coolvid.metrics import psnr
     from coolvid.reconstruct import ContextModel, reconstruct_frame
     from coolvid.types import ColorInfo
@@ -365,7 +365,7 @@ def test_code_frame_goes_through_the_stream_and_back(trained, kind):
         name: ContextModel(branch.architecture, branch.modules, HEIGHT, WIDTH)
         for name, branch in coded.coolchics.items()
     }
-    packet = write_packet(coded, 0, contexts)
+    packet = write_packet(coded, 0, contexts, tensors_of)
     header = StreamHeader(FORMAT, Fraction(25), ColorInfo(), 5, 4, 0, False, (model.architecture,))
     assert_same(read_frame(packet.data, header), coded)
     decoded = reconstruct_frame(coded, [picture(shift - 2) for shift in REFERENCES[kind]], FORMAT)

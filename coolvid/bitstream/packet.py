@@ -113,13 +113,12 @@ def write_packet(
     frame: CodedFrame,
     configuration: int,
     models: Mapping[str, ContextModel],
-    tensors_of: TensorsOf | None = None,
+    tensors_of: TensorsOf,
     networks: NetworkStore | None = None,
 ) -> Packet:
     """The packet of a frame; configuration: its index in StreamHeader.configurations; models: by branch.
 
-    networks: holds the frame's predictor, if it has one. tensors_of as for read_packet(); without it a parameter named
-    `bias` or `*.bias` is a bias, any other a weight.
+    tensors_of as for read_packet(). networks: holds the frame's predictor, if it has one.
     Raises ConfigError for values that a stream cannot carry.
     """
     taken = _inheritance(frame, networks or NetworkStore())
@@ -132,7 +131,7 @@ def write_packet(
     header.write(writer)
     bits = {}
     for branch, coolchic in frame.coolchics.items():
-        tensors = tensors_of(coolchic.architecture)[0] if tensors_of else None
+        tensors = tensors_of(coolchic.architecture)[0]
         for name, n_bits in encode_modules(writer, coolchic.modules, tensors, taken.get(branch)).items():
             bits[f"{branch}.{name}"] = n_bits
     body = writer.getvalue() + b"".join(payloads.values())

@@ -85,12 +85,12 @@ def _zigzag(values: Integers) -> NDArray[np.int64]:
 
 
 def encode_modules(
-    writer: BitWriter, modules: Modules, tensors: Tensors | None = None, taken: Inheritance | None = None
+    writer: BitWriter, modules: Modules, tensors: Tensors, taken: Inheritance | None = None
 ) -> dict[str, int]:
     """Append all modules of one Cool-chic; returns bits by module. Raises ConfigError for values that do not fit.
 
-    tensors: the specs by module; without them a parameter named `bias` or `*.bias` is a bias, any other a weight.
-    taken: what is the predictor's and not sent, where the packet names one; its flags count for no module.
+    tensors: the specs by module. taken: what is the predictor's and not sent, where the packet names one; its flags
+    count for no module.
     """
     if taken is not None:
         taken.write(writer)
@@ -100,27 +100,19 @@ def encode_modules(
         module = modules.get(name)
         if module is not None:
             if taken is None or name not in taken.names:
-                specs = tensors[name] if tensors is not None else _guess_tensors(module)
-                _encode_parameters(writer, name, module, specs)
+                _encode_parameters(writer, name, module, tensors[name])
             if taken is None or not taken.scales:
                 _encode_scales(writer, name, module)
         out[name] = writer.n_bits - before
     return out
 
 
-def module_bits(module: CodedModule, tensors: Sequence[TensorSpec] | None = None) -> int:
+def module_bits(module: CodedModule, tensors: Sequence[TensorSpec]) -> int:
     """Bits that encode_modules() spends on this module."""
     writer = BitWriter()
-    _encode_parameters(writer, "module", module, _guess_tensors(module) if tensors is None else tensors)
+    _encode_parameters(writer, "module", module, tensors)
     _encode_scales(writer, "module", module)
     return writer.n_bits
-
-
-def _guess_tensors(module: CodedModule) -> tuple[TensorSpec, ...]:
-    return tuple(
-        TensorSpec(name, values.shape, "bias" if name.split(".")[-1] == "bias" else "weight")
-        for name, values in module.parameters.items()
-    )
 
 
 def _encode_parameters(writer: BitWriter, name: str, module: CodedModule, tensors: Sequence[TensorSpec]) -> None:

@@ -8,6 +8,7 @@ from coolvid.bitstream.weights import module_bits
 from coolvid.errors import ConfigError
 from coolvid.model.coolchic import CoolChicEncoder
 from coolvid.model.frame_encoder import FrameEncoder
+from coolvid.modules import module_tensors
 from coolvid.networks import FrameNetworks, parameter_names
 
 from .state import QuantizedModule
@@ -56,8 +57,9 @@ def inherited_module(branches: Mapping[str, CoolChicEncoder], networks: FrameNet
 
 def network_bits(networks: FrameNetworks) -> dict[str, float]:
     """What each module of a coded frame costs when it is sent: what a frame like it may expect to pay."""
+    tensors = {branch: module_tensors(each) for branch, each in networks.architecture.branches.items()}
     return {
-        name: float(module_bits(networks.modules[branch][module]))
+        name: float(module_bits(networks.modules[branch][module], tensors[branch][module]))
         for name in parameter_names(networks.modules)
         for branch, module in [name.split(".")]
     }
