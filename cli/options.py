@@ -41,7 +41,7 @@ def quiet_option(command: Decorated) -> Decorated:
 def threads_option(command: Decorated) -> Decorated:
     return click.option(
         "--threads",
-        type=int,
+        type=click.IntRange(0, 1024),
         default=0,
         show_default="all cores",
         metavar="N",

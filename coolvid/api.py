@@ -12,7 +12,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from .bitstream.headers import StreamHeader
-from .bitstream.packet import PacketInfo
+from .bitstream.packet import Packet, PacketInfo
 from .bitstream.stream import StreamReader, StreamWriter
 from .config import EncodeConfig
 from .errors import InputError
@@ -124,10 +124,14 @@ def _encode(
     listen(EncodeStarted(track.n_frames, config, description()))
     buffer, tally = FrameBuffer(frames), _Tally()
     with StreamWriter(out, header) as writer:
+        for packet in coded:  # all at once, so that another interruption loses none of them
+            writer.append(packet)
         for i, step in enumerate(steps):
             frame = buffer.take(step.display_index)
-            packet = manager.restore(step, frame, coded[i]) if i < len(coded) else manager.encode(step, frame)
-            writer.append(packet)
+            if i < len(coded):
+                manager.restore(step, frame, coded[i].data)
+            else:
+                writer.append(manager.encode(step, frame))
             tally.add(step.display_index, frame, manager.decoded[step.display_index])
             manager.forget(steps[i + 1 :])
         n_bytes = writer.close()
@@ -222,7 +226,7 @@ def _header(track: _Track, steps: tuple[CodingStep, ...], config: EncodeConfig) 
     )
 
 
-def _previous(out: str | Path, header: StreamHeader, n_steps: int) -> list[bytes]:
+def _previous(out: str | Path, header: StreamHeader, n_steps: int) -> list[Packet]:
     """Packets of an interrupted encode of the same thing."""
     part = Path(f"{out}.part")
     if not part.exists():
@@ -230,4 +234,4 @@ def _previous(out: str | Path, header: StreamHeader, n_steps: int) -> list[bytes
     with StreamReader(part) as reader:
         if reader.header != header:
             raise InputError(f"{part} was made from another source or configuration; delete it to start anew")
-        return [reader.read(i) for i in range(min(len(reader.packets), n_steps))]
+        return [Packet(reader.read(i), info) for i, info in enumerate(reader.packets[:n_steps])]

@@ -17,7 +17,7 @@ import torch
 
 from . import kernels
 from .bitstream.headers import StreamHeader
-from .bitstream.packet import Packet, read_info, write_packet
+from .bitstream.packet import Packet, write_packet
 from .coded import CodedFrame
 from .config import EncodeConfig, FrameConfig
 from .decoder import decode_frame, tensors_of
@@ -172,15 +172,14 @@ class FrameEncoderManager:
         self.listen(self._done(job, coded, time.perf_counter() - start))
         return coded.packet
 
-    def restore(self, step: CodingStep, frame: Frame, data: bytes) -> Packet:
-        """Take over a packet that an earlier run made for this step and frame."""
+    def restore(self, step: CodingStep, frame: Frame, data: bytes) -> None:
+        """Take over what an earlier run made of this step and frame."""
         references = [self.decoded[i] for i in step.references]
         picture = decode_frame(data, self.header, references, self.networks)
         self.decoded[step.display_index] = picture
         self._depths[step.display_index] = step.depth
         lmbda = self.config.lmbda_at(step.frame_type, step.depth)
         self._losses[step.display_index] = real_loss(picture, frame, data, lmbda)
-        return Packet(data, read_info(data, self.header))
 
     def forget(self, later: Sequence[CodingStep]) -> None:
         """Drop pictures that no later step refers to."""

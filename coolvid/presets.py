@@ -16,6 +16,7 @@ from .config import (
     WarmupRound,
     choose,
 )
+from .errors import ConfigError
 from .types import FrameType
 
 _TAIL = "X-1-linear-none,X-3-residual-relu,X-3-residual-none"
@@ -128,17 +129,29 @@ def frame_config(config: EncodeConfig, frame_type: FrameType, depth: int, img_si
         usual = preset.p_residue if frame_type is FrameType.P else preset.b_residue
         residue = _parameter(config, "residue", config.residue or usual, RESIDUE, img_size)
         motion = _parameter(config, "motion", config.motion or preset.motion, MOTION, img_size)
-    warper = config.plugin("warper", PluginChoice("sinc", (("taps", config.warp_filter_size),)))
     return FrameConfig(
         frame_type=frame_type,
         lmbda=lmbda,
         residue=residue,
         motion=motion,
-        warper=warper,
+        warper=_warper(config),
         training=_training(config, preset, frame_type, lmbda),
         distortion=config.distortion,
         motion_estimator=config.motion_estimator,
     )
+
+
+def _warper(config: EncodeConfig) -> PluginChoice:
+    """The warper, with warp_filter_size taps unless its options say otherwise. Raises ConfigError for another warper."""
+    choice = config.plugin("warper", PluginChoice("sinc"))
+    if choice.name != "sinc":
+        if config.warp_filter_size != EncodeConfig().warp_filter_size:
+            raise ConfigError(
+                f"warp_filter_size is an option of the warper 'sinc', not of '{choice.name}'; leave it out"
+            )
+        return choice
+    taps = {"taps": config.warp_filter_size}
+    return PluginChoice("sinc", tuple({**taps, **dict(choice.options)}.items()))
 
 
 def _parameter(

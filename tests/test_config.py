@@ -263,3 +263,24 @@ def test_warp_filter_size_is_the_built_in_warpers_taps():
 def test_common_randomness_is_for_colours_not_for_motion():
     made = frame_config(EncodeConfig(common_randomness=True), FrameType.B, 2, SIZE)
     assert (made.residue.flag_common_randomness, made.motion.flag_common_randomness) == (True, False)
+
+
+WARPERS = [
+    ({}, ("sinc", {"taps": 8})),
+    ({"warp_filter_size": 4}, ("sinc", {"taps": 4})),
+    ({"warp_filter_size": 4, "plugins": (("warper", PluginChoice("sinc")),)}, ("sinc", {"taps": 4})),
+    ({"plugins": (("warper", PluginChoice("sinc", (("taps", "6"),))),)}, ("sinc", {"taps": "6"})),
+    ({"plugins": (("warper", PluginChoice("other")),)}, ("other", {})),
+]
+
+
+@pytest.mark.parametrize("settings, wanted", WARPERS)
+def test_the_filter_size_reaches_the_warper(settings, wanted):
+    choice = frame_config(EncodeConfig(**settings), FrameType.P, 1, (64, 64)).warper
+    assert (choice.name, dict(choice.options)) == wanted
+
+
+def test_a_filter_size_without_the_warper_it_belongs_to():
+    config = EncodeConfig(warp_filter_size=4, plugins=(("warper", PluginChoice("other")),))
+    with pytest.raises(ConfigError, match="warp_filter_size is an option of the warper 'sinc', not of 'other'"):
+        frame_config(config, FrameType.P, 1, (64, 64))

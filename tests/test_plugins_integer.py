@@ -363,3 +363,13 @@ def test_warp_equals_a_loop_over_pixels(n, shape, reach):
     integer = make("warper", "sinc", Ports(1, 1), n).integer({})
     assert np.array_equal(integer(reference, flow), slow_warp(reference, flow, integer.taps))
     assert integer.scales == ()
+
+
+def test_a_subclass_that_computes_otherwise_is_not_folded():
+    from coolvid_plugins.arm.integer import IntegerMlp
+
+    class Other(IntegerMlp):
+        def __call__(self, context):
+            return super().__call__(context)
+
+    assert Other.folded(Other.__new__(Other)) is None
