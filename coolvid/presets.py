@@ -142,7 +142,7 @@ def frame_config(config: EncodeConfig, frame_type: FrameType, depth: int, img_si
 
 
 def _warper(config: EncodeConfig) -> PluginChoice:
-    """The warper, with warp_filter_size taps unless its options say otherwise. Raises ConfigError for another warper."""
+    """The warper; sinc has warp_filter_size taps unless its options say otherwise. Raises ConfigError."""
     choice = config.plugin("warper", PluginChoice("sinc"))
     if choice.name != "sinc":
         if config.warp_filter_size != EncodeConfig().warp_filter_size:
