@@ -49,7 +49,8 @@ class CodedFrame:
 
     references: display indices. global_translation: (dy, dx) whole pixels per reference.
     output_range: per colour plane (minimum, maximum) code value that residue outputs 0 and 1 stand for; I frames only.
-    coolchics: "residue", and "motion" for P and B frames. predictor: display index of the frame whose networks the
+    coolchics: "residue", and "motion" for P and B frames; none for a copy, a P or B frame whose picture is the mean of
+    its references. predictor: display index of the frame whose networks the
     packet refers to, if any; inherited: modules as "residue.arm" whose parameters are that frame's and are not sent.
     """
 
@@ -65,3 +66,7 @@ class CodedFrame:
     @property
     def frame_type(self) -> FrameType:
         return self.architecture.frame_type
+
+    @property
+    def is_copy(self) -> bool:
+        return not self.coolchics

@@ -34,7 +34,8 @@ def decode_frame(
     networks = NetworkStore() if networks is None else networks
     try:
         coded = read_frame(data, header, networks)
-        networks.add(FrameNetworks.of(coded))
+        if not coded.is_copy:
+            networks.add(FrameNetworks.of(coded))
         return reconstruct_frame(coded, references, header.format)
     except ConfigError as error:
         raise StreamError(f"the stream holds an impossible setting: {error}") from error
@@ -45,8 +46,8 @@ def read_frame(data: bytes, header: StreamHeader, networks: NetworkStore | None 
     content = read_packet(data, header, tensors_of, networks)
     height, width = header.format.height, header.format.width
     coolchics = {}
-    for branch, architecture in content.architecture.branches.items():
-        modules = content.modules[branch]
+    for branch, modules in content.modules.items():
+        architecture = content.architecture.branches[branch]
         model = ContextModel(architecture, modules, height, width)
         latents = decode_latents(content.latents[branch], architecture.grids(height, width), model)
         coolchics[branch] = CodedCoolChic(architecture, modules, latents)
@@ -219,7 +220,7 @@ class _Predictors:
         self._uses[predictor] -= 1
         if not self._uses[predictor]:
             del self._known[predictor]
-        return NetworkStore([found])
+        return NetworkStore([found] if found.modules else [])
 
 
 def _steps(packets: Packets, wanted: Sequence[int]) -> list[int]:

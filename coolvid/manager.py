@@ -26,6 +26,7 @@ from .events import FrameDone, FrameStarted, Listener, Progress, ignore
 from .gop import CodingStep
 from .metrics import mse, psnr
 from .model.frame_encoder import FrameEncoder
+from .model.translation import global_translation
 from .networks import FrameNetworks, NetworkStore, parameter_names
 from .presets import frame_config
 from .quantization import code_frame, inherit, network_bits, quantize_model, warm_start
@@ -37,6 +38,9 @@ from .types import Frame, FrameType
 # What networks that start from the predictor's cost in the end, as a share of the predictor's bits (measured at CIF).
 WARM_SHARE = 0.4
 SECOND_THOUGHT = 1.25
+
+# A copy that is as good as its references, up to this factor of their mean squared error, is not improved by training.
+COPY_TOLERANCE = 1.02
 
 
 def use_threads(count: int) -> None:
@@ -59,7 +63,8 @@ def training_device(name: str) -> torch.device:
 @dataclass(frozen=True)
 class FrameJob:
     """Everything one frame's encoder needs. configuration: index into the stream header's table. predictor: networks
-    that the frame may inherit. expected_loss: what frames like it came to."""
+    that the frame may inherit. expected_loss: what frames like it came to. reference_mse: mean squared error of the
+    references, [0, 1] samples."""
 
     step: CodingStep
     frame: Frame
@@ -70,6 +75,7 @@ class FrameJob:
     seed: int
     predictor: FrameNetworks | None = None
     expected_loss: float = math.inf
+    reference_mse: float = 0.0
 
     @property
     def heirs(self) -> dict[str, tuple[str, ...]]:
@@ -118,6 +124,7 @@ class FrameEncoderManager:
         self.networks = NetworkStore()
         self._depths: dict[int, int] = {}
         self._losses: dict[int, float] = {}
+        self._errors: dict[int, float] = {}
         use_threads(config.threads)
         self.device = training_device(config.device)
         self._display_index = 0
@@ -139,6 +146,7 @@ class FrameEncoderManager:
             seed=(self.config.seed * 1_000_003 + step.display_index) % 2**32,
             predictor=self._predictor(step, configuration) if config.training.heirs else None,
             expected_loss=self._expected_loss(step.depth),
+            reference_mse=sum(self._errors.get(i, 0.0) for i in step.references) / max(1, len(step.references)),
         )
 
     def _expected_loss(self, depth: int) -> float:
@@ -165,10 +173,9 @@ class FrameEncoderManager:
         self.listen(FrameStarted(step.coding_index, step.display_index, step.frame_type, step.references, self._total))
         start = time.perf_counter()
         coded = encode_frame(job, self)
-        self.decoded[step.display_index] = coded.picture
-        self._depths[step.display_index] = step.depth
-        self._losses[step.display_index] = coded.loss
-        self.networks.add(coded.networks)
+        self._note(step, coded.picture, frame, coded.loss)
+        if coded.networks.modules:
+            self.networks.add(coded.networks)
         self.listen(self._done(job, coded, time.perf_counter() - start))
         return coded.packet
 
@@ -176,10 +183,15 @@ class FrameEncoderManager:
         """Take over what an earlier run made of this step and frame."""
         references = [self.decoded[i] for i in step.references]
         picture = decode_frame(data, self.header, references, self.networks)
+        lmbda = self.config.lmbda_at(step.frame_type, step.depth)
+        self._note(step, picture, frame, real_loss(picture, frame, data, lmbda))
+
+    def _note(self, step: CodingStep, picture: Frame, frame: Frame, loss: float) -> None:
+        """Remember what later frames need to know of this one."""
         self.decoded[step.display_index] = picture
         self._depths[step.display_index] = step.depth
-        lmbda = self.config.lmbda_at(step.frame_type, step.depth)
-        self._losses[step.display_index] = real_loss(picture, frame, data, lmbda)
+        self._losses[step.display_index] = loss
+        self._errors[step.display_index] = mse(picture, frame)
 
     def forget(self, later: Sequence[CodingStep]) -> None:
         """Drop pictures that no later step refers to."""
@@ -207,12 +219,34 @@ class FrameEncoderManager:
 
 
 def encode_frame(job: FrameJob, manager: FrameEncoderManager) -> CodedPicture:
-    """The best picture of the frame. One that inherits and comes out much worse than frames like it is tried afresh:
-    networks that learned to do nothing are a trap for a frame where something happens."""
-    made = attempt(job, manager)
-    if job.predictor is None or made.loss <= SECOND_THOUGHT * job.expected_loss:
-        return made
-    return min(made, attempt(replace(job, predictor=None), manager), key=lambda each: each.loss)
+    """The best picture of the frame: a copy of its references, where that is as good as they are or of least loss.
+
+    A frame that inherits and comes out much worse than frames like it is tried afresh: networks that learned to do
+    nothing are a trap for a frame where something happens."""
+    copies = copies_of(job)
+    if copies and mse(copies[0].picture, job.frame) <= COPY_TOLERANCE * job.reference_mse:
+        return copies[0]
+    made = [*copies, attempt(job, manager)]
+    if job.predictor is not None and made[-1].loss > SECOND_THOUGHT * job.expected_loss:
+        made.append(attempt(replace(job, predictor=None), manager))
+    return min(made, key=lambda each: each.loss)
+
+
+def copies_of(job: FrameJob) -> list[CodedPicture]:
+    """The P or B frame that is the mean of its references, shifted as a whole where that pays; none for an I frame."""
+    if not job.references:
+        return []
+    step = job.step
+    coded = CodedFrame(
+        display_index=step.display_index,
+        architecture=job.header.configurations[job.configuration],
+        references=step.references,
+        global_translation=tuple(global_translation(job.frame, each) for each in job.references),
+        output_range=None,
+        coolchics={},
+    )
+    made = _packed(job, coded, 0.0)
+    return [replace(made, float_psnr_db=psnr(made.picture, job.frame))]
 
 
 def attempt(job: FrameJob, manager: FrameEncoderManager) -> CodedPicture:

@@ -46,7 +46,7 @@ class NetworkStore:
         return tuple(reversed(self._frames))
 
     def add(self, networks: FrameNetworks) -> None:
-        """Keep a frame that has just been coded; an I frame makes all others unreachable."""
+        """Keep a frame that has just been coded, and is not a copy; an I frame makes all others unreachable."""
         if networks.architecture.frame_type is FrameType.I:
             self._frames.clear()
         self._frames.append(networks)

@@ -57,6 +57,17 @@ def test_i_p_and_b_frames_decode_to_the_encoders_pictures(tmp_path, pixel_format
     assert {digest_elsewhere(path, threads) for threads in (1, 2)} == {done.digest}
 
 
+def test_a_still_frame_is_a_copy_of_a_few_bytes(tmp_path):
+    still, seen = moving(1, PixelFormat.YUV420, 8, 34, 50) * 5, []
+    done = coolvid.encode_frames(
+        still, tmp_path / "out.cvd", replace(FAST, structure=StructureConfig(gop=4)), listen=seen.append
+    )
+    coded = [event for event in seen if isinstance(event, FrameDone)]
+    assert all(event.n_bytes <= 24 and event.iterations == 0 for event in coded[1:])
+    assert all(packet.is_copy for packet in coolvid.read_info(tmp_path / "out.cvd").packets[1:])
+    assert digest_elsewhere(tmp_path / "out.cvd", 2) == done.digest
+
+
 def test_equal_seeds_give_equal_bytes_whatever_the_threads(tmp_path):
     frames = moving(2, PixelFormat.YUV420, 8, 24, 32)
     runs = {"one": FAST, "again": FAST, "two threads": replace(FAST, threads=2), "other seed": replace(FAST, seed=1)}

@@ -308,10 +308,11 @@ def test_inheritance_is_these_bits() -> None:
 
 
 GOLDENS = [
-    (PacketHeader(0, FrameType.I, 0, (), None, None, None, (0,)), "902000"),
-    (PacketHeader(2, FrameType.B, 20, (-4, 4), None, None, None, (64, 3)), "768512202180"),
-    (PacketHeader(2, FrameType.B, 20, (-4, 4), None, -2, None, (64, 3)), "768512b20218"),
-    (PacketHeader(1, FrameType.P, 3, (-3,), ((2, -1),), None, None, (100, 0)), "4c6467229200"),
+    (PacketHeader(0, FrameType.I, 0, (), None, None, None, None, (0,)), "902000"),
+    (PacketHeader(2, FrameType.B, 20, (-4, 4), None, False, None, None, (64, 3)), "7685121010c0"),
+    (PacketHeader(2, FrameType.B, 20, (-4, 4), None, False, -2, None, (64, 3)), "76851259010c"),
+    (PacketHeader(1, FrameType.P, 3, (-3,), ((2, -1),), False, None, None, (100, 0)), "4c6467214900"),
+    (PacketHeader(2, FrameType.B, 20, (-4, 4), None, True, None, None, ()), "76851280"),
 ]
 
 
@@ -319,6 +320,16 @@ GOLDENS = [
 def test_packet_header_is_these_bytes_and_back(header: PacketHeader, golden: str) -> None:
     assert header.pack().hex() == golden
     assert PacketHeader.unpack(bytes.fromhex(golden)) == header
+
+
+def test_a_copy_is_a_header_and_nothing_else() -> None:
+    whole = FRAMES[3]
+    copy = replace(whole, coolchics={}, predictor=None, inherited=frozenset())
+    packet = write_packet(copy, 2, {}, tensors_of)
+    assert len(packet.data) <= 16
+    assert packet.info.bits_by_part == {"header": 8 * len(packet.data)}
+    found = read_packet(packet.data, HEADER, tensors_of)
+    assert (found.modules, found.latents, found.references) == ({}, {}, whole.references)
 
 
 def test_every_flipped_bit_and_every_cut_is_found() -> None:
@@ -355,15 +366,15 @@ def test_damage_under_a_correct_checksum_is_a_stream_error_or_a_frame() -> None:
 
 
 IMPOSSIBLE = [
-    (PacketHeader(3, FrameType.I, 0, (), None, None, None, (0,)), "configuration 3 of 3"),
-    (PacketHeader(1, FrameType.I, 0, (), None, None, None, (0,)), "another type"),
-    (PacketHeader(0, FrameType.I, 40, (), None, None, None, (0,)), "frame 40 of 0..39"),
-    (PacketHeader(1, FrameType.P, 3, (-4,), None, None, None, (0, 0)), "frame -1"),
-    (PacketHeader(1, FrameType.P, 3, (0,), None, None, None, (0, 0)), "refers to itself"),
-    (PacketHeader(1, FrameType.P, 3, (-3,), None, 0, None, (0, 0)), "inherits from frame 3"),
-    (PacketHeader(1, FrameType.P, 3, (-3,), None, -4, None, (0, 0)), "inherits from frame -1"),
-    (PacketHeader(1, FrameType.P, 3, (-3,), None, 37, None, (0, 0)), "inherits from frame 40"),
-    (PacketHeader(0, FrameType.I, 0, (), None, None, None, (99,)), "longer than the packet"),
+    (PacketHeader(3, FrameType.I, 0, (), None, None, None, None, (0,)), "configuration 3 of 3"),
+    (PacketHeader(1, FrameType.I, 0, (), None, None, None, None, (0,)), "another type"),
+    (PacketHeader(0, FrameType.I, 40, (), None, None, None, None, (0,)), "frame 40 of 0..39"),
+    (PacketHeader(1, FrameType.P, 3, (-4,), None, False, None, None, (0, 0)), "frame -1"),
+    (PacketHeader(1, FrameType.P, 3, (0,), None, False, None, None, (0, 0)), "refers to itself"),
+    (PacketHeader(1, FrameType.P, 3, (-3,), None, False, 0, None, (0, 0)), "inherits from frame 3"),
+    (PacketHeader(1, FrameType.P, 3, (-3,), None, False, -4, None, (0, 0)), "inherits from frame -1"),
+    (PacketHeader(1, FrameType.P, 3, (-3,), None, False, 37, None, (0, 0)), "inherits from frame 40"),
+    (PacketHeader(0, FrameType.I, 0, (), None, None, None, None, (99,)), "longer than the packet"),
 ]
 
 

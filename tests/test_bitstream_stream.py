@@ -142,8 +142,10 @@ def test_something_else_is_not_a_stream() -> None:
 def packet(frame_type: FrameType, index: int, *references: int, predictor: int | None = None) -> Packet:
     """One whose predictor is given as a distance from its own index."""
     steps = tuple(r - index for r in references)
-    sizes = (3,) if frame_type is FrameType.I else (3, 0)
-    body = PacketHeader(frame_type.value, frame_type, index, steps, None, predictor, None, sizes).pack() + b"abc"
+    sizes, is_copy = ((3,), None) if frame_type is FrameType.I else ((3, 0), False)
+    body = (
+        PacketHeader(frame_type.value, frame_type, index, steps, None, is_copy, predictor, None, sizes).pack() + b"abc"
+    )
     data = sealed(write_varint(len(body)) + body)
     return Packet(data, read_info(data, replace(HEADER, n_frames=0)))
 

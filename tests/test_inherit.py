@@ -13,6 +13,7 @@ import torch
 
 import coolvid
 from coolvid import EncodeConfig, Frame, FrameType, PixelFormat, StructureConfig, VideoFormat
+from coolvid import manager as room
 from coolvid.bitstream.headers import StreamHeader
 from coolvid.bitstream.weights import module_bits
 from coolvid.coded import MODULES
@@ -159,6 +160,14 @@ def test_a_heir_gets_its_own_motion_start(networks):
 # -- whole encodes --------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture(scope="module", autouse=True)
+def no_copies():
+    """Frames as small as these are cheapest as copies of their references, which have no networks."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(room, "copies_of", lambda job: [])
+        yield
+
+
 @pytest.fixture(scope="module")
 def encoded(tmp_path_factory):
     """(path, events, end of an encode) of five frames, with and without inheritance."""
@@ -249,7 +258,6 @@ def test_a_job_carries_the_nearest_networks_of_its_own_depth(networks, preset):
     ([9.0], math.inf, 1, 9.0),
 ])  # fmt: skip
 def test_a_disappointing_heir_is_tried_afresh(monkeypatch, losses, expected, tried, kept):
-    from coolvid import manager as room
 
     jobs = []
 

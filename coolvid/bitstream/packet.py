@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from coolvid.architecture import Architecture, FrameArchitecture, Grid
 from coolvid.coded import CodedCoolChic, CodedFrame, CodedModule
 from coolvid.errors import ConfigError, StreamError
 from coolvid.interfaces import TensorSpec
 from coolvid.networks import NetworkStore
-from coolvid.records import BitReader, BitWriter, Golomb, Many, Maybe, OneOf, Record, Signed, U, When, coded
+from coolvid.records import BitReader, BitWriter, Flag, Golomb, Many, Maybe, OneOf, Record, Signed, U, When, coded
 from coolvid.types import FrameType
 
 from .crc import CRC_BYTES, is_sealed, sealed
@@ -27,6 +28,13 @@ BRANCHES = ("residue", "motion")
 MAX_PAYLOAD = 1 << 28
 MAX_TRANSLATION = 1 << 14
 TensorsOf = Callable[[Architecture], tuple[Mapping[str, tuple[TensorSpec, ...]], Mapping[str, int]]]
+
+
+def _branches(known: Mapping[str, Any]) -> tuple[str, ...]:
+    """The branches that a packet holds, as far as its header is known."""
+    if known["is_copy"]:
+        return ()
+    return BRANCHES[:1] if known["frame_type"] is FrameType.I else BRANCHES
 
 
 @dataclass(frozen=True)
@@ -54,8 +62,16 @@ class PacketHeader(Record):
         ),
         "whole pixels (dy, dx) of each reference; absent: all 0",
     )
+    is_copy: bool | None = coded(
+        When(lambda known: known["frame_type"] is not FrameType.I, "not I", Flag()),
+        "the picture is the mean of the shifted references; neither networks nor latents follow",
+    )
     predictor: int | None = coded(
-        When(lambda known: known["frame_type"] is not FrameType.I, "not I", Maybe(Signed(1, MAX_FRAMES))),
+        When(
+            lambda known: known["frame_type"] is not FrameType.I and not known["is_copy"],
+            "neither I nor a copy",
+            Maybe(Signed(1, MAX_FRAMES)),
+        ),
         "display index, less this frame's, of the frame whose networks this one inherits from",
     )
     output_range: tuple[tuple[int, int], ...] | None = coded(
@@ -63,7 +79,7 @@ class PacketHeader(Record):
         "code values (minimum, maximum) per plane that outputs 0 and 1 stand for",
     )
     latent_sizes: tuple[int, ...] = coded(
-        Many(Golomb(6, MAX_PAYLOAD), lambda known: 1 if known["frame_type"] is FrameType.I else 2, "branches"),
+        Many(Golomb(6, MAX_PAYLOAD), lambda known: len(_branches(known)), "branches"),
         "bytes of each latent payload, residue first",
     )
 
@@ -72,7 +88,8 @@ class PacketHeader(Record):
 class PacketInfo:
     """What is known of a packet without decoding it. bits_by_part adds up to 8 * n_bytes: "header" (with checksum,
     padding and flags of inheritance), "residue.latents", and "residue.arm" ..., or "networks" for all modules where
-    they were not told apart. predictor: display index of the frame whose networks it inherits from."""
+    they were not told apart; a copy has nothing but "header". predictor: display index of the frame whose networks it
+    inherits from."""
 
     display_index: int
     configuration: int
@@ -81,6 +98,7 @@ class PacketInfo:
     n_bytes: int
     bits_by_part: Mapping[str, int]
     predictor: int | None = None
+    is_copy: bool = False
 
 
 @dataclass(frozen=True)
@@ -96,6 +114,7 @@ class PacketContent:
     """A packet taken apart. modules: by branch and module, inherited ones too; latents: undecoded payloads by branch.
 
     references: display indices. global_translation: one (dy, dx) per reference. inherited: as CodedFrame.inherited.
+    A copy has no modules and no latents.
     """
 
     display_index: int
@@ -177,6 +196,7 @@ def _header_of(frame: CodedFrame, configuration: int, latent_sizes: tuple[int, .
         display_index=frame.display_index,
         references=tuple(index - frame.display_index for index in frame.references),
         global_translation=frame.global_translation if moved else None,
+        is_copy=None if frame.frame_type is FrameType.I else frame.is_copy,
         predictor=None if frame.predictor is None else frame.predictor - frame.display_index,
         output_range=frame.output_range,
         latent_sizes=latent_sizes,
@@ -195,6 +215,7 @@ def _info(header: PacketHeader, n_bytes: int, module_bits: Mapping[str, int]) ->
         n_bytes=n_bytes,
         bits_by_part={"header": 8 * n_bytes - sum(bits.values()), **bits},
         predictor=_predictor(header),
+        is_copy=bool(header.is_copy),
     )
 
 
@@ -243,7 +264,8 @@ def _open(data: bytes, header: StreamHeader) -> tuple[BitReader, PacketHeader]:
 def read_info(data: bytes, header: StreamHeader) -> PacketInfo:
     """What a packet says of itself, without plugins. Raises StreamError."""
     reader, found = _open(data, header)
-    return _info(found, len(data), {"networks": reader.n_left - 8 * sum(found.latent_sizes)})
+    rest = {} if found.is_copy else {"networks": reader.n_left - 8 * sum(found.latent_sizes)}
+    return _info(found, len(data), rest)
 
 
 def read_packet(
@@ -260,7 +282,8 @@ def read_packet(
     predictor = None if index is None else (networks or NetworkStore()).find(index, architecture)
     modules, bits = {}, {}
     inherited: set[str] = set()
-    for branch, coolchic in architecture.branches.items():
+    branches = {} if found.is_copy else architecture.branches
+    for branch, coolchic in branches.items():
         taken = Inheritance.read(reader, predictor.modules[branch]) if predictor is not None else None
         modules[branch], spent = decode_modules(reader, *tensors_of(coolchic), taken)
         inherited.update(f"{branch}.{name}" for name in (taken.names if taken is not None else ()))
@@ -274,10 +297,7 @@ def read_packet(
         global_translation=found.global_translation or ((0, 0),) * found.frame_type.n_references,
         output_range=found.output_range,
         modules=modules,
-        latents={
-            branch: reader.read_bytes(size)
-            for branch, size in zip(architecture.branches, found.latent_sizes, strict=True)
-        },
+        latents={branch: reader.read_bytes(size) for branch, size in zip(branches, found.latent_sizes, strict=True)},
         info=_info(found, len(data), bits),
         inherited=frozenset(inherited),
     )

@@ -201,7 +201,8 @@ class StreamReader:
             architecture = self.header.configurations[info.configuration]
             if info.predictor is not None:
                 kept.find(info.predictor, architecture)
-            kept.add(FrameNetworks(info.display_index, architecture, {}))
+            if not info.is_copy:
+                kept.add(FrameNetworks(info.display_index, architecture, {}))
             seen.add(info.display_index)
             infos.append(info)
         return tuple(infos)

@@ -30,9 +30,12 @@ def reconstruct_frame(coded: CodedFrame, references: Sequence[Frame], format: Vi
     """The decoded picture. references: one decoded frame per reference of the frame, in its order.
 
     I: residue. P: alpha * warp(reference) + residue. B: alpha * (beta * warp1 + (1 - beta) * warp2) + residue.
+    A copy: the mean of the references.
     Raises StreamError when references, translations or parameters do not fit.
     """
     _check(coded, references, format)
+    if coded.is_copy:
+        return copied(references, coded.global_translation, format)
     raw, bits = decode_coolchic(coded.coolchics["residue"], format.height, format.width)
     predictions = _predictions(coded, references, format) if references else []
     ranges = coded.output_range or ((0, format.peak),) * 3
@@ -40,6 +43,13 @@ def reconstruct_frame(coded: CodedFrame, references: Sequence[Frame], format: Vi
         return composed(raw, bits, ranges, predictions, format)
     planes = kernels.decode.compose(raw, bits, ranges, predictions, format.peak, format.pixel_format.is_subsampled)
     return Frame(planes, format)
+
+
+def copied(references: Sequence[Frame], shifts: Sequence[tuple[int, int]], format: VideoFormat) -> Frame:
+    """The mean of one or two references, each moved by its shift (dy, dx)."""
+    moved = [translated(dense_planes(each), *shift) for each, shift in zip(references, shifts, strict=True)]
+    total = np.sum(moved, axis=0, dtype=np.int64)
+    return finish((total << DENSE_BITS) // len(moved), format)
 
 
 def composed(raw: Integers, bits: int, ranges: Ranges, predictions: Sequence[Integers], format: VideoFormat) -> Frame:
