@@ -453,8 +453,8 @@ def test_drawn_pictures_and_maps_are_exact(browser, streams, page):
     assert np.abs(np.reshape(values, (33, 50)) - found.bits_per_pixel()).max() <= 1 / 512
     picture = next(av.open(io.BytesIO(still(found.picture, ColorInfo())[1])).decode(video=0)).to_ndarray(format="rgb24")
     ask("(document.getElementById('right').value = 'decoded', redraw())")
-    pixels = ask("[...document.getElementById('after').getContext('2d').getImageData(0, 0, 50, 33).data]")
-    assert np.array_equal(np.reshape(pixels, (33, 50, 4))[..., :3], picture)
+    drawn = "[...document.getElementById('after').getContext('2d').getImageData(0, 0, 50, 33).data]"
+    wait(lambda: np.array_equal(np.reshape(ask(drawn), (33, 50, 4))[..., :3], picture))
     for layer in ("difference", "prediction", "flow0", "alpha", "bits"):
         ask(f"(document.getElementById('left').value = '{layer}', redraw())")
         words = {"flow0": "motion", "alpha": "mask", "bits": "bits per pixel"}.get(layer, layer)
