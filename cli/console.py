@@ -1,4 +1,4 @@
-"""The listener that draws: a live line on a terminal, one plain line per finished frame anywhere else."""
+"""The listener that draws: a live block on a terminal, one plain line per finished frame anywhere else."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from types import TracebackType
 from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.live import Live
 from rich.table import Table
 
 from coolvid import events
+
+from .live import DecodeBlock, EncodeBlock
 
 PLAIN_WIDTH = 240
 
@@ -37,27 +39,19 @@ def count_frames(n: int) -> str:
 
 
 class FrameConsole:
-    """Listens to an encode or a decode. Use it as a context manager around the call."""
+    """Listens to an encode, a search for a target, or a decode. Use it as a context manager around the call."""
 
-    def __init__(self, quiet: bool = False, n_frames: int = 0) -> None:
+    def __init__(self, quiet: bool = False) -> None:
         self.console = make_console()
         self.quiet = quiet
-        self._n_frames = n_frames
-        self._n_done = 0
-        self._live = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=24),
-            TextColumn("{task.fields[detail]}", markup=False),
-            TimeElapsedColumn(),
-            console=self.console,
-            transient=True,
-            disable=quiet or not self.console.is_terminal,
-        )
-        self._task: TaskID | None = None
+        self.block: EncodeBlock | DecodeBlock = DecodeBlock()
+        self._trial: events.TrialStarted | None = None
+        self._live = Live("starting", console=self.console, transient=True)
+        self._is_live = self.console.is_terminal and not quiet
 
     def __enter__(self) -> Self:
-        self._live.start()
-        self._task = self._live.add_task("starting", total=self._n_frames or None, detail="")
+        if self._is_live:
+            self._live.start()
         return self
 
     def __exit__(
@@ -68,48 +62,46 @@ class FrameConsole:
     def __call__(self, event: events.Event) -> None:
         match event:
             case events.EncodeStarted():
-                self._n_frames = event.n_frames
-                self.say(f"{count_frames(event.n_frames)}, trained by {event.kernels}")
-                self._show("encoding", "")
-            case events.FrameStarted():
-                self._show(f"frame {event.display_index} {event.frame_type.name}", "")
-            case events.Progress():
-                self._show_progress(event)
-            case events.FrameDone() | events.FrameDecoded():
-                self._n_done += 1
-                self.say(frame_line(event))
-                self._show("", "")
+                self._start(event)
+            case events.FrameDone() | events.FrameRestored() | events.FrameDecoded():
+                if self._trial is None or not self._trial.is_short:
+                    self.say(frame_line(event))
+            case events.TrialStarted():
+                self._trial = event
+            case events.TrialDone():
+                self.say(self._trial_line(event))
+        self.block.feed(event)
+        if self._is_live:
+            self._live.update(self.block)
 
     def say(self, text: str) -> None:
         """One line that stays."""
         if not self.quiet:
-            self.console.print(text, soft_wrap=True)
+            self.console.print(text, soft_wrap=not self.console.is_terminal)
 
-    def _show_progress(self, event: events.Progress) -> None:
-        fraction = min(1.0, event.iteration / max(1, event.total_iterations))
-        self._show(
-            f"frame {event.display_index} {event.phase} {event.iteration}/{event.total_iterations}",
-            f"{self._n_done}/{self._n_frames} frames  {event.psnr_db:.2f} dB  {event.rate_bpp:.4f} bpp",
-            fraction,
-        )
+    def _start(self, event: events.EncodeStarted) -> None:
+        trial, since = self._trial, self.block.since
+        if trial is None or trial.number == 1:
+            self.say(f"{count_frames(event.n_frames)}, trained by {event.kernels}")
+        self.block = EncodeBlock()
+        self.block.since = since
+        self.block.title = f"lambda {event.config.lmbda:g}, preset {event.config.preset}"
+        if trial is not None:
+            kind = "short trial" if trial.is_short else "trial"
+            self.block.title = f"{kind} {trial.number} for {trial.target}: {self.block.title}"
 
-    def _show(self, description: str, detail: str, fraction: float = 0.0) -> None:
-        if self._task is not None:
-            self._live.update(
-                self._task,
-                description=description,
-                detail=detail,
-                total=self._n_frames or None,
-                completed=self._n_done + fraction,
-            )
+    def _trial_line(self, event: events.TrialDone) -> str:
+        assert self._trial is not None
+        kind = "short trial" if event.is_short else "trial"
+        return f"{kind} {event.number}: lambda {event.lmbda:g} gives {event.text}, wanted {self._trial.target}"
 
 
-def frame_line(event: events.FrameDone | events.FrameDecoded) -> str:
+def frame_line(event: events.FrameDone | events.FrameRestored | events.FrameDecoded) -> str:
     """A finished frame in one line."""
     head = f"frame {event.display_index:4d} {event.frame_type.name}"
     if isinstance(event, events.FrameDecoded):
         return f"{head}  decoded in {event.duration_s:.3f} s"
-    return (
-        f"{head} {event.n_bytes:8d} bytes  {event.psnr_db:6.2f} dB  "
-        f"{event.iterations} iterations in {event.duration_s:.1f} s"
-    )
+    quality = f"{head} {event.n_bytes:8d} bytes  {event.psnr_db:6.2f} dB"
+    if isinstance(event, events.FrameRestored):
+        return f"{quality}  kept from the interrupted run"
+    return f"{quality}  {event.iterations} iterations in {event.duration_s:.1f} s"

@@ -2,35 +2,67 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import click
 
 import coolvid
+from coolvid.errors import ConfigError
 
 from .console import FrameConsole, count_frames
 from .options import debug_option, quiet_option, refuse_overwriting, threads_option
+
+STANDARD_OUTPUT = Path("-")
+
+
+def parse_range(text: str) -> slice:
+    """10:20 -> slice(10, 20); either end may be left out or, as in Python, count from the end."""
+    if not (match := re.fullmatch(r"(-?\d{1,9})?:(-?\d{1,9})?", text)):
+        raise ConfigError(f"cannot read range '{text}'; write first:end, as 10:20 for the frames 10 to 19, :20 or 10:")
+    return slice(*(None if end is None else int(end) for end in match.groups()))
 
 
 @click.command("decode")
 @click.argument("stream", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path), required=False)
+@click.option(
+    "--range",
+    "part",
+    type=parse_range,
+    metavar="FIRST:END",
+    show_default="all",
+    help="Frames to write: 10:20 is 10 to 19, :20 the first 20, 10: all from 10 on, -5: the last 5.",
+)
 @click.option("--digest", is_flag=True, help="Write no file; print the SHA-256 of all decoded pictures.")
 @threads_option
 @quiet_option
 @debug_option
-def command(stream: Path, out: Path | None, digest: bool, threads: int, quiet: bool) -> None:
+def command(stream: Path, out: Path | None, part: slice | None, digest: bool, threads: int, quiet: bool) -> None:
     """Decode STREAM to OUT: .yuv and .y4m keep every bit, .png does for RGB; .mp4 and .mkv are for watching.
 
-    Several frames to a .png become NAME_0000.png and so on.
+    Several frames to NAME.png become NAME_0000.png and so on, to DIR/%04d.png DIR/0000.png; the number is the frame's.
+    OUT may be - for y4m to standard output. A --range decodes only the frames that it needs.
     """
     if (out is None) != digest:
         raise click.UsageError("give either a file to write, as review.mp4, or --digest")
+    frames = chosen_frames(stream, part)
     if out is None:
-        click.echo(coolvid.digest(stream, threads=threads))
+        click.echo(coolvid.digest(stream, frames=frames, threads=threads))
         return
     refuse_overwriting(stream, out)
-    n_frames = coolvid.read_info(stream).header.n_frames
-    with FrameConsole(quiet, n_frames) as console:
-        coolvid.decode(stream, out, threads=threads, listen=console)
+    with FrameConsole(quiet or out == STANDARD_OUTPUT) as console:
+        n_frames = coolvid.decode(stream, out, frames=frames, threads=threads, listen=console)
     console.say(f"{out}: {count_frames(n_frames)}")
+
+
+def chosen_frames(stream: Path, part: slice | None) -> range | None:
+    """The frames that a --range names; None for all. Raises ConfigError when there are none of them."""
+    if part is None:
+        return None
+    n_frames = 1 + max((packet.display_index for packet in coolvid.read_info(stream).packets), default=-1)
+    frames = range(*part.indices(n_frames))
+    if not frames:
+        ends = ["" if end is None else end for end in (part.start, part.stop)]
+        raise ConfigError(f"no frame lies in the range {ends[0]}:{ends[1]}; {stream} has frames 0:{n_frames}")
+    return frames

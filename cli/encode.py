@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from fractions import Fraction
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
 import coolvid
-from coolvid.config import PRESETS, EncodeConfig, StructureConfig
-from coolvid.errors import StreamError
-from coolvid.events import EncodeDone
+from coolvid.config import PRESETS, EncodeConfig
+from coolvid.config_file import write_config as write_toml
+from coolvid.errors import ConfigError, StreamError
+from coolvid.events import EncodeDone, Event, Listener, TargetDone
 from coolvid.presets import INTRA, MOTION, RESIDUE
 
 from .console import FrameConsole, count_frames
+from .journal import journals
 from .options import (
     debug_option,
+    parse_crop,
     parse_fps,
     parse_positions,
     parse_size,
@@ -29,14 +33,15 @@ from .options import (
     refuse_overwriting,
     threads_option,
 )
+from .settings import CONFIG_OPTIONS, TARGET_OPTIONS, TARGETS, chosen_config, chosen_target
 
 DEFAULTS = EncodeConfig()
-STRUCTURE_NAMES = ("gop", "intra_period", "low_delay", "intra_pos", "p_pos")
-NORMATIVE_KINDS = ("arm", "upsampling", "synthesis", "warper")
+SOURCE_NAMES = ("size", "fps", "pix_fmt", "start", "crop", "scale")
 VERIFIED = "A separate `coolvid decode` of the file gives exactly the pictures of the encoder."
 
 option = click.option
 whole = click.IntRange(0)
+out_path = click.Path(path_type=Path, dir_okay=False)
 
 STRUCTURE_OPTIONS = (
     option(
@@ -78,15 +83,22 @@ PLUGIN_OPTIONS = (
     plugin_option("--motion-estimator", "Optical flow that motion starts from."),
 )
 SOURCE_OPTIONS = (
-    option("--frames", "n_frames", type=whole, default=0, show_default="all", help="Encode the first N frames."),
+    option("--frames", "n_frames", type=whole, default=0, show_default="all", metavar="N", help="Encode N frames."),
+    option("--start", type=whole, default=0, show_default=True, metavar="N", help="First frame to encode."),
+    option("--crop", type=parse_crop, metavar="WxH+X+Y", help="Encode this rectangle of every picture."),
+    option("--scale", type=parse_size, metavar="WxH", help="Resize, after cropping, by swscale's bicubic filter."),
     option("--size", type=parse_size, metavar="WxH", help="Of raw video whose name does not tell."),
-    option("--fps", type=parse_fps, metavar="FPS", help="Of raw video, as 25 or 30000/1001."),
+    option("--fps", type=parse_fps, metavar="FPS", help="As 25 or 30000/1001; of raw video, or instead of the file's."),
     option("--pix-fmt", metavar="NAME", help="Of raw video, as yuv420p10le."),
+)
+RECORD_OPTIONS = (
+    option("--log", type=out_path, metavar="FILE.jsonl", help="Record the run: settings, frames, summary."),
+    option("--csv", type=out_path, metavar="FILE.csv", help="Record a line a frame."),
 )
 RUN_OPTIONS = (
     option("--seed", type=int, default=DEFAULTS.seed, show_default=True, help="Start of the random numbers."),
     option("--device", default=DEFAULTS.device, show_default=True, help="Where to train, as cpu or cuda."),
-    option("--resume", is_flag=True, help="Continue the unfinished OUT.part of an encode that was killed."),
+    option("--resume", is_flag=True, help="Continue an interrupted encode, or search for a target."),
     option("--verify/--no-verify", default=True, show_default=True, help="Decode the finished file and compare."),
     threads_option,
     quiet_option,
@@ -96,7 +108,9 @@ RUN_OPTIONS = (
 
 def all_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Attach every option, in the order in which help lists them."""
-    for attach in reversed(STRUCTURE_OPTIONS + QUALITY_OPTIONS + PLUGIN_OPTIONS + SOURCE_OPTIONS + RUN_OPTIONS):
+    quality = (*QUALITY_OPTIONS[:1], *TARGET_OPTIONS, *QUALITY_OPTIONS[1:])
+    settings = STRUCTURE_OPTIONS + quality + PLUGIN_OPTIONS + CONFIG_OPTIONS
+    for attach in reversed(settings + SOURCE_OPTIONS + RECORD_OPTIONS + RUN_OPTIONS):
         command = attach(command)
     return command
 
@@ -108,65 +122,108 @@ def all_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def command(
     source: Path,
     out: Path | None,
-    size: tuple[int, int] | None,
-    fps: Fraction | None,
-    pix_fmt: str | None,
     resume: bool,
     verify: bool,
     quiet: bool,
+    write_config: Path | None,
+    log: Path | None,
+    csv: Path | None,
     **settings: Any,
 ) -> None:
-    """Encode SOURCE, a video or an image.
+    """Encode SOURCE: a video, an image, numbered images (frames/%04d.png), or - for y4m from standard input.
 
     Raw .yuv files tell their format by their name (NAME_352x288_30p_yuv420_8b.yuv) or by --size, --fps and --pix-fmt.
     """
-    target = out or Path(f"{source.stem}.cvd")
-    refuse_overwriting(source, target)
-    config = make_config(settings)
-    with FrameConsole(quiet) as console, telling_how_to_resume(target):
-        done = coolvid.encode(
-            source, target, config, size=size, fps=fps, pix_fmt=pix_fmt, resume=resume, listen=console
-        )
-    console.say(summary(target, done))
+    target = stream_name(source, out)
+    refuse_overwriting(source, target, write_config, log, csv)
+    origin = {name: settings.pop(name) for name in SOURCE_NAMES}
+    wanted = chosen_target({name: settings.pop(name) for name in TARGETS}, settings)
+    config = chosen_config(settings)
+    if write_config is not None and wanted is None:
+        write_toml(config, write_config)
+    with FrameConsole(quiet) as console, journals(log, csv, resume) as others, telling_what_is_kept(target, wanted):
+        listen = broadcast([console, *others])
+        found = encode(source, target, config, wanted, resume=resume, listen=listen, **origin)
+    config = replace(config, lmbda=found.lmbda)
+    if write_config is not None and wanted is not None:
+        write_toml(config, write_config)
+    console.say(summary(target, found.encode, found.lmbda))
     if verify:
-        check(target, done)
+        check(target, found.encode)
         console.say(VERIFIED)
+    if not found.is_met:
+        raise ConfigError(missed(found, wanted))
+
+
+def encode(
+    source: Path, out: Path, config: EncodeConfig, target: coolvid.Target | None, *, listen: Listener, **options: Any
+) -> TargetDone:
+    """Encode at the configuration's lambda, or at one that meets the target."""
+    if target is not None:
+        return coolvid.encode_to_target(source, out, target, config, listen=listen, **options)
+    done = coolvid.encode(source, out, config, listen=listen, **options)
+    return TargetDone(1, config.lmbda, 0.0, "", True, str(out), done)
+
+
+def missed(found: TargetDone, wanted: coolvid.Target | None) -> str:
+    """What to say when no trial met the target."""
+    return (
+        f"no trial met {wanted}; {found.out} is the closest, {found.text} at lambda {found.lmbda:g}: little training "
+        "makes the size of a file jump from one lambda to the next; train longer (--preset, --iterations)"
+    )
+
+
+def broadcast(listeners: Sequence[Listener]) -> Listener:
+    """A listener that tells all of these."""
+
+    def listen(event: Event) -> None:
+        for each in listeners:
+            each(event)
+
+    return listen
+
+
+def stream_name(source: Path, out: Path | None) -> Path:
+    """What was given, else clip.mp4 -> clip.cvd, shot_%04d.png -> shot.cvd, frames/%04d.png -> frames.cvd.
+
+    Raises UsageError where standard input has no name to take, and for standard output.
+    """
+    if str(out or source) == "-":
+        raise click.UsageError("name the stream that is to be made, as -o clip.cvd")
+    if out is not None:
+        return out
+    stem = re.sub(r"[._-]?%\d*d", "", source.stem) or source.absolute().parent.name
+    return Path(f"{stem}.cvd")
 
 
 @contextmanager
-def telling_how_to_resume(target: Path) -> Iterator[None]:
-    """Let an interruption say what was kept."""
+def telling_what_is_kept(out: Path, target: coolvid.Target | None) -> Iterator[None]:
+    """Let an interruption say what was kept, and how to go on."""
     try:
         yield
     except KeyboardInterrupt as interruption:
-        part = f"{target}.part"
-        if not Path(part).exists():
+        kept = Path(f"{out}.part" if target is None else f"{out}.search")
+        if not kept.exists():
             raise
-        hint = f"{part} keeps the finished frames: add --resume to go on from there"
-        raise KeyboardInterrupt(hint) from interruption
+        what = "the finished frames" if target is None else "the search so far"
+        raise KeyboardInterrupt(f"{kept} keeps {what}: add --resume to go on from there") from interruption
 
 
-def make_config(settings: dict[str, Any]) -> EncodeConfig:
-    """EncodeConfig from the values of the options; those that were not given are None. Raises ConfigError."""
-    chosen = {name: value for name, value in settings.items() if value is not None}
-    structure = StructureConfig(**{name: chosen.pop(name) for name in STRUCTURE_NAMES if name in chosen})
-    plugins = tuple((kind, chosen.pop(kind)) for kind in NORMATIVE_KINDS if kind in chosen)
-    return EncodeConfig(structure=structure, plugins=plugins, **chosen)
-
-
-def summary(stream: Path, done: EncodeDone) -> str:
+def summary(stream: Path, done: EncodeDone, lmbda: float) -> str:
     """The whole encode in one line; bits per pixel count luma pixels."""
-    form = coolvid.read_info(stream).header.format
-    bpp = 8 * done.n_bytes / (form.height * form.width * done.n_frames)
     return (
-        f"{stream}: {count_frames(done.n_frames)}, {done.n_bytes} bytes, {bpp:.4f} bpp, "
-        f"PSNR {done.psnr_db:.2f} dB, {done.duration_s:.1f} s"
+        f"{stream}: {count_frames(done.n_frames)}, {done.n_bytes} bytes, {done.rate_bpp:.4f} bpp, "
+        f"{done.bitrate_bps / 1000:.1f} kbit/s, PSNR {done.psnr_db:.2f} dB, lambda {lmbda:g}, {done.duration_s:.1f} s"
     )
 
 
 def check(stream: Path, done: EncodeDone) -> None:
     """Decode the finished file by a `coolvid decode` of its own. Raises StreamError when a picture differs."""
-    if decode_elsewhere(stream) != done.digest:
+    try:
+        found = decode_elsewhere(stream)
+    except KeyboardInterrupt as interruption:
+        raise KeyboardInterrupt(f"{stream} is complete, but was not verified") from interruption
+    if found != done.digest:
         raise StreamError(f"{stream} does not decode to the encoder's pictures; do not keep it, and encode again")
 
 

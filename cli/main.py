@@ -16,7 +16,11 @@ COMMANDS = {
     "encode": "Encode a video or an image to a .cvd stream.",
     "decode": "Decode a .cvd stream to a video or to images.",
     "info": "Show what a .cvd stream is made of.",
+    "compare": "Compare coolvid with x264, x265 and SVT-AV1 on a video.",
+    "review": "Show source, decoded video and their difference side by side.",
+    "report": "Write an HTML page that shows what is inside a .cvd stream.",
     "plugins": "List the installed plugins.",
+    "presets": "Show what the presets set, and their measured time and bits.",
 }
 EXIT_ERROR = 2
 EXIT_INTERRUPTED = 130

@@ -56,6 +56,13 @@ def parse_size(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
+def parse_crop(text: str) -> tuple[int, int, int, int]:
+    """352x288+16+8 -> (352, 288, 16, 8): width, height, and the position of the upper left corner."""
+    if not (match := re.fullmatch(r"(\d{1,6})[xX](\d{1,6})\+(\d{1,6})\+(\d{1,6})", text)):
+        raise ConfigError(f"cannot read crop '{text}'; write width x height + x + y, as 352x288+16+8")
+    return int(match[1]), int(match[2]), int(match[3]), int(match[4])
+
+
 def parse_fps(text: str) -> Fraction:
     """30, 29.97 or 30000/1001 -> frames per second."""
     try:
@@ -74,7 +81,12 @@ def parse_positions(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split(","))
 
 
-def refuse_overwriting(source: Path, out: Path) -> None:
-    """Raise ConfigError when the output would replace the input."""
-    if out.exists() and source.exists() and out.samefile(source):
-        raise ConfigError(f"the output '{out}' is the input itself; choose another name")
+def refuse_overwriting(source: Path, *outs: Path | None) -> None:
+    """Raise ConfigError when an output would replace the input or another output."""
+    made: set[Path] = set()
+    for out in filter(None, outs):
+        if out.exists() and source.exists() and out.samefile(source):
+            raise ConfigError(f"the output '{out}' is the input itself; choose another name")
+        if out.resolve() in made:
+            raise ConfigError(f"'{out}' is to be written twice; choose another name")
+        made.add(out.resolve())

@@ -9,6 +9,8 @@ Nothing imported here needs torch; encode() imports it when it starts to train.
 from .api import StreamInfo, decode, digest, encode, encode_frames, read_info
 from .config import EncodeConfig, FrameConfig, PluginChoice, StructureConfig
 from .errors import CoolvidError
+from .reporting import ReportDone, report
+from .targets import Target, encode_to_target
 from .types import ColorInfo, DictTensorYUV, Frame, FrameType, PixelFormat, VideoFormat
 
 __all__ = [
@@ -21,12 +23,16 @@ __all__ = [
     "FrameType",
     "PixelFormat",
     "PluginChoice",
+    "ReportDone",
     "StreamInfo",
     "StructureConfig",
+    "Target",
     "VideoFormat",
     "decode",
     "digest",
     "encode",
     "encode_frames",
+    "encode_to_target",
     "read_info",
+    "report",
 ]

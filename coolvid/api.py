@@ -15,11 +15,11 @@ from .bitstream.headers import StreamHeader
 from .bitstream.packet import Packet, PacketInfo
 from .bitstream.stream import StreamReader, StreamWriter
 from .config import EncodeConfig
-from .errors import InputError
-from .events import EncodeDone, EncodeStarted, Listener, ignore
+from .errors import ConfigError, InputError
+from .events import DecodeStarted, EncodeDone, EncodeStarted, FrameRestored, Listener, PlannedFrame, ignore
 from .gop import CodingStep, plan
-from .media import Source, open_sink, open_source
-from .metrics import mse
+from .media import Crop, Source, open_sink, open_source
+from .metrics import mse, psnr
 from .types import ColorInfo, Frame, VideoFormat
 
 DEFAULT_FPS = Fraction(25)
@@ -61,19 +61,25 @@ def encode(
     size: tuple[int, int] | None = None,
     fps: Fraction | None = None,
     pix_fmt: str | None = None,
+    start: int = 0,
+    crop: Crop | None = None,
+    scale: tuple[int, int] | None = None,
     resume: bool = False,
     listen: Listener = ignore,
 ) -> EncodeDone:
-    """Encode a file that PyAV opens, or a raw .yuv, into a .cvd stream.
+    """Encode a file that PyAV opens, numbered images (frames/%04d.png), a raw .yuv or y4m from standard input (-).
 
-    size (width, height), fps and pix_fmt describe a raw source whose name does not. The stream grows in ``<out>.part``
-    and takes its name when complete; resume continues such a part with the same source and configuration.
+    size (width, height), fps and pix_fmt describe a raw source whose name does not. start is the number of the first
+    frame to code; crop (width, height, x, y) cuts a rectangle, which scale (width, height) resizes.
+
+    The stream grows in ``<out>.part`` and takes its name when complete; resume continues such a part with the same
+    source and configuration.
     The digest of the result is that of all decoded pictures, as digest() makes it. Raises CoolvidError.
     """
     config = config or EncodeConfig()
-    with open_source(source, size=size, fps=fps, pix_fmt=pix_fmt) as video:
+    with open_source(source, size, fps, pix_fmt, start=start, crop=crop, scale=scale) as video:
         frames, n_frames = _frames(video, config.n_frames)
-        track = _Track(n_frames, video.format, video.fps, video.color)
+        track = _Track(n_frames, video.format, video.fps, video.color, str(source))
         return _encode(frames, track, out, config, resume, listen)
 
 
@@ -107,13 +113,13 @@ class _Track:
     format: VideoFormat
     fps: Fraction
     color: ColorInfo
+    source: str = ""
 
 
 def _encode(
     frames: Iterator[Frame], track: _Track, out: str | Path, config: EncodeConfig, resume: bool, listen: Listener
 ) -> EncodeDone:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # torch's threads must not spin beside busy neighbours
-    from .kernels import description
     from .manager import FrameEncoderManager  # training needs torch; reading this module does not
 
     start = time.perf_counter()
@@ -121,7 +127,7 @@ def _encode(
     header = _header(track, steps, config)
     coded = _previous(out, header, len(steps)) if resume else []
     manager = FrameEncoderManager(config, header, listen)
-    listen(EncodeStarted(track.n_frames, config, description()))
+    listen(_started(track, steps, config, str(out), len(coded)))
     buffer, tally = FrameBuffer(frames), _Tally()
     with StreamWriter(out, header) as writer:
         for packet in coded:  # all at once, so that another interruption loses none of them
@@ -130,33 +136,106 @@ def _encode(
             frame = buffer.take(step.display_index)
             if i < len(coded):
                 manager.restore(step, frame, coded[i].data)
+                listen(_restored(step, coded[i].info, psnr(manager.decoded[step.display_index], frame)))
             else:
-                writer.append(manager.encode(step, frame))
+                manager.encode(step, frame, keep=writer.append)
             tally.add(step.display_index, frame, manager.decoded[step.display_index])
             manager.forget(steps[i + 1 :])
         n_bytes = writer.close()
-    done = EncodeDone(track.n_frames, n_bytes, tally.psnr_db, time.perf_counter() - start, tally.digest)
+    bits_per_frame = 8 * n_bytes / track.n_frames
+    done = EncodeDone(
+        n_frames=track.n_frames,
+        n_bytes=n_bytes,
+        psnr_db=tally.psnr_db,
+        duration_s=time.perf_counter() - start,
+        digest=tally.digest,
+        rate_bpp=bits_per_frame / (track.format.height * track.format.width),
+        bitrate_bps=float(bits_per_frame * track.fps),
+    )
     listen(done)
     return done
 
 
-def decode(path: str | Path, out: str | Path, *, threads: int = 0, listen: Listener = ignore) -> None:
-    """Decode a .cvd stream into .mp4, .mkv, .y4m, .yuv or .png. threads: 0 for all cores. Raises CoolvidError."""
-    from .decoder import decode_stream
+def _started(
+    track: _Track, steps: tuple[CodingStep, ...], config: EncodeConfig, out: str, n_restored: int
+) -> EncodeStarted:
+    from .kernels import description
+    from .presets import frame_config
 
+    def planned(step: CodingStep) -> PlannedFrame:
+        size = track.format.height, track.format.width
+        training = frame_config(config, step.frame_type, step.depth, size).training
+        return PlannedFrame(step.display_index, step.frame_type, training.iterations_with(len(training.heirs)))
+
+    plan = tuple(planned(step) for step in steps)
+    return EncodeStarted(
+        track.n_frames, config, description(), plan, n_restored, track.format, track.fps, track.source, out
+    )
+
+
+def _restored(step: CodingStep, info: PacketInfo, psnr_db: float) -> FrameRestored:
+    return FrameRestored(
+        step.coding_index,
+        step.display_index,
+        step.frame_type,
+        step.references,
+        info.n_bytes,
+        info.bits_by_part,
+        psnr_db,
+    )
+
+
+def decode(
+    path: str | Path,
+    out: str | Path,
+    *,
+    frames: range | None = None,
+    threads: int = 0,
+    listen: Listener = ignore,
+) -> int:
+    """Decode a .cvd stream into .mp4, .mkv, .y4m, .yuv, .rgb or .png, or to standard output (-) as y4m.
+
+    frames: those to write, as range(10, 20) for 10 to 19; only these and what they depend on are decoded. threads: 0
+    for all cores. Returns the number of frames written. Raises CoolvidError.
+    """
     with StreamReader(path) as reader:
-        header = reader.header
-        with open_sink(out, header.format, header.fps, header.color, header.n_frames) as sink:
-            for frame in decode_stream(reader, threads=threads, listen=listen):
+        header, shown = reader.header, _shown(reader, frames)
+        with open_sink(out, header.format, header.fps, header.color, len(shown), shown.start) as sink:
+            for frame in _decoded(reader, shown, threads, listen):
                 sink.write(frame)
+            return sink.n_written
 
 
-def digest(path: str | Path, *, threads: int = 0, listen: Listener = ignore) -> str:
-    """SHA-256 over all decoded pictures of a stream: per frame, in display order, the SHA-256 of its planes."""
-    from .decoder import decode_stream
+def digest(path: str | Path, *, frames: range | None = None, threads: int = 0, listen: Listener = ignore) -> str:
+    """SHA-256 over decoded pictures of a stream: per frame, in display order, the SHA-256 of its planes.
 
+    frames: as in decode().
+    """
     with StreamReader(path) as reader:
-        return _digest(picture_digest(frame) for frame in decode_stream(reader, threads=threads, listen=listen))
+        pictures = _decoded(reader, _shown(reader, frames), threads, listen)
+        return _digest(picture_digest(frame) for frame in pictures)
+
+
+def _decoded(reader: StreamReader, shown: range, threads: int, listen: Listener) -> Iterator[Frame]:
+    """Pictures of the shown frames, after the event that says how many there are to decode."""
+    from .decoder import decode_stream, steps_for
+
+    first, last = shown.start, shown.stop - 1
+    listen(DecodeStarted(len(shown), len(steps_for(reader, first, last))))
+    return decode_stream(reader, first, last, threads, listen)
+
+
+def _shown(reader: StreamReader, frames: range | None) -> range:
+    """The display indices to write. Raises ConfigError for none, and for a range with steps."""
+    whole = range(max((info.display_index for info in reader.packets), default=-1) + 1)
+    if frames is None:
+        return whole
+    if frames.step != 1 or frames.start < 0:
+        raise ConfigError(f"frames {frames} cannot be decoded; give a range of single steps that starts at 0 or later")
+    shown = range(frames.start, min(frames.stop, whole.stop))
+    if not shown:
+        raise ConfigError(f"no frame lies in {frames.start}:{frames.stop}; the stream has frames 0:{whole.stop}")
+    return shown
 
 
 def read_info(path: str | Path) -> StreamInfo:

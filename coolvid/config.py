@@ -6,7 +6,7 @@ Change a configuration with `dataclasses.replace`. What a preset means is in pre
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
@@ -20,6 +20,7 @@ from .architecture import (
     Ports,
 )
 from .errors import ConfigError
+from .interfaces import NORMATIVE
 from .types import MAX_SIDE, MIN_SIDE, FrameType
 
 Span = tuple[int, int]
@@ -269,6 +270,11 @@ class TrainingConfig:
         warmup = sum(r.candidates * r.phase.max_iterations for r in self.warmup)
         return warmup + self.motion_start + sum(p.max_iterations for p in self.phases)
 
+    def iterations_with(self, n_heirs: int) -> int:
+        """Iterations of a frame, if nothing stops early, whose warm-up has so many models that inherit networks."""
+        warmup = self.warmup[0].phase.max_iterations if self.warmup else 0
+        return self.total_iterations + n_heirs * (warmup + self.motion_start)
+
 
 @dataclass(frozen=True)
 class FrameConfig:
@@ -318,7 +324,8 @@ class EncodeConfig:
 
     iterations: total for an I frame, others in the preset's proportion (0: the preset's).
     quantizer replaces the one of all phases but the last, which rounds. plugins: kind -> choice for arm, upsampling,
-    synthesis, warper. inherit: P and B frames may take networks of earlier frames. Raises ConfigError.
+    synthesis, warper. inherit: P and B frames may take networks of earlier frames.
+    training: settings that replace the preset's, by name (see presets.training_types). Raises ConfigError.
     """
 
     lmbda: float = 1e-3
@@ -334,6 +341,7 @@ class EncodeConfig:
     distortion: PluginChoice = PluginChoice("mse")
     motion_estimator: PluginChoice = PluginChoice("lucas_kanade")
     plugins: tuple[tuple[str, PluginChoice], ...] = ()
+    training: Mapping[str, Any] | tuple[tuple[str, Any], ...] = ()
     lmbda_per_depth: float = 1.5
     common_randomness: bool = False
     inherit: bool = True
@@ -348,6 +356,9 @@ class EncodeConfig:
         within("iterations", self.iterations, 0, 10_000_000)
         within("lmbda_per_depth", self.lmbda_per_depth, 0.1, 10)
         within("threads", self.threads, 0, 1024)
+        for kind, _ in self.plugins:
+            choose("plugin kind", kind, NORMATIVE)
+        object.__setattr__(self, "training", tuple(dict(self.training).items()))
 
     def plugin(self, kind: str, default: PluginChoice) -> PluginChoice:
         return dict(self.plugins).get(kind, default)

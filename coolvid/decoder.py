@@ -11,7 +11,7 @@ from . import kernels
 from .architecture import Architecture
 from .bitstream.headers import StreamHeader
 from .bitstream.latents import decode_latents
-from .bitstream.packet import PacketInfo, read_packet
+from .bitstream.packet import PacketContent, PacketInfo, read_packet
 from .bitstream.stream import StreamReader
 from .coded import CodedCoolChic, CodedFrame
 from .errors import ConfigError, StreamError
@@ -43,7 +43,11 @@ def decode_frame(
 
 def read_frame(data: bytes, header: StreamHeader, networks: NetworkStore | None = None) -> CodedFrame:
     """All integers of one packet, latents decoded. Raises StreamError, MissingPlugin or ConfigError."""
-    content = read_packet(data, header, tensors_of, networks)
+    return coded_frame(read_packet(data, header, tensors_of, networks), header)
+
+
+def coded_frame(content: PacketContent, header: StreamHeader) -> CodedFrame:
+    """The integers of a packet taken apart, latents decoded. Raises StreamError, MissingPlugin or ConfigError."""
     height, width = header.format.height, header.format.width
     coolchics = {}
     for branch, modules in content.modules.items():
@@ -77,8 +81,8 @@ def decode_stream(
     the same time, 0 for as many as there are cores; pictures, errors and the order of events never depend on it, only
     how many pictures wait in memory (at most AHEAD_PER_THREAD a thread more). Raises StreamError.
     """
-    packets = {info.display_index: (position, info) for position, info in enumerate(reader.packets)}
-    wanted = [index for index in sorted(packets) if first <= index and (last is None or index <= last)]
+    packets = _by_index(reader)
+    wanted = _wanted(packets, first, last)
     steps = _steps(packets, wanted)
     uses = _uses(packets, steps, wanted)
     decoded: dict[int, Frame] = {}
@@ -221,6 +225,21 @@ class _Predictors:
         if not self._uses[predictor]:
             del self._known[predictor]
         return NetworkStore([found] if found.modules else [])
+
+
+def steps_for(reader: StreamReader, first: int = 0, last: int | None = None) -> list[int]:
+    """Display indices, in coding order, of the frames that decode_stream() decodes to show first..last."""
+    packets = _by_index(reader)
+    return _steps(packets, _wanted(packets, first, last))
+
+
+def _by_index(reader: StreamReader) -> Packets:
+    """(position in the stream, what it says) of every packet, by display index."""
+    return {info.display_index: (position, info) for position, info in enumerate(reader.packets)}
+
+
+def _wanted(packets: Packets, first: int, last: int | None) -> list[int]:
+    return [index for index in sorted(packets) if first <= index and (last is None or index <= last)]
 
 
 def _steps(packets: Packets, wanted: Sequence[int]) -> list[int]:

@@ -9,6 +9,7 @@ CoolvidError
 ├── StreamError           bytes that are not, or no longer, a valid stream
 │   ├── UnsupportedStream a stream of a newer format version
 │   └── MissingPlugin     a stream that names a plugin which is not installed here
+├── MissingExtra          an optional package or program that this needs and did not find
 └── TrainingError         an optimisation that left the finite numbers
 """
 
@@ -47,6 +48,10 @@ class UnsupportedStream(StreamError):
 
 class MissingPlugin(StreamError):
     """The stream was made with a plugin that is not installed here."""
+
+
+class MissingExtra(CoolvidError):
+    """An optional package or program that is needed here and was not found."""
 
 
 class TrainingError(CoolvidError):

@@ -4,16 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any
 
-from .types import FrameType
+from .types import FrameType, VideoFormat
+
+
+@dataclass(frozen=True)
+class PlannedFrame:
+    """A frame to be coded. iterations: of its training, if nothing stops early and nothing is tried afresh."""
+
+    display_index: int
+    frame_type: FrameType
+    iterations: int
 
 
 @dataclass(frozen=True)
 class EncodeStarted:
+    """plan: all frames in coding order, of which an earlier run did the first n_restored. source: "" for frames in
+    memory. fps: frames per second."""
+
     n_frames: int
     config: Any
     kernels: str
+    plan: tuple[PlannedFrame, ...] = ()
+    n_restored: int = 0
+    format: VideoFormat | None = None
+    fps: Fraction | None = None
+    source: str = ""
+    out: str = ""
 
 
 @dataclass(frozen=True)
@@ -52,17 +71,79 @@ class FrameDone:
     loss: float = 0.0
     iterations: int = 0
     duration_s: float = 0.0
+    references: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class FrameRestored:
+    """A frame that an earlier run coded. As FrameDone, as far as its packet tells."""
+
+    coding_index: int
+    display_index: int
+    frame_type: FrameType
+    references: tuple[int, ...]
+    n_bytes: int
+    bits_by_part: Mapping[str, int] = field(compare=False)
+    psnr_db: float = 0.0
 
 
 @dataclass(frozen=True)
 class EncodeDone:
-    """A finished stream. digest: SHA-256 of all pictures it decodes to, see api.digest."""
+    """A finished stream. digest: SHA-256 of all pictures it decodes to, see api.digest. Rates are those of the file:
+    rate_bpp in bits per luma pixel, bitrate_bps in bits per second."""
 
     n_frames: int
     n_bytes: int
     psnr_db: float
     duration_s: float
     digest: str
+    rate_bpp: float = 0.0
+    bitrate_bps: float = 0.0
+
+
+@dataclass(frozen=True)
+class TrialStarted:
+    """An encode of a search for a target (see targets.py). number: from 1. is_short: with fewer iterations, only to
+    find the way."""
+
+    number: int
+    lmbda: float
+    is_short: bool
+    target: str
+
+
+@dataclass(frozen=True)
+class TrialDone:
+    """What a trial came to. value: of the target's quantity; text: the same with its unit. is_met: within the
+    tolerance."""
+
+    number: int
+    lmbda: float
+    is_short: bool
+    value: float
+    text: str
+    is_met: bool
+
+
+@dataclass(frozen=True)
+class TargetDone:
+    """The end of a search: trial `number` made the file, whose encode was `encode`. Else as TrialDone."""
+
+    number: int
+    lmbda: float
+    value: float
+    text: str
+    is_met: bool
+    out: str
+    encode: EncodeDone
+
+
+@dataclass(frozen=True)
+class DecodeStarted:
+    """n_frames: those to be written. n_decoded: those to be decoded for them, with what they depend on."""
+
+    n_frames: int
+    n_decoded: int
 
 
 @dataclass(frozen=True)
@@ -72,7 +153,37 @@ class FrameDecoded:
     duration_s: float
 
 
-Event = EncodeStarted | FrameStarted | Progress | FrameDone | EncodeDone | FrameDecoded
+@dataclass(frozen=True)
+class PointStarted:
+    """A point of a rate curve is about to be made: codec as x265:medium, setting as crf 26."""
+
+    codec: str
+    setting: str
+
+
+@dataclass(frozen=True)
+class PointDone:
+    """A point (curves.Point) is there; is_new: made now, not found in the folder."""
+
+    point: Any
+    is_new: bool
+
+
+Event = (
+    EncodeStarted
+    | FrameStarted
+    | Progress
+    | FrameDone
+    | FrameRestored
+    | EncodeDone
+    | TrialStarted
+    | TrialDone
+    | TargetDone
+    | DecodeStarted
+    | FrameDecoded
+    | PointStarted
+    | PointDone
+)
 Listener = Callable[[Event], None]
 
 

@@ -88,9 +88,7 @@ class FrameJob:
     @property
     def total_iterations(self) -> int:
         """Training iterations if nothing stops early."""
-        training, n = self.config.training, len(self.heirs)
-        warmup = training.warmup[0].phase.max_iterations if training.warmup else 0
-        return training.total_iterations + n * (warmup + training.motion_start)
+        return self.config.training.iterations_with(len(self.heirs))
 
 
 @dataclass(frozen=True)
@@ -165,8 +163,11 @@ class FrameEncoderManager:
         types = [c.frame_type for c in self.header.configurations]
         return types.index(frame_type)
 
-    def encode(self, step: CodingStep, frame: Frame) -> Packet:
-        """Code one frame, whose references must have been coded before. Raises TrainingError."""
+    def encode(self, step: CodingStep, frame: Frame, keep: Callable[[Packet], None] | None = None) -> Packet:
+        """Code one frame, whose references must have been coded before. Raises TrainingError.
+
+        keep: gets the packet before FrameDone is told, so that a frame that was told is safe.
+        """
         job = self.job(step, frame)
         self._display_index, self._frame_start = step.display_index, self.iterations_counter
         self._total, self.best_loss = job.total_iterations, None
@@ -176,6 +177,8 @@ class FrameEncoderManager:
         self._note(step, coded.picture, frame, coded.loss)
         if coded.networks.modules:
             self.networks.add(coded.networks)
+        if keep is not None:
+            keep(coded.packet)
         self.listen(self._done(job, coded, time.perf_counter() - start))
         return coded.packet
 
@@ -208,6 +211,7 @@ class FrameEncoderManager:
             coding_index=job.step.coding_index,
             display_index=job.step.display_index,
             frame_type=job.step.frame_type,
+            references=job.step.references,
             n_bytes=len(coded.packet.data),
             bits_by_part=coded.packet.info.bits_by_part,
             psnr_db=psnr(coded.picture, job.frame),

@@ -1,9 +1,10 @@
-"""How good a decoded picture is, and what it cost: PSNR, SSIM, bits per pixel, Bjontegaard delta rate."""
+"""How good decoded pictures are, and what they cost: PSNR, SSIM, MS-SSIM, bits per pixel, Bjontegaard delta rate."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,24 @@ Floats = NDArray[np.float64]
 _SSIM_TAPS = 11
 _SSIM_SIGMA = 1.5
 _SSIM_K1, _SSIM_K2 = 0.01, 0.03
+_MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
+MS_SSIM_MIN_SIDE = (_SSIM_TAPS - 1) * 2 ** (len(_MS_SSIM_WEIGHTS) - 1) + 1
+"""The smallest side, in pixels, whose coarsest scale still holds a whole window."""
+
+
+@dataclass(frozen=True)
+class SequenceQuality:
+    """How good a decoded video is.
+
+    psnr_db: over all samples of all frames (the PSNR of the mean squared error, not the mean of PSNRs); psnr_planes_db:
+    the same for each plane. ssim, ms_ssim: means over frames; ms_ssim is None for pictures below MS_SSIM_MIN_SIDE.
+    """
+
+    n_frames: int
+    psnr_db: float
+    psnr_planes_db: tuple[float, float, float]
+    ssim: float
+    ms_ssim: float | None
 
 
 def mse(a: Frame, b: Frame) -> float:
@@ -43,14 +62,49 @@ def ssim(a: Frame, b: Frame) -> float:
     Gaussian window of 11 taps, sigma 1.5, whole windows only, K1 = 0.01, K2 = 0.03 (Wang et al., IEEE Transactions on
     Image Processing 13(4), 2004). The window shrinks to the picture where that is smaller.
     """
-    _check_pair(a, b)
-    x, y = (frame.planes[0].astype(np.float64) / frame.format.peak for frame in (a, b))
-    c1, c2 = _SSIM_K1**2, _SSIM_K2**2
-    mean_x, mean_y = _blur(x), _blur(y)
-    variances = _blur(x * x) - mean_x**2 + _blur(y * y) - mean_y**2
-    covariance = _blur(x * y) - mean_x * mean_y
-    similarity = (2 * mean_x * mean_y + c1) * (2 * covariance + c2)
-    return float(np.mean(similarity / ((mean_x**2 + mean_y**2 + c1) * (variances + c2))))
+    luminance, contrast = _similarity(*_first_planes(a, b))
+    return float(np.mean(luminance * contrast))
+
+
+def ms_ssim(a: Frame, b: Frame) -> float:
+    """Structural similarity of the first plane over five scales, 1 when equal, 0 at the least.
+
+    Contrast and structure of every scale and luminance of the coarsest, each mean to the power of its published
+    weight; each scale averages 2x2 samples of the one before, the last column or row counting twice where the size is
+    odd; the windows are those of ssim() (Wang, Simoncelli and Bovik, Asilomar 2003). A negative mean counts as 0.
+    Raises ConfigError below MS_SSIM_MIN_SIDE pixels: fewer scales would be another measure under the same name.
+    """
+    x, y = _first_planes(a, b)
+    if min(x.shape) < MS_SSIM_MIN_SIDE:
+        raise ConfigError(
+            f"MS-SSIM of {a.width}x{a.height} pixels: five scales need {MS_SSIM_MIN_SIDE} pixels a side; use SSIM"
+        )
+    result = 1.0
+    for weight in _MS_SSIM_WEIGHTS[:-1]:
+        result *= max(0.0, float(np.mean(_similarity(x, y)[1]))) ** weight
+        x, y = _halve(x), _halve(y)
+    luminance, contrast = _similarity(x, y)
+    return float(result * max(0.0, float(np.mean(luminance * contrast))) ** _MS_SSIM_WEIGHTS[-1])
+
+
+def sequence_quality(pairs: Iterable[tuple[Frame, Frame]]) -> SequenceQuality:
+    """Quality of a video given as (source, decoded) frame after frame. Raises ConfigError when there is no frame."""
+    errors, similarities, multiscale = [], [], []
+    for a, b in pairs:
+        _check_pair(a, b)
+        format = a.format
+        errors.append(_squared_errors(a, b))
+        similarities.append(ssim(a, b))
+        if min(a.height, a.width) >= MS_SSIM_MIN_SIDE:
+            multiscale.append(ms_ssim(a, b))
+    if not errors:
+        raise ConfigError("the quality of 0 frames; give at least 1")
+    n, totals = len(errors), [sum(plane) for plane in zip(*errors, strict=True)]
+    sizes = [height * width for height, width in format.plane_shapes]
+    first, second, third = (_decibels(t / (n * size * format.peak**2)) for t, size in zip(totals, sizes, strict=True))
+    pooled = _decibels(sum(totals) / (n * format.n_samples * format.peak**2))
+    ms = sum(multiscale) / n if multiscale else None
+    return SequenceQuality(n, pooled, (first, second, third), sum(similarities) / n, ms)
 
 
 def bpp(n_bytes: int, format: VideoFormat, n_frames: int = 1) -> float:
@@ -92,6 +146,30 @@ def _squared_errors(a: Frame, b: Frame) -> tuple[int, ...]:
 
 def _decibels(mean_squared_error: float) -> float:
     return math.inf if mean_squared_error == 0 else -10 * math.log10(mean_squared_error)
+
+
+def _first_planes(a: Frame, b: Frame) -> tuple[Floats, Floats]:
+    """The first plane of both frames on [0, 1]."""
+    _check_pair(a, b)
+    x, y = (frame.planes[0].astype(np.float64) / frame.format.peak for frame in (a, b))
+    return x, y
+
+
+def _similarity(x: Floats, y: Floats) -> tuple[Floats, Floats]:
+    """(luminance, contrast times structure) of every window of two planes on [0, 1]."""
+    c1, c2 = _SSIM_K1**2, _SSIM_K2**2
+    mean_x, mean_y = _blur(x), _blur(y)
+    variances = _blur(x * x) - mean_x**2 + _blur(y * y) - mean_y**2
+    covariance = _blur(x * y) - mean_x * mean_y
+    return (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1), (2 * covariance + c2) / (variances + c2)
+
+
+def _halve(plane: Floats) -> Floats:
+    """Means of the 2x2 blocks of [H, W], the last row or column repeated where the size is odd."""
+    height, width = plane.shape
+    even = np.pad(plane, ((0, height % 2), (0, width % 2)), mode="edge")
+    means: Floats = (even[0::2, 0::2] + even[0::2, 1::2] + even[1::2, 0::2] + even[1::2, 1::2]) / 4
+    return means
 
 
 def _blur(plane: Floats) -> Floats:

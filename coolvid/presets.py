@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, get_type_hints
 
 from .config import (
     CoolChicEncoderParameter,
@@ -15,8 +15,10 @@ from .config import (
     TrainingConfig,
     WarmupRound,
     choose,
+    within,
 )
 from .errors import ConfigError
+from .settings import fit_table
 from .types import FrameType
 
 _TAIL = "X-1-linear-none,X-3-residual-relu,X-3-residual-none"
@@ -72,7 +74,27 @@ class Preset:
     heirs: tuple[str, ...] = ("warm",)
     network_rate_weight: float = 1.5
 
+    def __post_init__(self) -> None:
+        for name in ("intra_iterations", "p_iterations", "b_iterations", "final", "motion_start"):
+            within(name, getattr(self, name), 0, 10_000_000)
+        within("frequency_validation", self.frequency_validation, 1, 10_000_000)
+        within("rdo_rounds", self.rdo_rounds, 0, 100)
+        for candidates, iterations in self.warmup:
+            within("candidates of a warm-up round", candidates, 1, 100)
+            within("iterations of a warm-up round", iterations, 1, 10_000_000)
 
+
+# What EncodeConfig.training cannot set, because EncodeConfig.intra, residue and motion do; and what it sets of the main
+# phase of every frame, exactly and whatever EncodeConfig.iterations is.
+OPERATING_POINTS = ("intra", "p_residue", "b_residue", "motion")
+MAIN_PHASE = (
+    "max_iterations",
+    "start_lr",
+    "cosine_scheduling_lr",
+    "patience",
+    "softround_temperature",
+    "noise_parameter",
+)
 MEDIUM = Preset()
 TABLE = {
     "fast": replace(
@@ -119,9 +141,22 @@ TABLE = {
 }
 
 
+def training_types() -> dict[str, Any]:
+    """What EncodeConfig.training may set: name -> type. The fields of Preset, and those of Phase in MAIN_PHASE."""
+    preset = {name: kind for name, kind in get_type_hints(Preset).items() if name not in OPERATING_POINTS}
+    phase = get_type_hints(Phase)
+    return preset | {name: phase[name] for name in MAIN_PHASE}
+
+
+def effective_preset(config: EncodeConfig) -> Preset:
+    """The preset with what config.training says of its fields. Raises ConfigError."""
+    given = fit_table(dict(config.training), training_types(), "training")
+    return replace(TABLE[config.preset], **{name: given[name] for name in given if name not in MAIN_PHASE})
+
+
 def frame_config(config: EncodeConfig, frame_type: FrameType, depth: int, img_size: tuple[int, int]) -> FrameConfig:
     """The configuration of one frame of this type and depth. Raises ConfigError for an unknown operating point."""
-    preset = TABLE[config.preset]
+    preset = effective_preset(config)
     lmbda = config.lmbda_at(frame_type, depth)
     if frame_type is FrameType.I:
         residue, motion = _parameter(config, "intra", config.intra or preset.intra, INTRA, img_size), None
@@ -171,7 +206,7 @@ def _training(config: EncodeConfig, preset: Preset, frame_type: FrameType, lmbda
         FrameType.P: preset.p_iterations,
         FrameType.B: preset.b_iterations,
     }[frame_type]
-    scale = config.iterations / _total(preset) if config.iterations else 1.0
+    scale = config.iterations / max(1, intra_total(preset)) if config.iterations else 1.0
     is_intra = frame_type is FrameType.I
 
     def scaled(n: int) -> int:
@@ -208,7 +243,7 @@ def _training(config: EncodeConfig, preset: Preset, frame_type: FrameType, lmbda
     rounds = tuple(WarmupRound(n, replace(warmup, max_iterations=scaled(k))) for n, k in preset.warmup)
     return TrainingConfig(
         warmup=tuple(WarmupRound(r.candidates, _with_quantizer(r.phase, config.quantizer)) for r in rounds),
-        phases=(_with_quantizer(phases[0], config.quantizer), phases[1]),
+        phases=(_with_quantizer(_main_phase(phases[0], config), config.quantizer), phases[1]),
         motion_start=0 if is_intra else scaled(preset.motion_start),
         step_search=preset.step_search,
         rdo_rounds=preset.rdo_rounds,
@@ -216,8 +251,14 @@ def _training(config: EncodeConfig, preset: Preset, frame_type: FrameType, lmbda
     )
 
 
-def _total(preset: Preset) -> int:
+def intra_total(preset: Preset) -> int:
+    """Training iterations of an I frame."""
     return preset.intra_iterations + preset.final + sum(n * k for n, k in preset.warmup)
+
+
+def _main_phase(phase: Phase, config: EncodeConfig) -> Phase:
+    given = fit_table(dict(config.training), training_types(), "training")
+    return replace(phase, **{name: given[name] for name in given if name in MAIN_PHASE})
 
 
 def _with_quantizer(phase: Phase, choice: PluginChoice | None) -> Phase:

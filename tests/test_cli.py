@@ -6,15 +6,12 @@ import subprocess
 import sys
 import time
 from fractions import Fraction
-from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
-from coolvid_cli.console import FrameConsole
 from coolvid_cli.main import COMMANDS, main
-from rich.console import Console
 
 import coolvid
 from coolvid import events
@@ -53,12 +50,14 @@ def calls(monkeypatch):
         listen(events.FrameDone(0, 0, FrameType.I, 300, {"header": 2400}, 31.5, iterations=20, duration_s=2.0))
         listen(events.FrameStarted(1, 1, FrameType.P, (0,), 20))
         listen(events.FrameDone(1, 1, FrameType.P, 84, {"header": 672}, 32.5, iterations=20, duration_s=2.0))
-        return events.EncodeDone(2, 384, 31.97, 4.25, "abc")
+        return events.EncodeDone(2, 384, 31.97, 4.25, "abc", 1.0, 46080.0)
 
-    def decode(path, out, *, threads=0, listen):
-        seen.decode = (path, out, threads)
+    def decode(path, out, *, frames=None, threads=0, listen):
+        seen.decode, seen.frames = (path, out, threads), frames
+        listen(events.DecodeStarted(2, 2))
         listen(events.FrameDecoded(0, FrameType.I, 0.01))
         listen(events.FrameDecoded(1, FrameType.P, 0.02))
+        return 2
 
     bits = {"header": 80, "residue.latents": 800, "residue.arm": 160, "motion.latents": 40, "motion.synthesis": 20}
     header = SimpleNamespace(
@@ -70,7 +69,7 @@ def calls(monkeypatch):
     for name, stand_in in (
         ("encode", encode),
         ("decode", decode),
-        ("digest", lambda path, threads=0: "abc"),
+        ("digest", lambda path, frames=None, threads=0: "abc"),
         ("read_info", lambda path: info),
     ):
         monkeypatch.setattr(coolvid, name, stand_in, raising=False)
@@ -116,6 +115,7 @@ def test_source_options_reach_the_library(calls):
     assert result.exit_code == 0, result.output
     assert calls.encode[:2] == (Path("a/b.yuv"), Path("c.cvd"))
     wanted = {"size": (48, 32), "fps": Fraction(30000, 1001), "pix_fmt": "yuv444p", "resume": False}
+    wanted |= {"start": 0, "crop": None, "scale": None}
     assert calls.options == wanted
 
 
@@ -124,25 +124,9 @@ def test_piped_encode_is_one_line_a_frame_and_a_summary(calls):
         "2 frames, trained by pytorch",
         "frame    0 I      300 bytes   31.50 dB  20 iterations in 2.0 s",
         "frame    1 P       84 bytes   32.50 dB  20 iterations in 2.0 s",
-        "clip.cvd: 2 frames, 384 bytes, 1.0000 bpp, PSNR 31.97 dB, 4.2 s",
+        "clip.cvd: 2 frames, 384 bytes, 1.0000 bpp, 46.1 kbit/s, PSNR 31.97 dB, lambda 0.001, 4.2 s",
         VERIFIED,
     ]
-
-
-def test_a_terminal_shows_phase_and_quality_as_they_change(calls, monkeypatch):
-    text = StringIO()
-    terminal = Console(file=text, force_terminal=True, width=120, highlight=False, markup=False)
-    monkeypatch.setattr("coolvid_cli.console.make_console", lambda: terminal)
-    with FrameConsole() as console:
-        for event in (
-            events.EncodeStarted(2, EncodeConfig(), "pytorch"),
-            events.Progress(1, "main", 10, 20, 0.5, 30.0, 0.25),
-        ):
-            console(event)
-        live = console._live.get_renderable()
-        terminal.print(live)
-    assert "frame 1 main 10/20" in text.getvalue()
-    assert "0/2 frames  30.00 dB  0.2500 bpp" in text.getvalue()
 
 
 def test_quiet_and_unverified_say_less(calls):

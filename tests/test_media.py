@@ -134,6 +134,8 @@ VIDEO_CASES = [
     (VideoFormat(48, 64, YUV420, 10), YUV420),
     (VideoFormat(45, 67, YUV420, 10), YUV444),
     (VideoFormat(16, 16, YUV420, 10), YUV420),
+    (VideoFormat(64, 98, YUV420, 10), YUV420),
+    (VideoFormat(65, 99, YUV444, 10), YUV444),
 ]
 
 

@@ -1,13 +1,26 @@
 """Metrics against values worked out by hand, and against their own definitions written differently."""
 
 import math
+import sys
+from fractions import Fraction
 
 import numpy as np
 import pytest
 
-from coolvid.errors import ConfigError
-from coolvid.metrics import bd_rate, bpp, mse, psnr, psnr_planes, ssim
+from coolvid.errors import ConfigError, CoolvidError, InputError, MissingExtra
+from coolvid.metrics import (
+    MS_SSIM_MIN_SIDE,
+    bd_rate,
+    bpp,
+    ms_ssim,
+    mse,
+    psnr,
+    psnr_planes,
+    sequence_quality,
+    ssim,
+)
 from coolvid.types import Frame, PixelFormat, VideoFormat
+from coolvid.vmaf import find_ffmpeg, vmaf
 
 FORMAT = VideoFormat(16, 32, PixelFormat.YUV420, 8)
 RATES = [100.0, 200.0, 400.0, 800.0]
@@ -75,7 +88,7 @@ def test_bpp():
         bpp(64, FORMAT, n_frames=0)
 
 
-@pytest.mark.parametrize("compare", [mse, psnr, psnr_planes, ssim])
+@pytest.mark.parametrize("compare", [mse, psnr, psnr_planes, ssim, ms_ssim])
 def test_frames_of_different_formats_are_not_compared(compare):
     with pytest.raises(ConfigError, match="different formats"):
         compare(noise(0), noise(0, VideoFormat(16, 32, PixelFormat.YUV444, 8)))
@@ -126,3 +139,114 @@ def test_bd_rate_of_a_curve_worked_out_by_hand():
 def test_curves_that_cannot_be_compared(rates, psnrs, word):
     with pytest.raises(ConfigError, match=word):
         bd_rate(RATES, PSNRS, rates, psnrs)
+
+
+LARGE = VideoFormat(176, 192, PixelFormat.YUV420, 8)
+
+
+def checkerboard(high: int, low: int, format: VideoFormat = LARGE) -> Frame:
+    y = np.where(np.indices(format.plane_shapes[0]).sum(axis=0) % 2, high, low).astype(np.uint16)
+    chroma = np.full(format.plane_shapes[1], 128, np.uint16)
+    return Frame((y, chroma, chroma), format)
+
+
+def test_ms_ssim_of_flat_pictures_is_the_luminance_of_the_coarsest_scale():
+    a, b = flat(100, 0, 0, format=LARGE), flat(150, 0, 0, format=LARGE)
+    x, y = 100 / 255, 150 / 255
+    assert ms_ssim(a, b) == pytest.approx(((2 * x * y + 1e-4) / (x**2 + y**2 + 1e-4)) ** 0.1333, rel=1e-12)
+
+
+def test_ms_ssim_of_checkerboards_is_the_contrast_of_the_finest_scale():
+    """Means of 2x2 are flat and equal, so all other scales are 1; a whole window sees amplitudes and no phase."""
+    a, b = checkerboard(160, 100), checkerboard(150, 110)
+    assert ms_ssim(a, a) == pytest.approx(1, rel=1e-12)
+    p, q = 30 / 255, 20 / 255
+    expected = (2 * p * q + 9e-4) / (p**2 + q**2 + 9e-4)
+    assert ms_ssim(a, b) == pytest.approx(expected**0.0448, rel=1e-6)
+    assert ms_ssim(a, checkerboard(100, 160)) == 0.0
+
+
+def test_ms_ssim_of_noise():
+    """The figure of pytorch-msssim 1.0.0 for the same pictures."""
+    a = noise(5, LARGE)
+    step = np.random.default_rng(6).integers(-40, 41, a.planes[0].shape)
+    b = Frame((np.clip(a.planes[0] + step, 0, 255).astype(np.uint16), *a.planes[1:]), LARGE)
+    assert ms_ssim(a, b) == pytest.approx(0.9635975, abs=1e-6)
+
+
+def test_ms_ssim_needs_five_scales():
+    small = VideoFormat(MS_SSIM_MIN_SIDE - 1, 400, PixelFormat.YUV444, 8)
+    enough = VideoFormat(MS_SSIM_MIN_SIDE, 400, PixelFormat.YUV444, 8)
+    assert ms_ssim(noise(0, enough), noise(0, enough)) == pytest.approx(1)
+    with pytest.raises(ConfigError, match="161 pixels"):
+        ms_ssim(noise(0, small), noise(0, small))
+
+
+def test_quality_of_a_sequence_pools_errors_and_averages_similarities():
+    a, b, c = noise(1), noise(2), noise(3)
+    found = sequence_quality([(a, b), (a, a), (a, c)])
+    assert found.n_frames == 3
+    assert found.psnr_db == pytest.approx(-10 * math.log10((mse(a, b) + mse(a, c)) / 3))
+    assert found.psnr_planes_db == pytest.approx(
+        tuple(-10 * math.log10((10 ** (-p / 10) + 10 ** (-q / 10)) / 3)
+              for p, q in zip(psnr_planes(a, b), psnr_planes(a, c), strict=True))
+    )  # fmt: skip
+    assert found.ssim == pytest.approx((ssim(a, b) + 1 + ssim(a, c)) / 3)
+    assert found.ms_ssim is None
+    assert sequence_quality([(noise(1, LARGE),) * 2]).ms_ssim == pytest.approx(1)
+    with pytest.raises(ConfigError, match="0 frames"):
+        sequence_quality([])
+
+
+def fake_ffmpeg(path, filters, body="exit 1"):
+    path.write_text(f'#!/bin/sh\ncase "$*" in *-filters*) echo "{filters}"; exit 0;; esac\n{body}\n')
+    path.chmod(0o755)
+
+
+@pytest.fixture
+def no_packaged_ffmpeg(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    find_ffmpeg.cache_clear()
+    yield tmp_path
+    find_ffmpeg.cache_clear()
+
+
+def test_vmaf_says_what_to_install(no_packaged_ffmpeg):
+    fake_ffmpeg(no_packaged_ffmpeg / "ffmpeg", " .. scale  V->V ")
+    with pytest.raises(MissingExtra, match=r"coolvid\[vmaf\].*ffmpeg has none"):
+        find_ffmpeg()
+    (no_packaged_ffmpeg / "ffmpeg").unlink()
+    with pytest.raises(MissingExtra, match="cannot run"):
+        vmaf([noise(0)], [noise(0)], Fraction(25), str(no_packaged_ffmpeg / "ffmpeg"))
+
+
+def test_vmaf_reads_the_log_of_ffmpeg_and_passes_on_its_complaints(no_packaged_ffmpeg):
+    """Both files must be there, whole, when the program runs."""
+    program = no_packaged_ffmpeg / "ffmpeg"
+    log = '{"pooled_metrics": {"vmaf": {"mean": 81.25}}}'
+    check = "cmp -s source.y4m decoded.y4m && exit 1; test $(wc -c < source.y4m) -gt 1536 || exit 1"
+    fake_ffmpeg(program, " .. libvmaf  VV->V ", f"{check}; echo '{log}' > vmaf.json")
+    assert find_ffmpeg() == str(program)
+    assert vmaf([noise(0), noise(1)], [noise(2), noise(3)], Fraction(25)) == 81.25
+    fake_ffmpeg(program, " .. libvmaf  VV->V ", "echo no model here >&2; exit 1")
+    with pytest.raises(CoolvidError, match="no model here"):
+        vmaf([noise(0)], [noise(1)], Fraction(25))
+
+
+def test_vmaf_is_for_luma_and_for_frames():
+    rgb = VideoFormat(16, 32, PixelFormat.RGB, 8)
+    with pytest.raises(InputError, match="RGB"):
+        vmaf([noise(0, rgb)], [noise(0, rgb)], Fraction(25), "/bin/false")
+    with pytest.raises(InputError, match="without frames"):
+        vmaf([], [], Fraction(25), "/bin/false")
+
+
+def test_vmaf_of_a_real_ffmpeg():
+    try:
+        find_ffmpeg()
+    except MissingExtra as error:
+        pytest.skip(str(error))
+    a, b = noise(5, LARGE), flat(128, 128, 128, format=LARGE)
+    same, other = (vmaf([a, a], [x, x], Fraction(25)) for x in (a, b))
+    assert same > 90 > 20 > other

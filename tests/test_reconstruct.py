@@ -14,7 +14,14 @@ from coolvid.errors import StreamError
 from coolvid.fixedpoint import CONTEXT_BITS, INT16_MAX, INT16_MIN, align_bias, fit_weights
 from coolvid.interfaces import FixedPoint
 from coolvid.modules import module_n_scales, module_tensors
-from coolvid.reconstruct import ContextModel, choose_scales, common_noise, decode_coolchic, reconstruct_frame
+from coolvid.reconstruct import (
+    ContextModel,
+    choose_scales,
+    common_noise,
+    decode_coolchic,
+    frame_parts,
+    reconstruct_frame,
+)
 from coolvid.reconstruct import coolchic as coolchic_file
 from coolvid.reconstruct.frame import translated
 from coolvid.reconstruct.resize import enlarge, taps
@@ -287,6 +294,30 @@ def test_chroma_of_420_is_the_mean_before_rounding(frame_type):
     blocks = dense.reshape(3, (HEIGHT + 1) // 2, 2, (WIDTH + 1) // 2, 2).mean(axis=(2, 4))
     for plane, block in zip(frame.planes[1:], blocks[1:], strict=True):
         assert np.abs(plane - np.clip(block, 0, 255)).max() <= 0.6
+
+
+@pytest.mark.parametrize("frame_type", [FrameType.P, FrameType.B])
+def test_parts_of_a_frame_make_the_frame(frame_type):
+    format = VideoFormat(HEIGHT, WIDTH, PixelFormat.YUV444, 8)
+    references = [picture(format, i) for i in range(frame_type.n_references)]
+    coded = coded_frame(frame_type, (3, -5))
+    parts = frame_parts(coded, references, format)
+    raw, bits = decode_coolchic(coded.coolchics["residue"], HEIGHT, WIDTH)
+    made = parts.weights[0] / 4096 * np.stack(parts.prediction.planes) + raw[:3] * 2.0**-bits * format.peak
+    frame = reconstruct_frame(coded, references, format)
+    distance = np.abs(np.stack(frame.planes) - np.clip(made, 0, format.peak))
+    is_clamped = np.isin(np.stack(parts.prediction.planes), (0, format.peak))
+    assert distance[~is_clamped].max() <= 1.1 and not is_clamped.all()
+    assert len(parts.weights) == len(parts.flow) == frame_type.n_references
+    flow, flow_bits = decode_coolchic(coded.coolchics["motion"], HEIGHT, WIDTH)
+    pixels = flow.reshape(-1, 2, HEIGHT, WIDTH) * 2.0**-flow_bits + np.array([-5, 3])[:, None, None]
+    assert np.abs(parts.flow / 64 - pixels).max() <= 1 / 128
+
+
+def test_an_intra_frame_has_no_parts():
+    format = VideoFormat(HEIGHT, WIDTH, PixelFormat.YUV420, 8)
+    parts = frame_parts(coded_frame(FrameType.I), [], format)
+    assert parts.prediction is None and parts.weights == () and parts.flow.shape == (0, 2, HEIGHT, WIDTH)
 
 
 def test_translated_clamps_to_the_border():

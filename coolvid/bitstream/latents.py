@@ -228,15 +228,15 @@ def _decode_grid(coder: _GridCoder, decoders: Sequence[Decoder]) -> Integers:
     return out
 
 
-def latent_bits(latents: Sequence[Integers], grids: Sequence[Grid], model: ContextModel) -> list[float]:
-    """Bits that the tables ask for each grid (finest first); 0 for a grid of zeros."""
-    out = [0.0] * len(grids)
+def latent_bits(latents: Sequence[Integers], grids: Sequence[Grid], model: ContextModel) -> list[NDArray[np.float64]]:
+    """Bits [h, w] that the tables ask for every latent, grids finest first; 0 in a grid of zeros."""
+    out = [np.zeros(grid.shape) for grid in grids]
     for index, grid, values in _known(latents, grids):
         coder = _GridCoder(grid, index, model, latents)
         coder.fill(values)
         row, column = coder.order()
         centre, table_row = coder.lookup_all(row, column)
-        out[index] = float(_symbol_bits(values[row, column], centre, table_row).sum())
+        out[index][row, column] = _symbol_bits(values[row, column], centre, table_row)
     return out
 
 

@@ -10,12 +10,15 @@ from coolvid.errors import ConfigError, OutputError
 from coolvid.types import ColorInfo, VideoFormat
 
 from .base import Sink, Source
+from .cut import Crop, CutSource
+from .numbering import is_pattern
 from .raw import RawSink, RawSource, Y4mSink
 
-__all__ = ["RAW_SUFFIXES", "SINK_SUFFIXES", "Sink", "Source", "open_sink", "open_source"]
+__all__ = ["RAW_SUFFIXES", "SINK_SUFFIXES", "Crop", "Sink", "Source", "open_sink", "open_source"]
 
 RAW_SUFFIXES = (".yuv", ".rgb", ".raw")
 SINK_SUFFIXES = (".mp4", ".mkv", ".y4m", ".yuv", ".rgb", ".png")
+PIPE = "-"
 
 
 def open_source(
@@ -23,40 +26,79 @@ def open_source(
     size: tuple[int, int] | None = None,
     fps: Fraction | None = None,
     pix_fmt: str | None = None,
+    *,
+    start: int = 0,
+    crop: Crop | None = None,
+    scale: tuple[int, int] | None = None,
 ) -> Source:
-    """Frames of a video or image file.
+    """Frames of a video file, an image, numbered images (frames/%04d.png), or y4m from standard input (-).
 
     A raw file (.yuv, .rgb, .raw, or any other when size and pix_fmt are given) is described by size (width, height),
     fps and pix_fmt (see layout.PIXEL_FORMATS), or by its name: NAME_WxH_FPSp_yuv420_8b.yuv; arguments win over the
-    name. Everything else goes through PyAV, where fps overrides the file's own time stamps.
+    name. Everything else goes through PyAV, where fps overrides the file's own time stamps; pixel formats as
+    pixels.py says. start, crop (width, height, x, y) and scale (width, height) take a part of it, see CutSource.
     Raises InputError when the file cannot be read as described, ConfigError when the arguments do not apply to it.
     """
-    path = Path(path)
-    if path.suffix.lower() in RAW_SUFFIXES or (size and pix_fmt):
+    source = _whole_source(Path(path), size, fps, pix_fmt)
+    if not start and crop is None and scale is None:
+        return source
+    try:
+        return CutSource(source, start, crop, scale)
+    except BaseException:
+        source.close()
+        raise
+
+
+def _whole_source(path: Path, size: tuple[int, int] | None, fps: Fraction | None, pix_fmt: str | None) -> Source:
+    is_pipe = str(path) == PIPE
+    if not is_pipe and (path.suffix.lower() in RAW_SUFFIXES or (size and pix_fmt)):
         return RawSource(path, size, fps, pix_fmt)
     if size or pix_fmt:
-        raise ConfigError(f"size and pixel format are for raw files; {path.name} has its own, so leave them out")
+        name = "y4m from standard input" if is_pipe else path.name
+        raise ConfigError(f"size and pixel format are for raw files; {name} has its own, so leave them out")
+    if is_pipe:
+        from .pipe import PipeSource
+
+        return PipeSource(fps)
+    if is_pattern(path):
+        from .sequence import SequenceSource
+
+        return SequenceSource(path, fps)
     from .container import ContainerSource
 
     return ContainerSource(path, fps)
 
 
 def open_sink(
-    path: str | os.PathLike[str], format: VideoFormat, fps: Fraction, color: ColorInfo, n_frames: int | None = None
+    path: str | os.PathLike[str],
+    format: VideoFormat,
+    fps: Fraction,
+    color: ColorInfo,
+    n_frames: int | None = None,
+    first: int = 0,
 ) -> Sink:
-    """A file for frames of this format, by its suffix; see the sink classes for what each one stores.
+    """A file for frames of this format, by its suffix, or - for standard output; see the sink classes for each.
 
-    .yuv, .rgb, .y4m are bit exact; .png is for RGB of 8 bits; .mp4 and .mkv are lossy. n_frames, where known, says
-    whether a .png gets a number. Raises OutputError when the suffix does not hold the format, or cannot be written.
+    .yuv, .rgb, .y4m and - (y4m) are bit exact; .png is for RGB of 8 bits; .mp4 and .mkv are lossy. n_frames, where
+    known, says whether a .png gets a number; DIR/%04d.png always does, and first is the number of the first.
+    Raises OutputError when the suffix does not hold the format, or the file cannot be written.
     """
     path = Path(path)
     suffix = path.suffix.lower()
-    if suffix not in SINK_SUFFIXES:
-        raise OutputError(f"{path}: no writer for {suffix or 'a name without suffix'}; use {', '.join(SINK_SUFFIXES)}")
-    return _sink_class(suffix)(path, format, fps, color, n_frames)
+    if str(path) != PIPE and suffix not in SINK_SUFFIXES:
+        raise OutputError(
+            f"{path}: no writer for {suffix or 'a name without suffix'}; use {', '.join(SINK_SUFFIXES)}, or - for y4m "
+            "to standard output"
+        )
+    return _sink_class(path)(path, format, fps, color, n_frames, first)
 
 
-def _sink_class(suffix: str) -> type[Sink]:
+def _sink_class(path: Path) -> type[Sink]:
+    suffix = path.suffix.lower()
+    if str(path) == PIPE:
+        from .pipe import PipeSink
+
+        return PipeSink
     if suffix == ".y4m":
         return Y4mSink
     if suffix in (".yuv", ".rgb"):

@@ -6,6 +6,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -41,39 +42,60 @@ class Source(ABC):
     def __next__(self) -> Frame:
         """The next frame; raises InputError when the file breaks off or is damaged."""
 
+    def skip(self, n: int) -> int:
+        """Pass over up to n frames; how many there were. To be called before the first frame is read."""
+        return sum(1 for _ in islice(self, n))
+
     @abstractmethod
     def close(self) -> None:
         """Let go of the file."""
 
 
 class Sink(ABC):
-    """Frames into a file; a context manager.
+    """Frames into a file; a context manager. first: number of the first frame, where frames become numbered files.
 
     Everything is written under temporary names beside the target and renamed when the `with` block ends well. When it
     ends by an error, nothing is left behind and an existing target stays as it was.
     """
 
     def __init__(
-        self, path: Path, format: VideoFormat, fps: Fraction, color: ColorInfo, n_frames: int | None = None
+        self,
+        path: Path,
+        format: VideoFormat,
+        fps: Fraction,
+        color: ColorInfo,
+        n_frames: int | None = None,
+        first: int = 0,
     ) -> None:
-        check_writable(path)
         self.path, self.format, self.fps, self.color, self.n_frames = path, format, fps, color, n_frames
-        self.n_written = 0
+        self.first, self.n_written = first, 0
+        self._check_target()
+
+    def _check_target(self) -> None:
+        """Raises OutputError when the target cannot be written, or does not hold the format."""
+        check_writable(self.path)
 
     def __enter__(self) -> Self:
         try:
             self._open()
+        except BrokenPipeError:
+            raise
         except (OSError, ValueError) as error:
             self._abandon()
             raise self._failure(error) from error
         return self
 
     def write(self, frame: Frame) -> None:
-        """Append one frame; raises OutputError when it is of another format or the file cannot be written."""
+        """Append one frame; raises OutputError when it is of another format or the file cannot be written.
+
+        BrokenPipeError, where the reader of standard output has gone, is left as it is.
+        """
         if frame.format != self.format:
             raise OutputError(f"{self.path}: a frame of {frame.format} does not fit a file of {self.format}")
         try:
             self._write(frame)
+        except BrokenPipeError:
+            raise
         except (OSError, ValueError) as error:
             raise self._failure(error) from error
         self.n_written += 1
@@ -90,6 +112,8 @@ class Sink(ABC):
             self._finish()
             for part, final in self._results():
                 os.replace(part, final)
+        except BrokenPipeError:
+            raise
         except (OSError, ValueError) as failure:
             self._abandon()
             raise self._failure(failure) from failure

@@ -1,25 +1,23 @@
-"""Frames out of everything PyAV opens: mp4, mkv, y4m, images and more."""
+"""Frames out of everything PyAV opens: mp4, mkv, webm, y4m, images and more."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn, Self
+from typing import Any, NamedTuple, Self
 
 import av
 from av.container import InputContainer
 
 from coolvid.errors import InputError
-from coolvid.types import Frame
 
-from .base import Source, check_readable
-from .layout import check_rate, make_format
-from .pixels import color_of, format_of, to_frame
+from .base import check_readable
+from .layout import check_rate
+from .pictures import AV_ERRORS, PictureSource, open_container, unreadable
 from .timing import constant_rate, usual_first
 
 _STILL_RATE = Fraction(1)
-_AV_ERRORS = (av.error.FFmpegError, OSError, ValueError)
 
 
 class _Packet(NamedTuple):
@@ -36,7 +34,7 @@ class _Packet(NamedTuple):
         return cls(stamp, end, not packet.is_discard)
 
 
-class ContainerSource(Source):
+class ContainerSource(PictureSource):
     """The first video stream of a file. Its packets are scanned once for the exact frame rate and the frame count.
 
     fps: take frame after frame at this rate, whatever the time stamps say. A still image is one frame, at 1 a second
@@ -49,52 +47,13 @@ class ContainerSource(Source):
         self.n_frames, measured = self._scan(path, fps)
         self.fps = check_rate(self.name, measured)
         self._container = self._open(path)
-        try:
-            self._pictures = self._decode()
-            first = next(self._pictures, None)
-            if first is None:
-                raise InputError(f"{self.name} holds no picture that can be decoded")
-            pixel_format, depth = format_of(first, self.name)
-            self.format = make_format(self.name, (first.width, first.height), pixel_format, depth)
-            self.color = color_of(first)
-        except BaseException:
-            self.close()
-            raise
-        self._pending: av.VideoFrame | None = first
-        self._n_read = 0
-
-    def __next__(self) -> Frame:
-        picture = self._pending or next(self._pictures, None)
-        self._pending = None
-        if picture is None:
-            if self._n_read != self.n_frames:
-                raise InputError(f"{self.name}: only {self._n_read} of {self.n_frames} frames could be decoded")
-            raise StopIteration
-        pixel_format, depth = format_of(picture, self.name)
-        found = make_format(self.name, (picture.width, picture.height), pixel_format, depth)
-        if found != self.format:
-            raise InputError(
-                f"{self.name}: the format changes at frame {self._n_read}, from {self.format} to {found}; "
-                "cut the file there"
-            )
-        self._n_read += 1
-        try:
-            return to_frame(picture, self.format)
-        except _AV_ERRORS as error:
-            self._fail(error)
+        self._begin(self._decode())
 
     def close(self) -> None:
         self._container.close()
 
     def _open(self, path: Path) -> InputContainer:
-        try:
-            container = av.open(str(path), "r", metadata_errors="replace")
-        except _AV_ERRORS as error:
-            self._fail(error)
-        if not container.streams.video:
-            container.close()
-            raise InputError(f"{self.name} holds no video")
-        return container
+        return open_container(str(path), self.name)
 
     def _scan(self, path: Path, fps: Fraction | None) -> tuple[int, Fraction]:
         """(frames, frames a second), from the packets alone."""
@@ -102,8 +61,8 @@ class ContainerSource(Source):
             stream = container.streams.video[0]
             try:
                 packets = [_Packet.of(packet) for packet in container.demux(stream) if packet.size]
-            except _AV_ERRORS as error:
-                self._fail(error)
+            except AV_ERRORS as error:
+                raise unreadable(self.name, error) from error
             self._check_whole(path, container, packets)
             shown = [p for p in packets if p.is_shown]
             return len(shown), self._rate(container, shown) if fps is None else fps
@@ -148,12 +107,8 @@ class ContainerSource(Source):
     def _decode(self) -> Iterator[av.VideoFrame]:
         try:
             yield from self._container.decode(self._container.streams.video[0])
-        except _AV_ERRORS as error:
-            self._fail(error)
-
-    def _fail(self, error: BaseException) -> NoReturn:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise InputError(f"{self.name} is not a readable video or image: {reason}") from error
+        except AV_ERRORS as error:
+            raise unreadable(self.name, error) from error
 
 
 def _bytes_after(path: Path, packets: list[_Packet]) -> int:

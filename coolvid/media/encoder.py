@@ -14,19 +14,21 @@ from coolvid.errors import OutputError
 from coolvid.types import ColorInfo, Frame, PixelFormat, VideoFormat
 
 from .base import Sink, part_of
-from .pixels import FULL, LIMITED, from_frame, mark, matrix_or_usual
+from .numbering import is_pattern, numbered
+from .pixels import FULL, LIMITED, SWSCALE, from_frame, mark, to_rgb
 
 _MUXERS = {".mp4": "mp4", ".mkv": "matroska"}
 _BT709 = 1
 _QUALITY = {"crf": "12", "preset": "fast"}
-_ENCODERS = {
-    8: (("libx264", _QUALITY),),
-    10: (("libx265", {**_QUALITY, "x265-params": "log-level=error"}), ("libx264", _QUALITY)),
-}
+# x265 4.2 reads and writes beyond its memory (cutree) where a side is below its block size, and with B frames leaves
+# the decoding times of clips of one or two frames unset, which mp4 refuses.
+_X265_MIN_SIDE = 64
+_X264 = ("libx264", _QUALITY)
+_X265 = ("libx265", {**_QUALITY, "x265-params": "log-level=error:cutree=0:bframes=0"})
 
 
 class ContainerSink(Sink):
-    """A video for players: H.264 for 8 bits, H.265 (or H.264) for 10.
+    """A video for players: H.264 for 8 bits; H.265 for 10, H.264 where a side is below 64 pixels.
 
     4:2:0 of even size stays 4:2:0. 4:2:0 of odd size is stored as 4:4:4 with its chroma repeated, because these
     encoders take only even sizes in 4:2:0 and padding would change the frame's size. RGB becomes 4:4:4, BT.709.
@@ -34,22 +36,22 @@ class ContainerSink(Sink):
 
     _container: av.container.OutputContainer | None = None
 
-    def __init__(
-        self, path: Path, format: VideoFormat, fps: Fraction, color: ColorInfo, n_frames: int | None = None
-    ) -> None:
-        super().__init__(path, format, fps, color, n_frames)
-        self._stored = self._stored_format()
-        self._stored_color = _color_in_video(format, color)
-
     def _stored_format(self) -> str:
         f = self.format
         even = f.width % 2 == 0 and f.height % 2 == 0
         layout = "420" if f.pixel_format.is_subsampled and even else "444"
         return f"yuv{layout}p" + ("10le" if f.bit_depth == 10 else "")
 
+    def _encoders(self) -> tuple[tuple[str, dict[str, str]], ...]:
+        """(encoder, options), the one to use if it is there first."""
+        f = self.format
+        return (_X265, _X264) if f.bit_depth == 10 and min(f.width, f.height) >= _X265_MIN_SIDE else (_X264,)
+
     def _open(self) -> None:
+        self._stored = self._stored_format()
+        self._stored_color = _color_in_video(self.format, self.color)
         self._container = av.open(str(part_of(self.path)), "w", format=_MUXERS[self.path.suffix.lower()])
-        codec, options = _available(_ENCODERS[self.format.bit_depth])
+        codec, options = _available(self._encoders())
         stream = self._container.add_stream(codec, rate=self.fps, options=dict(options))
         assert isinstance(stream, av.VideoStream)
         stream.width, stream.height, stream.pix_fmt = self.format.width, self.format.height, self._stored
@@ -69,7 +71,11 @@ class ContainerSink(Sink):
         """The frame in the stored format and colour."""
         if self.format.pixel_format is PixelFormat.RGB:
             picture = from_frame(frame, replace(self.color, range=FULL)).reformat(
-                format=self._stored, dst_colorspace=_BT709, src_color_range=FULL, dst_color_range=LIMITED
+                format=self._stored,
+                dst_colorspace=_BT709,
+                src_color_range=FULL,
+                dst_color_range=LIMITED,
+                interpolation=SWSCALE,
             )
             mark(picture, self._stored_color)
             return picture
@@ -88,7 +94,9 @@ class ContainerSink(Sink):
 
 
 class PngSink(Sink):
-    """Pictures: one frame takes the given name, several become NAME_0000.png and so on.
+    """Pictures: one frame takes the given name, several become NAME_0000.png and so on; DIR/%04d.png numbers any.
+
+    The number is that of the frame in its stream, so the first of a part is not 0.
 
     8 bits are stored as 8, 10 bits as 16 (scaled). YUV is converted to RGB by the frame's matrix and range; where they
     are unspecified, by BT.709 from 720 lines on, BT.601 below, limited range.
@@ -109,16 +117,7 @@ class PngSink(Sink):
 
     def _picture(self, frame: Frame) -> av.VideoFrame:
         stored = "rgb24" if frame.format.bit_depth == 8 else "rgb48be"
-        if frame.format.pixel_format is PixelFormat.RGB:
-            picture = from_frame(frame, replace(self.color, range=FULL)).reformat(format=stored)
-        else:
-            source = from_frame(frame, self.color)
-            picture = source.reformat(
-                format=stored,
-                src_colorspace=matrix_or_usual(self.color, frame.height),
-                src_color_range=self.color.range or LIMITED,
-                dst_color_range=FULL,
-            )
+        picture = to_rgb(frame, self.color, stored)
         mark(picture, replace(self.color, matrix=2, range=FULL))
         return picture
 
@@ -126,10 +125,12 @@ class PngSink(Sink):
         return part_of(self._numbered(index))
 
     def _numbered(self, index: int) -> Path:
-        return self.path.with_name(f"{self.path.stem}_{index:04d}{self.path.suffix}")
+        if is_pattern(self.path):
+            return numbered(self.path, self.first + index)
+        return self.path.with_name(f"{self.path.stem}_{self.first + index:04d}{self.path.suffix}")
 
     def _results(self) -> list[tuple[Path, Path]]:
-        alone = self.n_written == 1 and self.n_frames in (None, 1)
+        alone = self.n_written == 1 and self.n_frames in (None, 1) and not is_pattern(self.path)
         names = [self.path] if alone else [self._numbered(i) for i in range(self.n_written + 1)]
         return [(self._part(i), name) for i, name in enumerate(names) if self._part(i).exists()]
 

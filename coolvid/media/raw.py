@@ -9,7 +9,7 @@ from typing import BinaryIO
 from coolvid.errors import InputError, OutputError
 from coolvid.types import ColorInfo, Frame, PixelFormat, VideoFormat
 
-from .base import Sink, Source, check_readable, part_of
+from .base import Sink, Source, check_readable, check_writable, part_of
 from .layout import bytes_per_frame, describe, frame_from_bytes, frame_to_bytes
 
 _Y4M_CHROMA = {
@@ -59,6 +59,12 @@ class RawSource(Source):
         except InputError as error:
             raise InputError(f"{self.name}, frame {self._next - 1}: {error}; check the pixel format") from error
 
+    def skip(self, n: int) -> int:
+        assert self.n_frames is not None
+        self._next = min(n, self.n_frames)
+        self._file.seek(self._next * self._frame_size)
+        return self._next
+
     def close(self) -> None:
         self._file.close()
 
@@ -68,13 +74,8 @@ class RawSink(Sink):
 
     _file: BinaryIO | None = None
 
-    def __init__(
-        self, path: Path, format: VideoFormat, fps: Fraction, color: ColorInfo, n_frames: int | None = None
-    ) -> None:
-        super().__init__(path, format, fps, color, n_frames)
-        self._check_format()
-
-    def _check_format(self) -> None:
+    def _check_target(self) -> None:
+        super()._check_target()
         is_rgb = self.format.pixel_format is PixelFormat.RGB
         if is_rgb != (self.path.suffix.lower() == ".rgb"):
             held, other = ("RGB", ".rgb, .png or .mp4") if is_rgb else ("YUV", ".yuv, .y4m or .mp4")
@@ -98,7 +99,8 @@ class RawSink(Sink):
 class Y4mSink(RawSink):
     """YUV4MPEG2: raw planes with a line of text in front. It knows the range, but not the other colour facts."""
 
-    def _check_format(self) -> None:
+    def _check_target(self) -> None:
+        check_writable(self.path)
         if self.format.pixel_format is PixelFormat.RGB:
             raise OutputError(f"{self.path}: a .y4m file cannot hold RGB; name it .png or .mp4")
 
@@ -109,7 +111,7 @@ class Y4mSink(RawSink):
 
     def _write(self, frame: Frame) -> None:
         assert self._file is not None, "enter the sink first"
-        self._file.write(b"FRAME\n" + frame_to_bytes(frame))
+        self._file.write(y4m_frame(frame))
 
 
 def y4m_header(format: VideoFormat, fps: Fraction, color: ColorInfo) -> bytes:
@@ -118,3 +120,8 @@ def y4m_header(format: VideoFormat, fps: Fraction, color: ColorInfo) -> bytes:
     rate = f"{fps.numerator}:{fps.denominator}"
     extra = _Y4M_RANGE.get(color.range, "")
     return f"YUV4MPEG2 W{format.width} H{format.height} F{rate} Ip A1:1 C{chroma}{extra}\n".encode()
+
+
+def y4m_frame(frame: Frame) -> bytes:
+    """One frame of a .y4m file."""
+    return b"FRAME\n" + frame_to_bytes(frame)

@@ -27,7 +27,10 @@ def constant_rate(stamps: Sequence[int], time_base: Fraction, candidates: Iterab
                 return exact
     gaps = [float((b - a) * time_base) * 1000 for a, b in pairwise(stamps)]
     spread = f"frames last from {min(gaps):.2f} to {max(gaps):.2f} ms" if gaps else "there are no time stamps"
-    raise InputError(f"its frame rate is variable or unknown ({spread}); give a frame rate to take frame after frame")
+    raise InputError(
+        f"its frame rate is variable or unknown ({spread}); make it constant with ffmpeg -i FILE -r 30 CONSTANT.mkv, "
+        "or give a frame rate (--fps 30) to take frame after frame"
+    )
 
 
 def _mean_rate(stamps: Sequence[int], time_base: Fraction) -> Fraction | None:

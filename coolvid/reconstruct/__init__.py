@@ -2,7 +2,15 @@
 
 from .contexts import ContextModel
 from .coolchic import choose_scales, decode_coolchic
-from .frame import reconstruct_frame
+from .frame import FrameParts, frame_parts, reconstruct_frame
 from .noise import common_noise
 
-__all__ = ["ContextModel", "choose_scales", "common_noise", "decode_coolchic", "reconstruct_frame"]
+__all__ = [
+    "ContextModel",
+    "FrameParts",
+    "choose_scales",
+    "common_noise",
+    "decode_coolchic",
+    "frame_parts",
+    "reconstruct_frame",
+]

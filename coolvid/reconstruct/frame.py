@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,7 @@ from coolvid.architecture import Ports
 from coolvid.coded import CodedFrame
 from coolvid.color import DENSE_BITS, dense_planes, finish
 from coolvid.errors import StreamError
-from coolvid.fixedpoint import PREDICTION_BITS, shift_round
+from coolvid.fixedpoint import FLOW_BITS, PREDICTION_BITS, shift_round
 from coolvid.interfaces import Integers
 from coolvid.registry import build
 from coolvid.types import Frame, VideoFormat
@@ -50,6 +51,37 @@ def copied(references: Sequence[Frame], shifts: Sequence[tuple[int, int]], forma
     moved = [translated(dense_planes(each), *shift) for each, shift in zip(references, shifts, strict=True)]
     total = np.sum(moved, axis=0, dtype=np.int64)
     return finish((total << DENSE_BITS) // len(moved), format)
+
+
+@dataclass(frozen=True, eq=False)
+class FrameParts:
+    """What a P or B frame is composed of, for those who look inside; nothing of it in an I frame.
+
+    prediction: the references, warped and blended. weights: int64 [H, W] with BLEND_BITS, alpha and, for B, beta.
+    flow: int32 [n, 2, H, W] with FLOW_BITS, per reference x and y, global translation included, into the reference.
+    """
+
+    prediction: Frame | None
+    weights: tuple[NDArray[np.int64], ...]
+    flow: Integers
+
+
+def frame_parts(coded: CodedFrame, references: Sequence[Frame], format: VideoFormat) -> FrameParts:
+    """What reconstruct_frame() combines for the same arguments. Raises StreamError."""
+    _check(coded, references, format)
+    height, width = format.height, format.width
+    if not references:
+        return FrameParts(None, (), np.zeros((0, 2, height, width), np.int32))
+    shifts = np.array(coded.global_translation, np.int32)[:, ::-1, None, None] << FLOW_BITS
+    if coded.is_copy:
+        weights = tuple(np.full((height, width), each, np.int64) for each in (_ONE, _ONE // 2)[: len(references)])
+        flow = np.zeros((len(references), 2, height, width), np.int32) + shifts
+        return FrameParts(copied(references, coded.global_translation, format), weights, flow)
+    raw, bits = decode_coolchic(coded.coolchics["residue"], height, width)
+    weights = tuple(_blend_weight(plane, bits) for plane in raw[3:])
+    blended = _blended(_predictions(coded, references, format), weights[1:])
+    flow = decode_flow(coded.coolchics["motion"], height, width).reshape(-1, 2, height, width)
+    return FrameParts(finish(shift_round(blended, PREDICTION_BITS - DENSE_BITS), format), weights, flow + shifts)
 
 
 def composed(raw: Integers, bits: int, ranges: Ranges, predictions: Sequence[Integers], format: VideoFormat) -> Frame:

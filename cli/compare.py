@@ -1,0 +1,177 @@
+"""`coolvid compare`: rate-distortion curves of coolvid and conventional encoders, and what one saves on the other."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from coolvid.comparison import compare
+from coolvid.curves import BdRate, Comparison, Point, plot_comparison, write_comparison
+from coolvid.errors import ConfigError, MissingExtra
+from coolvid.events import Event, PointDone, PointStarted
+from coolvid.peers import ENCODERS, Peer
+
+from . import encode
+from .console import FrameConsole, count_frames, make_table
+from .options import debug_option, quiet_option
+from .settings import chosen_config
+
+DEFAULT_LMBDAS = "1e-2,3e-3,1e-3,3e-4"
+SHARED = (
+    "gop", "intra_period", "low_delay", "preset", "iterations", "intra", "residue", "motion", "warp_filter_size",
+    "inherit", "common_randomness", "quantizer", "arm", "upsampling", "synthesis", "warper", "distortion",
+    "motion_estimator", "config_file", "assignments", "n_frames", *encode.SOURCE_NAMES, "seed", "device", "threads",
+)  # fmt: skip
+TITLES = ("codec", "setting", "bytes", "bpp", "PSNR", "SSIM", "MS-SSIM", "seconds")
+PLANES_OVER = "PSNR in dB over all samples of all frames"
+
+
+def parse_lmbdas(text: str) -> tuple[float, ...]:
+    """1e-2,1e-3 -> (0.01, 0.001)."""
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise ConfigError(f"cannot read lambdas '{text}'; write numbers with commas, as {DEFAULT_LMBDAS}") from error
+
+
+def parse_peers(text: str) -> tuple[Peer, ...]:
+    """x264,x265:veryslow -> peers."""
+    return tuple(Peer.parse(part) for part in text.split(","))
+
+
+@click.command("compare")
+@click.argument("source", type=click.Path(path_type=Path))
+@click.option("-o", "--out", type=click.Path(path_type=Path), default="compare", show_default=True, help="Folder.")
+@click.option(
+    "--lmbda",
+    "lmbdas",
+    type=parse_lmbdas,
+    metavar="L,L,...",
+    default=DEFAULT_LMBDAS,
+    show_default=True,
+    help="A coolvid point at each.",
+)
+@click.option(
+    "--against",
+    type=parse_peers,
+    metavar="NAME[:PRESET],...",
+    default="x264,x265,svtav1",
+    show_default=True,
+    help=f"Encoders, of {', '.join(ENCODERS)}; x265:veryslow for another preset.",
+)
+@click.option("--vmaf", is_flag=True, help="Add VMAF, which needs an ffmpeg with libvmaf.")
+@click.option("--force", is_flag=True, help="Make points again that are in the folder already.")
+@quiet_option
+@debug_option
+def command(
+    source: Path,
+    out: Path,
+    lmbdas: tuple[float, ...],
+    against: tuple[Peer, ...],
+    vmaf: bool,
+    force: bool,
+    quiet: bool,
+    **settings: Any,
+) -> None:
+    """Encode SOURCE by coolvid and by other encoders over the same PSNRs, and compare bits at equal quality.
+
+    The other encoders run inside PyAV, tuned for PSNR, with an I frame where coolvid has one; their bits are those of
+    the packets without container. OUT gets comparison.csv, .json and .png, and all streams. Points that are there
+    already are not made again.
+    """
+    given = {name: settings.pop(name, None) for name in encode.SOURCE_NAMES}
+    opening = {name: value for name, value in given.items() if value is not None}
+    config = chosen_config(settings)
+    with PointConsole(quiet) as console, telling_how_to_go_on(out):
+        comparison = compare(
+            source, out, lmbdas, against, config, with_vmaf=vmaf, force=force, listen=console, **opening
+        )
+    files = [*write_comparison(comparison, out)]
+    problem = ""
+    try:
+        plot_comparison(comparison, out / "comparison.png")
+        files.append(out / "comparison.png")
+    except MissingExtra as error:
+        problem = str(error)
+    if not quiet:
+        show(console, comparison, files, problem)
+
+
+# How coolvid encodes is said by the options of `coolvid encode`.
+command.params += [param for param in encode.command.params if param.name in SHARED]
+
+
+class PointConsole(FrameConsole):
+    """Frames of coolvid are drawn while they are encoded; each finished point is a line."""
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, PointDone):
+            self.say(point_line(event.point, event.is_new))
+        elif not isinstance(event, PointStarted):
+            super().__call__(event)
+
+
+def point_line(point: Point, is_new: bool) -> str:
+    """A point in one line."""
+    seconds = "was there already" if not is_new else _number(point.duration_s, ".1f", " s")
+    return (
+        f"{point.codec:16s} {point.setting:14s} {point.n_bytes:9d} bytes  {point.bpp:8.4f} bpp  "
+        f"{point.psnr_db:6.2f} dB  {seconds}"
+    )
+
+
+def show(console: FrameConsole, comparison: Comparison, files: list[Path], problem: str) -> None:
+    """The table, the savings and the files."""
+    form = comparison.format
+    with_vmaf = any(point.vmaf is not None for point in comparison.points)
+    titles = (*TITLES[:-1], "VMAF", TITLES[-1]) if with_vmaf else TITLES
+    console.say(
+        f"\n{comparison.source}, {form.width}x{form.height}, {count_frames(comparison.n_frames)}; {PLANES_OVER}\n"
+    )
+    console.console.print(make_table(titles, (_row(p, with_vmaf) for p in comparison.points), left=2))
+    console.say("")
+    for rate in comparison.bd_rates:
+        console.say(rate_line(rate))
+    console.say(f"\nwritten: {', '.join(map(str, files))}")
+    if problem:
+        console.say(f"no plot: {problem}")
+
+
+def _row(point: Point, with_vmaf: bool) -> list[str]:
+    quality = point.quality
+    figures = [f"{point.bpp:.4f}", f"{point.psnr_db:.2f}", f"{quality.ssim:.4f}", _number(quality.ms_ssim, ".4f")]
+    vmaf = [_number(point.vmaf, ".2f")] if with_vmaf else []
+    return [point.codec, point.setting, str(point.n_bytes), *figures, *vmaf, _number(point.duration_s, ".2f")]
+
+
+def rate_line(rate: BdRate) -> str:
+    """What the codec saves, in words."""
+    if rate.percent is None or rate.psnr_span_db is None:
+        return f"BD-rate of {rate.codec} against {rate.anchor}: none, {rate.problem}"
+    low, high = rate.psnr_span_db
+    word = "fewer" if rate.percent < 0 else "more"
+    return (
+        f"BD-rate of {rate.codec} against {rate.anchor}: {rate.percent:+.1f} % "
+        f"({abs(rate.percent):.1f} % {word} bits at equal PSNR, {low:.2f} to {high:.2f} dB)"
+    )
+
+
+def _number(value: float | None, form: str, unit: str = "") -> str:
+    return "-" if value is None else f"{value:{form}}{unit}"
+
+
+@contextmanager
+def telling_how_to_go_on(out: Path) -> Iterator[None]:
+    """Let an interruption say what was kept."""
+    try:
+        yield
+    except KeyboardInterrupt as interruption:
+        again = shlex.join(argument for argument in sys.argv[1:] if argument != "--force")
+        hint = f"{out} keeps what is finished; go on with: coolvid {again}"
+        raise KeyboardInterrupt(hint) from interruption

@@ -1,0 +1,56 @@
+"""`coolvid presets`: what each preset sets, and what it was measured to cost and to give."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+import click
+
+from coolvid.measured import Measurement, measurement
+from coolvid.presets import MAIN_PHASE, TABLE, Preset, intra_total, training_types
+
+from .console import make_console, make_table
+from .options import debug_option
+
+
+@click.command("presets")
+@debug_option
+def command() -> None:
+    """Show what each preset sets, and its measured time and bits."""
+    console = make_console()
+    console.print(make_table(("setting", *TABLE), setting_rows()))
+    console.print("\nChange a setting by --set training.NAME=VALUE, networks by --intra, --residue and --motion.")
+    console.print(
+        f"For the main phase of every frame, exactly: {', '.join(f'training.{name}' for name in MAIN_PHASE)}.\n"
+    )
+    found = measurement()
+    console.print(make_table(("measured", *TABLE), measured_rows(found)))
+    console.print(f"\n{found.clip}, {found.options}; {found.machine}; {found.date}.")
+
+
+def setting_rows() -> list[list[str]]:
+    """One row a field of Preset, by the name that --set takes, and the total that --iterations replaces."""
+    settable = training_types()
+    rows = [["iterations of an I frame", *(str(intra_total(preset)) for preset in TABLE.values())]]
+    for field in fields(Preset):
+        name = f"training.{field.name}" if field.name in settable else f"{field.name.replace('_', ' ')} networks"
+        rows.append([name, *(text(getattr(preset, field.name)) for preset in TABLE.values())])
+    return rows
+
+
+def text(value: object) -> str:
+    """A setting as short as can be: pairs as 3×60."""
+    if not isinstance(value, tuple):
+        return str(value)
+    parts = ("×".join(map(str, each)) if isinstance(each, tuple) else str(each) for each in value)
+    return " ".join(parts) or "none"
+
+
+def measured_rows(found: Measurement) -> list[list[str]]:
+    """Time, bits and quality by preset; a dash where nothing was measured."""
+    figures = [found.presets.get(name) for name in TABLE]
+    return [
+        ["processor seconds a frame", *(f"{f.seconds_per_frame:.1f}" if f else "-" for f in figures)],
+        ["bits per pixel", *(f"{f.rate_bpp:.4f}" if f else "-" for f in figures)],
+        ["PSNR in dB", *(f"{f.psnr_db:.2f}" if f else "-" for f in figures)],
+    ]

@@ -1,0 +1,91 @@
+"""`coolvid report`: a stream -> a page to look at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+import coolvid
+from coolvid.events import Event, FrameDecoded
+
+from .console import count_frames, make_console
+from .options import (
+    debug_option,
+    parse_crop,
+    parse_fps,
+    parse_positions,
+    parse_size,
+    quiet_option,
+    refuse_overwriting,
+    threads_option,
+)
+
+OPENING = ("start", "crop", "scale", "size", "fps", "pix_fmt")
+option = click.option
+
+
+@click.command("report")
+@click.argument("stream", type=click.Path(path_type=Path))
+@option("-o", "--out", type=click.Path(path_type=Path), show_default="STREAM's name with .html")
+@option("--source", type=click.Path(path_type=Path), help="What was encoded: adds PSNR, SSIM and its pictures.")
+@option("--compare", type=click.Path(path_type=Path), help="comparison.json of `coolvid compare`: adds its curves.")
+@option(
+    "--frames",
+    type=parse_positions,
+    metavar="N,N,...",
+    show_default="an even choice",
+    help="Frames whose pictures, motion and latents are shown; -1 is the last.",
+)
+@option("--start", type=click.IntRange(0), metavar="N", help="As in encode, for the source.")
+@option("--crop", type=parse_crop, metavar="WxH+X+Y", help="As in encode, for the source.")
+@option("--scale", type=parse_size, metavar="WxH", help="As in encode, for the source.")
+@option("--size", type=parse_size, metavar="WxH", help="Of a raw source whose name does not tell.")
+@option("--fps", type=parse_fps, metavar="FPS", help="Of a raw source, as 25 or 30000/1001.")
+@option("--pix-fmt", metavar="NAME", help="Of a raw source, as yuv420p10le.")
+@threads_option
+@quiet_option
+@debug_option
+def command(
+    stream: Path,
+    out: Path | None,
+    source: Path | None,
+    compare: Path | None,
+    frames: tuple[int, ...] | None,
+    threads: int,
+    quiet: bool,
+    **settings: Any,
+) -> None:
+    """Write a page about STREAM: bits by part, who is predicted from whom, pictures, motion, latents.
+
+    The page is one file that needs no network. It has figures of every frame, and the inside of some: many or large
+    ones are shown smaller.
+    """
+    opening = {name: settings[name] for name in OPENING if settings[name] is not None}
+    if opening and source is None:
+        raise click.UsageError(
+            f"--{next(iter(opening)).replace('_', '-')} says how to read a source; give --source too"
+        )
+    out = out or stream.with_suffix(".html")
+    for given in (stream, source, compare):
+        if given is not None:
+            refuse_overwriting(given, out)
+    console = make_console()
+    console.quiet = quiet
+    with console.status("starting") as status:
+
+        def show(event: Event) -> None:
+            if isinstance(event, FrameDecoded):
+                status.update(f"frame {event.display_index} {event.frame_type.name}")
+
+        done = coolvid.report(
+            stream, out, source=source, compare=compare, frames=frames, threads=threads, listen=show, **opening
+        )
+    console.print(f"{out}: {_words(done)}", soft_wrap=True)
+
+
+def _words(done: coolvid.ReportDone) -> str:
+    some = "all" if len(done.shown) == done.n_frames else ", ".join(map(str, done.shown))
+    small = f" at 1/{done.divisor} of their size" if done.divisor > 1 else ""
+    return f"{count_frames(done.n_frames)}, pictures of {some}{small}, {done.n_bytes / 1e6:.1f} MB"

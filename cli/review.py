@@ -1,0 +1,47 @@
+"""`coolvid review`: source, decoded video and their difference in one video."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from coolvid.review import DEFAULT_AMPLIFY, make_review
+
+from . import encode
+from .console import FrameConsole, count_frames
+from .options import debug_option, quiet_option, refuse_overwriting, threads_option
+
+
+@click.command("review")
+@click.argument("stream", type=click.Path(path_type=Path))
+@click.option(
+    "--source", type=click.Path(path_type=Path), required=True, help="The video that STREAM was encoded from."
+)
+@click.option("-o", "--out", type=click.Path(path_type=Path), show_default="STREAM's name with _review.mp4")
+@click.option(
+    "--amplify", type=float, default=DEFAULT_AMPLIFY, show_default=True, metavar="X", help="Factor of the difference."
+)
+@threads_option
+@quiet_option
+@debug_option
+def command(
+    stream: Path, source: Path, out: Path | None, amplify: float, threads: int, quiet: bool, **settings: Any
+) -> None:
+    """Show source, decoded picture and amplified difference of STREAM side by side, to judge it by eye.
+
+    Frame number, type, bits and PSNR stand in a bar above. OUT may be .mp4, .mkv, .y4m, .yuv or .png. If the source
+    was cut or scaled for encoding, give the same options here.
+    """
+    target = out or Path(f"{stream.stem}_review.mp4")
+    refuse_overwriting(source, target)
+    refuse_overwriting(stream, target)
+    opening = {name: value for name, value in settings.items() if value is not None}
+    with FrameConsole(quiet) as console:
+        n_frames = make_review(stream, source, target, amplify=amplify, threads=threads, listen=console, **opening)
+    console.say(f"{target}: {count_frames(n_frames)}")
+
+
+# How the source is read is said by the options of `coolvid encode`.
+command.params += [param for param in encode.command.params if param.name in encode.SOURCE_NAMES]

@@ -1,0 +1,59 @@
+"""Frames out of numbered image files, as frames/%04d.png."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+
+from coolvid.errors import InputError
+from coolvid.types import VideoFormat
+
+from .base import check_readable
+from .layout import check_rate
+from .numbering import find_numbered
+from .pictures import AV_ERRORS, PictureSource, in_words, open_container, unreadable
+
+SEQUENCE_RATE = Fraction(25)
+
+
+class SequenceSource(PictureSource):
+    """The images of a pattern (see numbering.py) from the lowest number on, one frame each; 25 a second if not told
+    otherwise. Raises InputError where a number is missing, or an image is of another format than the first."""
+
+    def __init__(self, pattern: Path, fps: Fraction | None = None) -> None:
+        self.name = str(pattern)
+        self._paths = find_numbered(pattern)
+        self.n_frames = len(self._paths)
+        self.fps = check_rate(self.name, SEQUENCE_RATE if fps is None else fps)
+        self._begin(map(_read, self._paths))
+
+    def skip(self, n: int) -> int:
+        if n == 0:
+            return 0
+        self._n_read = min(n, len(self._paths))
+        self._first, self._pictures = None, map(_read, self._paths[self._n_read :])
+        return self._n_read
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+    def _change(self, found: VideoFormat) -> str:
+        return (
+            f"{self._paths[self._n_read]} is {in_words(found)}, {self._paths[0]} is {in_words(self.format)}; "
+            "bring the images of a sequence to one size and format"
+        )
+
+
+def _read(path: Path) -> av.VideoFrame:
+    """The picture in an image file."""
+    check_readable(path)
+    with open_container(str(path), str(path)) as container:
+        try:
+            picture = next(container.decode(video=0), None)
+        except AV_ERRORS as error:
+            raise unreadable(str(path), error) from error
+    if picture is None:
+        raise InputError(f"{path} holds no picture that can be decoded")
+    return picture

@@ -1,0 +1,56 @@
+"""A stream as one HTML page to look at: where the bits go, how frames depend on each other, what is inside them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from coolvid.events import Listener, ignore
+
+
+@dataclass(frozen=True)
+class ReportDone:
+    """A finished page. shown: display indices of the frames whose pictures it holds, at 1 / divisor of their size."""
+
+    n_frames: int
+    shown: tuple[int, ...]
+    divisor: int
+    n_bytes: int
+
+
+def report(
+    stream: str | Path,
+    out: str | Path,
+    *,
+    source: str | Path | None = None,
+    compare: str | Path | None = None,
+    frames: Sequence[int] | None = None,
+    threads: int = 0,
+    listen: Listener = ignore,
+    **opening: Any,
+) -> ReportDone:
+    """Write a self-contained HTML page about a .cvd stream; it opens offline, in any browser of today.
+
+    source: what was encoded, for PSNR, SSIM and the picture before coding; opening: how to read it, as in encode().
+    compare: a file of rate and quality points, as `coolvid compare` writes it; see points.read_points().
+    frames: display indices whose pictures, motion and latents are shown (None: an even choice with the first I, P and
+    B frame); the page stays within bounds by showing many or large pictures smaller. Raises CoolvidError.
+    """
+    from coolvid.bitstream.stream import StreamReader
+
+    from .page import write_page
+    from .points import read_points
+    from .quality import compare_with_source
+    from .summary import choose_frames, summarise
+    from .views import choose_divisor, view
+
+    with StreamReader(stream) as reader:
+        curves = None if compare is None else read_points(compare)
+        shown = choose_frames(reader, frames)
+        divisor = choose_divisor(reader.header.format, len(shown))
+        quality = compare_with_source(reader, source, opening, shown, threads, listen)
+        views = view(reader, shown, divisor, quality.pictures, ignore if source is not None else listen)
+        content = summarise(Path(stream), reader, quality) | {"curves": curves, "views": views, "divisor": divisor}
+        return ReportDone(len(reader), shown, divisor, write_page(Path(out), content))
