@@ -58,7 +58,6 @@ def read_frame(data: bytes, header: StreamHeader, networks: NetworkStore | None 
         content.output_range,
         coolchics,
         content.info.predictor,
-        content.inherited,
     )
 
 
