@@ -34,7 +34,7 @@ HEADERS = (
     *("arm", "compose", "latents", "linear", "pool", "simd", "soap", "synthesis", "upsampling", "warp"),
     *(
         f"decode_{part}"
-        for part in ("crc", "frame", "golomb", "latents", "rans", "simd", "synthesis", "upsampling", "warp")
+        for part in ("crc", "frame", "latents", "parameters", "rans", "simd", "synthesis", "upsampling", "warp")
     ),
 )
 

@@ -50,8 +50,7 @@ class CodedFrame:
     references: display indices. global_translation: (dy, dx) whole pixels per reference.
     output_range: per colour plane (minimum, maximum) code value that residue outputs 0 and 1 stand for; I frames only.
     coolchics: "residue", and "motion" for P and B frames; none for a copy, a P or B frame whose picture is the mean of
-    its references. predictor: display index of the frame whose networks the
-    packet refers to, if any; inherited: modules as "residue.arm" whose parameters are that frame's and are not sent.
+    its references. predictor: display index of the frame from whose networks the packet predicts its own, if any.
     """
 
     display_index: int
@@ -61,7 +60,6 @@ class CodedFrame:
     output_range: tuple[tuple[int, int], ...] | None
     coolchics: Mapping[str, CodedCoolChic]
     predictor: int | None = None
-    inherited: frozenset[str] = frozenset()
 
     @property
     def frame_type(self) -> FrameType:

@@ -63,7 +63,6 @@ def coded_frame(content: PacketContent, header: StreamHeader) -> CodedFrame:
         content.output_range,
         coolchics,
         content.info.predictor,
-        content.inherited,
     )
 
 

@@ -18,7 +18,7 @@ import torch
 from . import kernels
 from .bitstream.headers import StreamHeader
 from .bitstream.packet import Packet, write_packet
-from .coded import CodedFrame
+from .coded import CodedFrame, CodedModule
 from .config import EncodeConfig, FrameConfig
 from .decoder import decode_frame, tensors_of
 from .errors import ConfigError
@@ -83,6 +83,8 @@ class FrameJob:
         if self.predictor is None:
             return {}
         names, kinds = parameter_names(self.predictor.modules), self.config.training.heirs
+        if self.predictor.architecture != self.header.configurations[self.configuration]:
+            kinds = tuple(kind for kind in kinds if kind == "warm")
         return {kind: tuple(name for name in names if kind in ("all", name.split(".")[0])) for kind in kinds}
 
     @property
@@ -153,11 +155,15 @@ class FrameEncoderManager:
         return min((self._losses[i] for i in alike if i in self._losses), default=math.inf)
 
     def _predictor(self, step: CodingStep, configuration: int) -> FrameNetworks | None:
-        """The frame coded last that has the same architecture, of the same depth if there is one."""
+        """The frame coded last that is most alike: of the same architecture and depth, of the same architecture, or one
+        with motion."""
         architecture = self.header.configurations[configuration]
-        fitting = [each for each in self.networks.frames if each.architecture == architecture]
-        alike = [each for each in fitting if self._depths[each.display_index] == step.depth]
-        return next(iter(alike or fitting), None)
+
+        def likeness(each: FrameNetworks) -> tuple[bool, bool, bool]:
+            same_depth = self._depths[each.display_index] == step.depth
+            return each.architecture == architecture, same_depth, each.architecture.motion is not None
+
+        return max(self.networks.frames, key=likeness, default=None)
 
     def _configuration(self, frame_type: FrameType) -> int:
         types = [c.frame_type for c in self.header.configurations]
@@ -284,25 +290,26 @@ def heirs_of(job: FrameJob, fresh: Callable[[], FrameEncoder], expected: Mapping
 
 
 def pack_frame(job: FrameJob, coded: CodedFrame, float_psnr_db: float) -> CodedPicture:
-    """The packet of a frame; a branch takes its predictor's activation scales where that is worth it."""
+    """The packet of a frame; it names its predictor, and a branch takes its activation scales, where that pays."""
     best = _packed(job, coded, float_psnr_db)
-    if job.predictor is None:
+    if coded.predictor is None or job.predictor is None:
         return best
     for branch in coded.coolchics:
         trial = _with_scales(coded, branch, job.predictor)
         made = _packed(job, trial, float_psnr_db)
         if made.loss < best.loss:
             best, coded = made, trial
-    return best
+    return min(best, _packed(job, replace(coded, predictor=None), float_psnr_db), key=lambda each: each.loss)
 
 
 def _packed(job: FrameJob, coded: CodedFrame, float_psnr_db: float) -> CodedPicture:
     kept = [job.predictor] if job.predictor is not None else []
     models = context_models(coded, job.frame.height, job.frame.width)
     packet = write_packet(coded, job.configuration, models, tensors_of, NetworkStore(kept))
-    picture = decode_frame(packet.data, job.header, job.references, NetworkStore(kept))
+    store = NetworkStore(kept)
+    picture = decode_frame(packet.data, job.header, job.references, store)
     loss = real_loss(picture, job.frame, packet.data, job.config.lmbda)
-    return CodedPicture(packet, picture, FrameNetworks.of(coded), float_psnr_db, loss)
+    return CodedPicture(packet, picture, store.frames[0], float_psnr_db, loss)
 
 
 def real_loss(picture: Frame, frame: Frame, data: bytes, lmbda: float) -> float:
@@ -312,10 +319,16 @@ def real_loss(picture: Frame, frame: Frame, data: bytes, lmbda: float) -> float:
 
 def _with_scales(coded: CodedFrame, branch: str, predictor: FrameNetworks) -> CodedFrame:
     """The frame with one branch's activation scales taken from the predictor."""
-    own = coded.coolchics[branch]
-    modules = {n: replace(m, scales=predictor.modules[branch][n].scales) for n, m in own.modules.items()}
-    coolchics = {**coded.coolchics, branch: replace(own, modules=modules)}
-    return replace(coded, coolchics=coolchics, predictor=predictor.display_index)
+    own, known = coded.coolchics[branch], predictor.modules.get(branch, {})
+    modules = {
+        name: replace(module, scales=known[name].scales) if _as_many_scales(module, known.get(name)) else module
+        for name, module in own.modules.items()
+    }
+    return replace(coded, coolchics={**coded.coolchics, branch: replace(own, modules=modules)})
+
+
+def _as_many_scales(module: CodedModule, other: CodedModule | None) -> bool:
+    return other is not None and len(other.scales) == len(module.scales)
 
 
 def context_models(coded: CodedFrame, height: int, width: int) -> dict[str, ContextModel]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from .architecture import FrameArchitecture
 from .coded import MODULES, CodedFrame, CodedModule
 from .errors import StreamError
+from .interfaces import TensorSpec
 from .types import FrameType
 
 STORED_FRAMES = 8
@@ -51,14 +52,12 @@ class NetworkStore:
             self._frames.clear()
         self._frames.append(networks)
 
-    def find(self, display_index: int, architecture: FrameArchitecture) -> FrameNetworks:
-        """The frame that a frame of this architecture names as its predictor. Raises StreamError."""
+    def find(self, display_index: int) -> FrameNetworks:
+        """The frame that a frame names as its predictor. Raises StreamError."""
         found = next((each for each in self._frames if each.display_index == display_index), None)
         if found is None:
             known = sorted(each.display_index for each in self._frames)
             raise StreamError(f"a packet inherits networks of frame {display_index}; those of {known} are kept")
-        if found.architecture != architecture:
-            raise StreamError(f"a packet inherits networks of frame {display_index}, which has another architecture")
         return found
 
 
@@ -79,3 +78,26 @@ def same_parameters(a: CodedModule, b: CodedModule) -> bool:
         and a.parameters.keys() == b.parameters.keys()
         and all(np.array_equal(values, b.parameters[name]) for name, values in a.parameters.items())
     )
+
+
+def fits(module: CodedModule | None, specs: Sequence[TensorSpec]) -> bool:
+    """Whether a module has exactly these tensors."""
+    if module is None or len(module.parameters) != len(specs):
+        return False
+    return all(s.name in module.parameters and module.parameters[s.name].shape == s.shape for s in specs)
+
+
+def fitted(module: CodedModule | None, specs: Sequence[TensorSpec]) -> CodedModule | None:
+    """A module in tensors of these specs: what both have of a tensor of the same name, from its first corner
+    on, zeros elsewhere. None where no tensor has the same name and number of dimensions."""
+    if module is None or fits(module, specs):
+        return module
+    parameters, found = {}, False
+    for spec in specs:
+        parameters[spec.name] = values = np.zeros(spec.shape, np.int32)
+        source = module.parameters.get(spec.name)
+        if source is not None and source.ndim == values.ndim:
+            common = tuple(slice(min(a, b)) for a, b in zip(source.shape, values.shape, strict=True))
+            values[common] = source[common]
+            found = True
+    return CodedModule(parameters, module.weight_shift, module.bias_shift, module.scales) if found else None

@@ -63,8 +63,8 @@ def test_header_round_trip(header: StreamHeader) -> None:
 
 # The table of this golden is not deflated, because deflaters differ in how well they do.
 GOLDEN = (
-    "8f4356440142047c15f048000027940001000006000406000002020a000203e36d6c7001c202f2e9736570617261626c"
-    "6501c20807e4636f6e7601c2c2c41001f1f2c40301f1f1f20c2328ad"
+    "8f4356440242047c15f048000027940001000006000406000002020a000203e36d6c7001c202f2e9736570617261626c"
+    "6501c20807e4636f6e7601c2c2c41001f1f2c40301f1f1f2280844e0"
 )
 
 
@@ -198,8 +198,6 @@ def test_packets_name_their_predictor() -> None:
 
 HOSTILE_PREDICTORS = [
     ((*PACKETS[:2], packet(FrameType.B, 1, 0, 2, predictor=8)), r"of frame 9; those of \[0, 2\] are kept"),
-    ((*PACKETS[:2], packet(FrameType.B, 1, 0, 2, predictor=1)), "of frame 2, which has another architecture"),
-    ((*PACKETS[:2], packet(FrameType.B, 1, 0, 2, predictor=-1)), "of frame 0, which has another architecture"),
     ((*PACKETS, packet(FrameType.B, 5, 0, 2, predictor=-4)), r"of frame 1; those of \[3\] are kept"),
     (
         (*PACKETS[:3], *B_FRAMES, packet(FrameType.B, 20, 0, 2, predictor=-19)),

@@ -180,7 +180,7 @@ def heir(index, frame_type, references, predictor, inherited):
     for branch, each in own.coolchics.items():
         taken = {n: m for n, m in predictor.modules[branch].items() if f"{branch}.{n}" in names}
         coolchics[branch] = choose_scales(replace(each, modules={**each.modules, **taken}), *SIZE)
-    return replace(own, coolchics=coolchics, predictor=predictor.display_index, inherited=frozenset(names))
+    return replace(own, coolchics=coolchics, predictor=predictor.display_index)
 
 
 @pytest.fixture(scope="module")

@@ -43,7 +43,7 @@ ARROWS: dict[str, set[str]] = {
     "networks": set(),
     "bitstream": {"records", "laplace", "kernels", "networks"},
     "reconstruct": {"kernels", "laplace", "modules", "registry", "color"},
-    "model": {"registry", "modules", "networks", "config", "laplace", "kernels", "color", "reconstruct"},
+    "model": {"bitstream", "registry", "modules", "networks", "config", "laplace", "kernels", "color", "reconstruct"},
     "training": {"model", "config", "color", "metrics", "events", "registry", "kernels"},
     "quantization": {
         "model", "training", "config", "events", "metrics", "modules", "networks", "bitstream", "reconstruct",

@@ -9,20 +9,21 @@ import pytest
 
 from coolvid import kernels
 from coolvid.architecture import NEIGHBOURS, Grid
-from coolvid.bitstream import compiled, latents, weights
+from coolvid.bitstream import compiled, latents, parameters
+from coolvid.bitstream.binary import COST_UNIT, COSTS, Decoder, Encoder
 from coolvid.bitstream.crc import crc32c, plain_crc32c
 from coolvid.bitstream.latents import _decode_plain, _split, decode_latents, encode_latents
+from coolvid.bitstream.parameters import blocks_of, decode_plain, encode_kind, plain_bits
 from coolvid.coded import CodedModule
 from coolvid.color import dense_planes
 from coolvid.config import CoolChicEncoderParameter
 from coolvid.errors import StreamError
 from coolvid.fixedpoint import fit_weights, folded, shift_round
-from coolvid.interfaces import FixedPoint
+from coolvid.interfaces import FixedPoint, TensorSpec
 from coolvid.modules import module_tensors
 from coolvid.reconstruct import ContextModel
 from coolvid.reconstruct.contexts import nearest
 from coolvid.reconstruct.frame import composed, translated
-from coolvid.records import BitReader, BitWriter, zigzag
 from coolvid.registry import load, record
 from coolvid.types import Frame, PixelFormat, VideoFormat
 
@@ -297,30 +298,28 @@ def test_crc(kernel):
         assert crc32c(data) == plain_crc32c(data)
 
 
-@pytest.mark.parametrize("order", [0, 3, 12])
-def test_parameters(kernel, order):
-    rng = np.random.default_rng(order)
-    values = np.rint(rng.laplace(scale=1 << order, size=200)).astype(np.int32)
-    values[:3] = (weights.MAX_PARAMETER, -weights.MAX_PARAMETER, 0)
-    writer = BitWriter()
-    writer.write(5, 3)
-    for value in values.tolist():
-        writer.write_golomb(zigzag(value), order)
-    end, data = writer.n_bits, writer.getvalue()
-    found, position = kernel.golomb(data, 3, len(values), order, weights.MAX_PARAMETER)
-    assert np.array_equal(found, values) and position == end
-    assert kernel.golomb(data, 3, len(values), order, weights.MAX_PARAMETER - 1) is None
-    for trial in range(60):
-        damaged = bytearray(data[: len(data) - trial % 7 * 9])
-        damaged[trial % len(damaged)] ^= 1 << trial % 8
-        reader = BitReader(bytes(damaged), 3)
-        found = kernel.golomb(reader.data, 3, len(values), order, weights.MAX_PARAMETER)
-        try:
-            expected = weights._decode_values(reader, len(values), order)
-        except StreamError:
-            assert found is None
-        else:
-            assert np.array_equal(found[0], expected) and found[1] == reader.position
+@pytest.mark.parametrize("predicted", [False, True])
+@pytest.mark.parametrize("scale", [0.3, 5.0, 1e5])
+def test_parameters(kernel, scale, predicted):
+    rng = np.random.default_rng(3)
+    specs = (TensorSpec("a", (12, 9, 3, 3)), TensorSpec("b", (4, 12)), TensorSpec("c", (5,)), TensorSpec("d", (5,)))
+    blocks = blocks_of(specs, "weight")
+    values = np.rint(rng.laplace(scale=scale, size=sum(b.size for b in blocks))).astype(np.int32)
+    predictor = np.rint(rng.laplace(scale=scale, size=values.size)).astype(np.int32) if predicted else None
+    encoder = Encoder()
+    encode_kind(encoder, blocks, values, predictor)
+    number, n_bits = encoder.finish()
+    data = (number << -n_bits % 8).to_bytes(-(-n_bits // 8), "big")
+    plain = Decoder(data)
+    start = plain.at, plain.value, plain.range
+    assert np.array_equal(decode_plain(plain, blocks, predictor), values)
+    table, chances = parameters.table(blocks), parameters.start_chances()
+    fault, *state, found = kernel.parameters(data, *start, table, predictor, chances)
+    assert fault == 0 and tuple(state) == (plain.at, plain.value, plain.range) and np.array_equal(found, values)
+    cost = kernel.parameter_cost(values, table, predictor, chances, COSTS)
+    assert cost / COST_UNIT == plain_bits(blocks, values, predictor)
+    assert kernel.parameters(data[:4], *start, table, predictor, chances)[0] != 0
+    assert kernel.parameters(b"\xff" * 99, *start[:1], 2**32 - 1, 2**32 - 1, table, predictor, chances)[0] == 2
 
 
 def test_folded_layers_are_their_definition():

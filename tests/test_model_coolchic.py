@@ -9,12 +9,13 @@ import pytest
 import torch
 
 from coolvid.architecture import NEIGHBOURS
+from coolvid.bitstream.weights import module_bits
+from coolvid.coded import CodedModule
 from coolvid.config import CoolChicEncoderParameter, PluginChoice
 from coolvid.errors import ConfigError
 from coolvid.laplace import laplace_bits
 from coolvid.model.contexts import ContextMatrix
 from coolvid.model.coolchic import CoolChicEncoder
-from coolvid.model.network_rate import expgol_bits
 from coolvid.model.noise import NoiseSource, kumaraswamy
 from coolvid.model.rate import latent_bits, scale_of
 
@@ -264,23 +265,18 @@ def test_module_names_are_those_of_the_stream():
         assert {t.name: t.shape for t in tensors} == {key: tuple(value.shape) for key, value in state.items()}
 
 
-@pytest.mark.parametrize("value, order, bits", [(0, 0, 0), (1, 0, 3), (-1, 0, 3), (2, 0, 5), (-3, 0, 5), (1, 3, 4)])
-def test_expgol_bits(value, order, bits):
-    assert expgol_bits(torch.tensor([value]), order) == bits
-    if value:
-        assert expgol_bits(torch.tensor([value, 0]), order) == bits + 1 + order
-
-
 def test_network_rate_needs_steps():
     coolchic = shaken(CoolChicEncoder(SMALL, 3))
     assert all(bits == 0 for module in coolchic.get_network_rate().values() for bits in module.values())
-    coolchic.set_network_quantization("arm", {"weight": 2.0**-4, "bias": None}, {"weight": 1, "bias": None})
+    coolchic.set_network_quantization("arm", {"weight": 2.0**-4, "bias": 2.0**-6})
     rate = coolchic.get_network_rate()["arm"]
-    values = [p for n, p in coolchic.modules_by_name["arm"].named_parameters() if n.endswith("weight")]
-    integers = torch.cat([torch.round(v.detach().flatten() * 16) for v in values]).long()
-    assert rate == {"weight": expgol_bits(integers, 1), "bias": 0.0}
+    integers = {n: np.rint(p.detach().double().numpy() * (64 if n.endswith("bias") else 16)).astype(np.int32)
+                for n, p in coolchic.modules_by_name["arm"].named_parameters()}  # fmt: skip
+    expected = module_bits("arm", CodedModule(integers, 4, 6), coolchic.tensors["arm"])
+    assert rate == {kind: expected[kind] for kind in ("weight", "bias")} and rate["weight"] > 0
     assert coolchic.get_network_quantization_step()["arm"]["weight"] == 2.0**-4
-    assert coolchic.get_network_expgol_count()["arm"] == {"weight": 1, "bias": None}
+    coolchic.predictor = {"arm": CodedModule(integers, 4, 6)}
+    assert coolchic.get_network_rate()["arm"] == {"weight": 0.0, "bias": 0.0}
 
 
 def test_common_randomness_can_be_silenced():

@@ -8,7 +8,16 @@ import pytest
 from coolvid.architecture import Architecture, FrameArchitecture, PluginRecord
 from coolvid.coded import CodedModule
 from coolvid.errors import StreamError
-from coolvid.networks import STORED_FRAMES, FrameNetworks, NetworkStore, parameter_names, same_parameters
+from coolvid.interfaces import TensorSpec
+from coolvid.networks import (
+    STORED_FRAMES,
+    FrameNetworks,
+    NetworkStore,
+    fits,
+    fitted,
+    parameter_names,
+    same_parameters,
+)
 from coolvid.types import FrameType
 
 PLAIN = PluginRecord("plain", 1)
@@ -30,9 +39,9 @@ def frame(index, frame_type=FrameType.B):
 def test_the_frames_coded_last_are_kept():
     store = NetworkStore(frame(i) for i in range(STORED_FRAMES + 3))
     assert [each.display_index for each in store.frames] == [*range(STORED_FRAMES + 2, 2, -1)]
-    assert store.find(3, shape(FrameType.B)) is store.frames[-1]
+    assert store.find(3) is store.frames[-1]
     with pytest.raises(StreamError, match=r"frame 2; those of \[3, 4, 5, 6, 7, 8, 9, 10\] are kept"):
-        store.find(2, shape(FrameType.B))
+        store.find(2)
 
 
 def test_an_intra_frame_makes_those_before_it_unreachable():
@@ -40,12 +49,6 @@ def test_an_intra_frame_makes_those_before_it_unreachable():
     assert [each.display_index for each in store.frames] == [8]
     store.add(frame(6))
     assert [each.display_index for each in store.frames] == [6, 8]
-
-
-def test_another_architecture_is_refused():
-    store = NetworkStore([frame(0, FrameType.P)])
-    with pytest.raises(StreamError, match="another architecture"):
-        store.find(0, shape(FrameType.B))
 
 
 def module(**values):
@@ -62,3 +65,16 @@ def test_equal_parameters():
     assert same_parameters(one, replace(one, scales=(1,)))
     others = (module(a=[1, 2]), module(a=[1, 2], b=[4]), replace(one, weight_shift=4), replace(one, bias_shift=4))
     assert not any(same_parameters(one, other) for other in others)
+
+
+def test_modules_are_fitted_to_other_shapes_from_their_first_corner_on():
+    own = module(a=[[1, 2, 3], [4, 5, 6]], b=[7, 8], c=[9])
+    same = (TensorSpec("a", (2, 3)), TensorSpec("b", (2,)), TensorSpec("c", (1,)))
+    assert fits(own, same) and fitted(own, same) is own
+    other = (TensorSpec("a", (3, 2)), TensorSpec("b", (1,)), TensorSpec("c", (1, 1)), TensorSpec("new", (2,)))
+    found = fitted(own, other)
+    assert not fits(own, other) and not fits(own, same[:2]) and not fits(None, same)
+    assert {name: values.tolist() for name, values in found.parameters.items()} == {
+        "a": [[1, 2], [4, 5], [0, 0]], "b": [7], "c": [[0]], "new": [0, 0]}  # fmt: skip
+    assert (found.weight_shift, found.bias_shift, found.scales) == (3, 5, (7,))
+    assert fitted(own, (TensorSpec("new", (2,)),)) is None and fitted(None, same) is None

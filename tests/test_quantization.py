@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from coolvid.bitstream.weights import module_bits, parameter_bits
+from coolvid.bitstream.weights import module_bits
 from coolvid.coded import MAX_PARAMETER, MODULES
 from coolvid.config import EncodeConfig
 from coolvid.errors import ConfigError, TrainingError
@@ -20,7 +20,7 @@ from coolvid.quantization.evaluate import FrameLoss, _merged
 from coolvid.quantization.quantize import ModuleSearch
 from coolvid.quantization.search import search_pair
 from coolvid.quantization.state import QuantizedModule
-from coolvid.quantization.steps import coded_bits, dequantise, element_bits, kind_orders, quantise, step_range
+from coolvid.quantization.steps import dequantise, quantise, step_range
 from coolvid.training.loss import loss_function
 from coolvid.types import Frame, FrameType, PixelFormat, VideoFormat
 
@@ -132,17 +132,27 @@ def test_quantise_refuses_what_cannot_be_represented(weight, bias, fits):
 def test_bits_are_those_of_the_stream():
     values = {"a.weight": np.array([[5.0, -3, 0], [9, 1, -1]]), "a.bias": np.array([300.0, -2])}
     coded = quantise(values, SPECS, 0, 0)
-    flags_shifts_orders = 2 * (5 + 1 + 4)
-    assert coded_bits(coded, SPECS) == module_bits(coded, SPECS) - flags_shifts_orders
-    zeros = quantise({name: 0 * value for name, value in values.items()}, SPECS, 0, 0)
-    assert coded_bits(zeros, SPECS) == 0
-    assert kind_orders(zeros, SPECS) == {"weight": (0, 0.0), "bias": (0, 0.0)}
+    bits = module_bits("synthesis", coded, SPECS)
+    assert QuantizedModule("residue.synthesis", SPECS, coded).bits == bits["weight"] + bits["bias"] > 40
+    same = QuantizedModule("residue.synthesis", SPECS, coded, coded)
+    assert same.bits == 0
+    near = {"a.weight": values["a.weight"] + 1, "a.bias": values["a.bias"]}
+    assert QuantizedModule("residue.synthesis", SPECS, quantise(near, SPECS, 0, 0), coded).bits < same.bits + 30
 
 
-@pytest.mark.parametrize("order", [0, 1, 5, 12])
-def test_element_bits_add_up(order):
-    values = np.array([0, 1, -1, 7, -8, 7, 1000, -32767, 0])
-    assert element_bits(values, order).sum() == parameter_bits(values, order)
+@pytest.mark.parametrize("predicted", [False, True])
+def test_extra_bits_tell_dear_moves_from_cheap_ones(predicted):
+    values = {"a.weight": np.array([[0.0, 0, 0], [9, 1, -1]]), "a.bias": np.array([300.0, -2])}
+    coded = quantise(values, SPECS, 0, 0)
+    known = quantise({name: value + 2 for name, value in values.items()}, SPECS, 0, 0) if predicted else None
+    module = QuantizedModule("residue.synthesis", SPECS, coded, known)
+    up, down = module.extra_bits(1), module.extra_bits(-1)
+    if predicted:
+        assert (up < 0).all() and (down > 0).all()
+    else:
+        assert (np.sign(up) == [1, 1, 1, 1, 1, -1, 1, -1]).all() and (
+            np.sign(down) == [1, 1, 1, -1, -1, 1, -1, 1]
+        ).all()
 
 
 # -- search ---------------------------------------------------------------------------------------------------------
@@ -373,7 +383,7 @@ def test_code_frame_goes_through_the_stream_and_back(trained, kind):
 
 
 def assert_same(a, b):
-    """Two CodedFrames say the same; a shift of a module without such parameters is not sent."""
+    """Two CodedFrames say the same; a shift of a module without such parameters but zeros is not sent."""
     for field in ("display_index", "architecture", "references", "output_range"):
         assert getattr(a, field) == getattr(b, field)
     assert tuple(a.global_translation) == tuple(b.global_translation)
@@ -382,7 +392,8 @@ def assert_same(a, b):
         assert all(np.array_equal(x, y) for x, y in zip(other.latents, branch.latents, strict=True))
         for key, module in branch.modules.items():
             assert other.modules[key].scales == module.scales
-            assert other.modules[key].weight_shift == module.weight_shift
-            assert other.modules[key].bias_shift == module.bias_shift
+            busy = {"bias" in parameter for parameter, values in module.parameters.items() if values.any()}
+            assert other.modules[key].weight_shift == module.weight_shift or False not in busy
+            assert other.modules[key].bias_shift == module.bias_shift or True not in busy
             for parameter, values in module.parameters.items():
                 assert np.array_equal(other.modules[key].parameters[parameter], values)

@@ -1,7 +1,7 @@
 """One frame as bytes.
 
 Bytes: size of the body (varint), body, CRC-32C of all before it. Body: PacketHeader, the networks of every branch,
-padding to a byte, the latent payloads of every branch. What a packet inherits from its predictor, weights.py says.
+padding to a byte, the latent payloads of every branch. What a packet takes from its predictor, weights.py says.
 """
 
 from __future__ import annotations
@@ -14,15 +14,16 @@ from coolvid.architecture import Architecture, FrameArchitecture, Grid
 from coolvid.coded import CodedCoolChic, CodedFrame, CodedModule
 from coolvid.errors import ConfigError, StreamError
 from coolvid.interfaces import TensorSpec
-from coolvid.networks import NetworkStore
+from coolvid.networks import FrameNetworks, NetworkStore
 from coolvid.records import BitReader, BitWriter, Flag, Golomb, Many, Maybe, OneOf, Record, Signed, U, When, coded
 from coolvid.types import FrameType
 
+from .binary import Decoder, Encoder
 from .crc import CRC_BYTES, is_sealed, sealed
 from .headers import MAX_CONFIGURATIONS, MAX_FRAMES, StreamHeader
 from .latents import ContextModel, encode_latents
 from .values import read_varint, write_varint
-from .weights import Inheritance, decode_modules, encode_modules
+from .weights import Mode, Modules, Settings, decode_modules, encode_modules
 
 BRANCHES = ("residue", "motion")
 MAX_PAYLOAD = 1 << 28
@@ -72,7 +73,7 @@ class PacketHeader(Record):
             "neither I nor a copy",
             Maybe(Signed(1, MAX_FRAMES)),
         ),
-        "display index, less this frame's, of the frame whose networks this one inherits from",
+        "display index, less this frame's, of the frame whose networks this one's are predicted from",
     )
     output_range: tuple[tuple[int, int], ...] | None = coded(
         When(lambda known: known["frame_type"] is FrameType.I, "I", Maybe(Many(Many(U(10), 2), 3))),
@@ -87,9 +88,8 @@ class PacketHeader(Record):
 @dataclass(frozen=True)
 class PacketInfo:
     """What is known of a packet without decoding it. bits_by_part adds up to 8 * n_bytes: "header" (with checksum,
-    padding and flags of inheritance), "residue.latents", and "residue.arm" ..., or "networks" for all modules where
-    they were not told apart; a copy has nothing but "header". predictor: display index of the frame whose networks it
-    inherits from."""
+    padding), "residue.latents", and "residue.arm" ..., or "networks" for all modules where they were not told apart; a
+    copy has nothing but "header". predictor: display index of the frame whose networks its own are predicted from."""
 
     display_index: int
     configuration: int
@@ -111,10 +111,10 @@ class Packet:
 
 @dataclass(frozen=True, eq=False)
 class PacketContent:
-    """A packet taken apart. modules: by branch and module, inherited ones too; latents: undecoded payloads by branch.
+    """A packet taken apart. modules: by branch and module, unchanged ones too; latents: undecoded payloads by branch.
 
-    references: display indices. global_translation: one (dy, dx) per reference. inherited: as CodedFrame.inherited.
-    A copy has no modules and no latents.
+    references: display indices. global_translation: one (dy, dx) per reference. modes: what is sent of each module, by
+    "residue.arm" ... A copy has no modules and no latents.
     """
 
     display_index: int
@@ -125,7 +125,7 @@ class PacketContent:
     modules: Mapping[str, Mapping[str, CodedModule]]
     latents: Mapping[str, bytes]
     info: PacketInfo
-    inherited: frozenset[str] = frozenset()
+    modes: Mapping[str, Mode]
 
 
 def write_packet(
@@ -140,7 +140,7 @@ def write_packet(
     tensors_of as for read_packet(). networks: holds the frame's predictor, if it has one.
     Raises ConfigError for values that a stream cannot carry.
     """
-    taken = _inheritance(frame, networks or NetworkStore())
+    predictor = _found(frame, networks or NetworkStore())
     payloads = {
         branch: encode_latents(coolchic.latents, _grids(coolchic), models[branch])
         for branch, coolchic in frame.coolchics.items()
@@ -148,35 +148,43 @@ def write_packet(
     header = _header_of(frame, configuration, tuple(map(len, payloads.values())))
     writer = BitWriter()
     header.write(writer)
-    bits = {}
-    for branch, coolchic in frame.coolchics.items():
-        tensors = tensors_of(coolchic.architecture)[0]
-        for name, n_bits in encode_modules(writer, coolchic.modules, tensors, taken.get(branch)).items():
-            bits[f"{branch}.{name}"] = n_bits
+    bits = _write_networks(writer, frame, tensors_of, predictor)
     body = writer.getvalue() + b"".join(payloads.values())
     data = sealed(write_varint(len(body)) + body)
     return Packet(data, _info(header, len(data), bits))
 
 
-def _inheritance(frame: CodedFrame, networks: NetworkStore) -> dict[str, Inheritance]:
-    """What each branch takes from the frame's predictor; nothing without one."""
-    if frame.predictor is None or frame.frame_type is FrameType.I:
-        if frame.inherited or frame.predictor is not None:
-            raise ConfigError(f"frame {frame.display_index} inherits {sorted(frame.inherited)} without a predictor")
+def _write_networks(
+    writer: BitWriter, frame: CodedFrame, tensors_of: TensorsOf, predictor: FrameNetworks | None
+) -> dict[str, int]:
+    """Append the networks of all branches; returns bits by "residue.arm" ..."""
+    if frame.is_copy:
         return {}
+    bits = {}
+    encoder = Encoder()
+    settings = Settings(encoder)
+    for branch, coolchic in frame.coolchics.items():
+        tensors, _ = tensors_of(coolchic.architecture)
+        spent, _ = encode_modules(encoder, settings, coolchic.modules, tensors, _of_branch(predictor, branch))
+        bits.update({f"{branch}.{name}": n_bits for name, n_bits in spent.items()})
+    writer.write(*encoder.finish())
+    return bits
+
+
+def _found(frame: CodedFrame, networks: NetworkStore) -> FrameNetworks | None:
+    """The frame's predictor, if it has one. Raises ConfigError."""
+    if frame.predictor is None:
+        return None
+    if frame.frame_type is FrameType.I:
+        raise ConfigError(f"frame {frame.display_index} is an I frame, which has no predictor")
     try:
-        predictor = networks.find(frame.predictor, frame.architecture)
+        return networks.find(frame.predictor)
     except StreamError as error:
         raise ConfigError(f"frame {frame.display_index}: {error}") from error
-    return {
-        branch: Inheritance.of(coolchic.modules, predictor.modules[branch], _of_branch(frame.inherited, branch))
-        for branch, coolchic in frame.coolchics.items()
-    }
 
 
-def _of_branch(inherited: frozenset[str], branch: str) -> frozenset[str]:
-    """Module names of the inherited ones of this branch."""
-    return frozenset(name.split(".")[1] for name in inherited if name.split(".")[0] == branch)
+def _of_branch(predictor: FrameNetworks | None, branch: str) -> Modules | None:
+    return None if predictor is None else predictor.modules.get(branch)
 
 
 def _grids(coolchic: CodedCoolChic) -> list[Grid]:
@@ -279,17 +287,8 @@ def read_packet(
     reader, found = _open(data, header)
     architecture = header.configurations[found.configuration]
     index = _predictor(found)
-    predictor = None if index is None else (networks or NetworkStore()).find(index, architecture)
-    modules, bits = {}, {}
-    inherited: set[str] = set()
-    branches = {} if found.is_copy else architecture.branches
-    for branch, coolchic in branches.items():
-        taken = Inheritance.read(reader, predictor.modules[branch]) if predictor is not None else None
-        modules[branch], spent = decode_modules(reader, *tensors_of(coolchic), taken)
-        inherited.update(f"{branch}.{name}" for name in (taken.names if taken is not None else ()))
-        bits.update({f"{branch}.{name}": n_bits for name, n_bits in spent.items()})
-    if reader.read(-reader.position % 8) or reader.n_left != 8 * sum(found.latent_sizes):
-        raise StreamError("the networks of a packet do not end where its latents start; the stream is damaged")
+    predictor = None if index is None else (networks or NetworkStore()).find(index)
+    modules, bits, modes = _read_networks(reader, found, architecture, tensors_of, predictor)
     return PacketContent(
         display_index=found.display_index,
         architecture=architecture,
@@ -297,7 +296,33 @@ def read_packet(
         global_translation=found.global_translation or ((0, 0),) * found.frame_type.n_references,
         output_range=found.output_range,
         modules=modules,
-        latents={branch: reader.read_bytes(size) for branch, size in zip(branches, found.latent_sizes, strict=True)},
+        latents={branch: reader.read_bytes(size) for branch, size in zip(modules, found.latent_sizes, strict=True)},
         info=_info(found, len(data), bits),
-        inherited=frozenset(inherited),
+        modes=modes,
     )
+
+
+def _read_networks(
+    reader: BitReader,
+    header: PacketHeader,
+    architecture: FrameArchitecture,
+    tensors_of: TensorsOf,
+    predictor: FrameNetworks | None,
+) -> tuple[dict[str, Modules], dict[str, int], dict[str, Mode]]:
+    """(modules by branch, bits and modes by "residue.arm" ...), the reader left where the latents start."""
+    if header.is_copy:
+        reader.finish()
+        return {}, {}, {}
+    n_bits = reader.n_left - 8 * sum(header.latent_sizes)
+    decoder = Decoder((reader.read(n_bits) << -n_bits % 8).to_bytes(-(-n_bits // 8), "big"))
+    settings = Settings(decoder)
+    modules: dict[str, Modules] = {}
+    bits: dict[str, int] = {}
+    modes: dict[str, Mode] = {}
+    for branch, coolchic in architecture.branches.items():
+        known = _of_branch(predictor, branch)
+        modules[branch], spent, used = decode_modules(decoder, settings, *tensors_of(coolchic), known)
+        bits.update({f"{branch}.{name}": spent[name] for name in spent})
+        modes.update({f"{branch}.{name}": used[name] for name in used})
+    decoder.finish(n_bits)
+    return modules, bits, modes

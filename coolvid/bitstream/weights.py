@@ -1,143 +1,251 @@
-"""Networks <-> bits: per module and kind a shift and signed exp-Golomb codes of the best order.
+"""Networks <-> bits: per module what it takes from the predictor, then steps, parameters and activation scales.
 
-Per module, in the order of coded.MODULES, nothing if it has neither tensors nor scales; else for weights and then
-biases, if it has any: shift (5 bits), a flag that any is not zero, and if so the order (4 bits) and one code per
-parameter; then every activation scale (4 bits). Where the packet names a predictor, flags come first: for each module
-with parameters, that they are the predictor's and not sent; for the Cool-chic, that all its scales are.
+Per Cool-chic its modules in the order of coded.MODULES. Where the packet names a predictor that has the module (see
+networks.fitted), a module is unchanged, sent as differences to the predictor's parameters at its own steps, or fresh.
+What is not unchanged sends for its weights, then its biases: whether any is not zero, if so the shift, as a
+difference to the expected one, and the numbers (parameters.py). Scales follow, as differences to those expected.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from enum import Enum
 
 import numpy as np
-from numpy.typing import NDArray
 
-from coolvid import kernels
 from coolvid.coded import MAX_PARAMETER, MAX_SHIFT, MODULES, CodedModule
 from coolvid.errors import ConfigError, StreamError
 from coolvid.interfaces import Integers, TensorSpec
-from coolvid.networks import same_parameters
-from coolvid.records import BitReader, BitWriter, unzigzag, zigzag
+from coolvid.networks import fits, fitted, same_parameters
+
+from .binary import COST_UNIT, BinaryCoder, Chances, Decoder, Encoder, Tally
+from .parameters import Block, blocks_of, decode_kind, encode_kind, kind_bits, logistic, out_of_range
 
 KINDS = ("weight", "bias")
-MAX_ORDER = 12
 MAX_PARAMETERS = 1 << 22
-SHIFT_BITS = 5
-ORDER_BITS = 4
-SCALE_BITS = 4
+MAX_SCALE = 15
+# Shifts of (weights, biases) that a module without a predictor is expected to have, and its first scale.
+USUAL_SHIFTS = {"arm": (4, 5), "ifce": (4, 5), "synthesis": (6, 6), "upsampling": (5, 0)}
+USUAL_SCALE = 11
 Tensors = Mapping[str, tuple[TensorSpec, ...]]
 Modules = Mapping[str, CodedModule]
 
 
+class Mode(Enum):
+    """What a packet sends of a module's parameters."""
+
+    UNCHANGED = "unchanged"
+    DIFFERENCE = "difference"
+    FRESH = "fresh"
+
+
+# Contexts: is it sent (by whether the module before was), is it fresh, is any number of a kind not zero (by whether it
+# is predicted); then small numbers: zero or not, sign, five of magnitude.
+_SENT = 0
+_IS_FRESH = 2
+_ANY = 3
+_SMALL = 7
+_SMALL_SIZE = 7
+_SHIFT, _SHIFT_CHANGE, _SCALE, _SCALE_CHANGE = (_SMALL + _SMALL_SIZE * i for i in range(4))
+_SMALL_ODDS = {_SHIFT: 10, _SHIFT_CHANGE: -8, _SCALE: 6, _SCALE_CHANGE: -6}
+_START_COUNT = 2
+_MAX_SMALL = 2 * MAX_SHIFT
+
+
+def _starting_chances() -> list[int]:
+    odds = [0, 6, 0, 8, 8, -4, -4]
+    for start in sorted(_SMALL_ODDS):
+        odds += [_SMALL_ODDS[start], 0, *[0] * (_SMALL_SIZE - 2)]
+    return [logistic(each) for each in odds]
+
+
+_START = _starting_chances()
+
+
+class Settings:
+    """Codes all about the modules of one packet but their parameters. Every method takes what is to be written, which a
+    decoder does not look at, and returns what was coded."""
+
+    def __init__(self, coder: BinaryCoder) -> None:
+        self._coder = coder
+        self._chances = Chances(_START, _START_COUNT)
+        self._last_sent = 1
+
+    def mode(self, mode: Mode) -> Mode:
+        sent = self._bit(int(mode is not Mode.UNCHANGED), _SENT + self._last_sent)
+        self._last_sent = sent
+        if not sent:
+            return Mode.UNCHANGED
+        return Mode.FRESH if self._bit(int(mode is Mode.FRESH), _IS_FRESH) else Mode.DIFFERENCE
+
+    def any(self, kind: str, is_predicted: bool, value: bool) -> bool:
+        return bool(self._bit(int(value), _ANY + 2 * is_predicted + KINDS.index(kind)))
+
+    def shift(self, value: int, expected: int, is_predicted: bool) -> int:
+        return expected + self._small(value - expected, _SHIFT_CHANGE if is_predicted else _SHIFT)
+
+    def scale(self, value: int, expected: int, is_predicted: bool) -> int:
+        return expected + self._small(value - expected, _SCALE_CHANGE if is_predicted else _SCALE)
+
+    def _bit(self, bit: int, context: int) -> int:
+        return self._chances.code(self._coder, bit, context)
+
+    def _small(self, value: int, start: int) -> int:
+        if not self._bit(int(value != 0), start):
+            return 0
+        negative = self._bit(int(value < 0), start + 1)
+        n = 1
+        while self._bit(int(n < abs(value)), start + 2 + min(n, _SMALL_SIZE - 2) - 1):
+            n += 1
+            if n > _MAX_SMALL:
+                raise StreamError("a shift or scale far outside its range; the stream is damaged")
+        return -n if negative else n
+
+
 @dataclass(frozen=True, eq=False)
-class Inheritance:
-    """What one Cool-chic takes from that of its predictor. modules: the predictor's; names: those whose parameters it
-    takes; scales: it takes all activation scales."""
+class _Kind:
+    """The weights or biases of a module: their tensors, and what the predictor has for them, if it is used."""
 
-    modules: Modules
-    names: frozenset[str] = frozenset()
-    scales: bool = False
+    name: str
+    specs: tuple[TensorSpec, ...]
+    blocks: tuple[Block, ...]
+    source: CodedModule | None
 
-    @classmethod
-    def of(cls, modules: Modules, predictor: Modules, names: frozenset[str]) -> Inheritance:
-        """For writing `modules`. Raises ConfigError where a module that should be the predictor's is not."""
-        for name in names:
-            if name not in predictor or not same_parameters(modules[name], predictor[name]):
-                raise ConfigError(f"module '{name}' is said to be inherited, but differs from the predictor's")
-        return cls(predictor, names, all(modules[name].scales == predictor[name].scales for name in modules))
+    def expected_shift(self, module: str) -> int:
+        """Of the predictor, if it has anything but zeros here, else the usual one."""
+        usual = USUAL_SHIFTS[module][KINDS.index(self.name)]
+        return usual if self.source is None or not self.flat(self.source).any() else _shift_of(self.source, self.name)
 
-    @classmethod
-    def read(cls, reader: BitReader, predictor: Modules) -> Inheritance:
-        """The flags of one Cool-chic. Raises StreamError."""
-        named = frozenset(name for name in MODULES if predictor[name].parameters and reader.read(1))
-        return cls(predictor, named, bool(_has_scales(predictor) and reader.read(1)))
+    def flat(self, module: CodedModule) -> Integers:
+        return np.concatenate([module.parameters[s.name].ravel() for s in self.specs])
 
-    def write(self, writer: BitWriter) -> None:
-        """Append the flags."""
-        for name in MODULES:
-            if name in self.modules and self.modules[name].parameters:
-                writer.write(int(name in self.names), 1)
-        if _has_scales(self.modules):
-            writer.write(int(self.scales), 1)
+    def predictor(self, shift: int) -> Integers | None:
+        """The predictor's integers at steps of 2**-shift."""
+        if self.source is None:
+            return None
+        return rescaled(self.flat(self.source), _shift_of(self.source, self.name), shift)
 
 
-def _has_scales(modules: Modules) -> bool:
-    return any(module.scales for module in modules.values())
+def _shift_of(module: CodedModule, kind: str) -> int:
+    return module.weight_shift if kind == "weight" else module.bias_shift
 
 
-def parameter_bits(values: Integers, order: int) -> int:
-    """Bits of integers (any shape) as signed exp-Golomb codes of this order."""
-    heads = (_zigzag(values) >> order) + 1
-    return int((2 * np.frexp(heads.astype(np.float64))[1] - 1 + order).sum())
+def rescaled(values: Integers, shift: int, to: int) -> Integers:
+    """Integers that stand for values * 2**-shift, at steps of 2**-to instead: halves go up, and what a stream cannot
+    carry to the limit."""
+    wide = values.astype(np.int64)
+    wide = wide << (to - shift) if to >= shift else (wide + (1 << (shift - to - 1))) >> (shift - to)
+    return np.clip(wide, -MAX_PARAMETER, MAX_PARAMETER).astype(np.int32)
 
 
-def best_order(values: Integers) -> tuple[int, int]:
-    """(order 0..MAX_ORDER, bits) of the shortest code of these integers."""
-    bits, order = min((parameter_bits(values, order), order) for order in range(MAX_ORDER + 1))
-    return order, bits
+def _kinds(specs: tuple[TensorSpec, ...], source: CodedModule | None) -> list[_Kind]:
+    owned = [(kind, tuple(s for s in specs if s.kind == kind)) for kind in KINDS]
+    return [_Kind(kind, own, blocks_of(specs, kind), source) for kind, own in owned if own]
 
 
-def _zigzag(values: Integers) -> NDArray[np.int64]:
-    wide = np.asarray(values).astype(np.int64).ravel()
-    return np.where(wide > 0, 2 * wide - 1, -2 * wide)
+# -- writing -----------------------------------------------------------------------------------------------------------
 
 
 def encode_modules(
-    writer: BitWriter, modules: Modules, tensors: Tensors, taken: Inheritance | None = None
-) -> dict[str, int]:
-    """Append all modules of one Cool-chic; returns bits by module. Raises ConfigError for values that do not fit.
+    encoder: Encoder, settings: Settings, modules: Modules, tensors: Tensors, predictor: Modules | None = None
+) -> tuple[dict[str, int], dict[str, Mode]]:
+    """Append all modules of one Cool-chic; returns (bits, mode) by module.
 
-    tensors: the specs by module. taken: what is the predictor's and not sent, where the packet names one; its flags
-    count for no module.
+    tensors: the specs by module. predictor: the same Cool-chic of the frame that the packet names, if it has one. Of
+    what the predictor allows, each module takes the cheapest. Raises ConfigError for values that do not fit.
     """
-    if taken is not None:
-        taken.write(writer)
-    out = {}
+    bits, modes = {}, {}
     for name in MODULES:
-        before = writer.n_bits
-        module = modules.get(name)
-        if module is not None:
-            if taken is None or name not in taken.names:
-                _encode_parameters(writer, name, module, tensors[name])
-            if taken is None or not taken.scales:
-                _encode_scales(writer, name, module)
-        out[name] = writer.n_bits - before
-    return out
+        before = encoder.position
+        if name in modules:
+            other = (predictor or {}).get(name)
+            modes[name] = best_mode(name, modules[name], tensors[name], other)
+            _encode_module(encoder, settings, name, modules[name], tensors[name], other, modes[name])
+        bits[name] = encoder.position - before
+    return bits, modes
 
 
-def module_bits(module: CodedModule, tensors: Sequence[TensorSpec]) -> int:
-    """Bits that encode_modules() spends on this module."""
-    writer = BitWriter()
-    _encode_parameters(writer, "module", module, tensors)
-    _encode_scales(writer, "module", module)
-    return writer.n_bits
+def best_mode(name: str, module: CodedModule, specs: tuple[TensorSpec, ...], predictor: CodedModule | None) -> Mode:
+    """The cheapest way to send a module's parameters."""
+    source = fitted(predictor, specs)
+    if source is None or not specs:
+        return Mode.FRESH
+    if fits(predictor, specs) and same_parameters(module, source):
+        return Mode.UNCHANGED
+    return min(
+        Mode.DIFFERENCE, Mode.FRESH, key=lambda mode: sum(_mode_bits(name, module, specs, source, mode).values())
+    )
 
 
-def _encode_parameters(writer: BitWriter, name: str, module: CodedModule, tensors: Sequence[TensorSpec]) -> None:
-    for kind, shift in zip(KINDS, (module.weight_shift, module.bias_shift), strict=True):
-        parts = [module.parameters[t.name].ravel() for t in tensors if t.kind == kind]
-        if parts:
-            _encode_kind(writer, f"{name} {kind}", np.concatenate(parts), shift)
+def module_bits(
+    name: str, module: CodedModule, specs: tuple[TensorSpec, ...], predictor: CodedModule | None = None
+) -> dict[str, float]:
+    """Bits of one module sent the cheapest way: "weight", "bias", and "scales" (with the mode)."""
+    return _mode_bits(name, module, specs, predictor, best_mode(name, module, specs, predictor))
 
 
-def _encode_scales(writer: BitWriter, name: str, module: CodedModule) -> None:
-    for scale in module.scales:
-        _check(f"{name} scale", scale, 0, (1 << SCALE_BITS) - 1)
-        writer.write(int(scale), SCALE_BITS)
+def _mode_bits(
+    name: str, module: CodedModule, specs: tuple[TensorSpec, ...], predictor: CodedModule | None, mode: Mode
+) -> dict[str, float]:
+    tally = Tally()
+    parts = _encode_module(tally, Settings(tally), name, module, specs, predictor, mode)
+    bits = {kind: parts.get(kind, 0) / COST_UNIT for kind in KINDS}
+    return {**bits, "scales": tally.cost / COST_UNIT - sum(bits.values())}
 
 
-def _encode_kind(writer: BitWriter, what: str, values: Integers, shift: int) -> None:
-    _check(f"{what} shift", shift, 0, MAX_SHIFT)
-    writer.write(int(shift), SHIFT_BITS)
-    writer.write(int(values.any()), 1)
-    if values.any():
-        _check(f"{what} magnitude", int(np.abs(values.astype(np.int64)).max()), 0, MAX_PARAMETER)
-        order, _ = best_order(values)
-        writer.write(order, ORDER_BITS)
-        for value in values.tolist():
-            writer.write_golomb(zigzag(value), order)
+def _encode_module(
+    coder: Encoder | Tally,
+    settings: Settings,
+    name: str,
+    module: CodedModule,
+    specs: tuple[TensorSpec, ...],
+    predictor: CodedModule | None,
+    mode: Mode,
+) -> dict[str, int]:
+    """Append a module; returns what each kind took, in the coder's own unit."""
+    source, spent = fitted(predictor, specs), {}
+    if source is not None and specs:
+        settings.mode(mode)
+    if mode is not Mode.UNCHANGED:
+        for kind in _kinds(specs, source if mode is Mode.DIFFERENCE else None):
+            before = coder.position
+            _encode_kind(coder, settings, name, module, kind)
+            spent[kind.name] = coder.position - before
+    _encode_scales(settings, name, module, source)
+    return spent
+
+
+def _encode_kind(coder: Encoder | Tally, settings: Settings, name: str, module: CodedModule, kind: _Kind) -> None:
+    values, shift = kind.flat(module), _shift_of(module, kind.name)
+    _check(f"{name} {kind.name} shift", shift, 0, MAX_SHIFT)
+    _check(f"{name} {kind.name} magnitude", int(np.abs(values.astype(np.int64)).max(initial=0)), 0, MAX_PARAMETER)
+    predictor = kind.predictor(shift)
+    is_predicted = predictor is not None
+    expected = kind.expected_shift(name)
+    differences = values if predictor is None else values - predictor
+    sent = bool(differences.any()) or (is_predicted and shift != expected)
+    if not settings.any(kind.name, is_predicted, sent):
+        return
+    settings.shift(shift, expected, is_predicted)
+    if isinstance(coder, Tally):
+        coder.cost += round(COST_UNIT * kind_bits(kind.blocks, differences, predictor))
+    else:
+        encode_kind(coder, kind.blocks, differences, predictor)
+
+
+def _encode_scales(settings: Settings, name: str, module: CodedModule, source: CodedModule | None) -> None:
+    expected = _expected_scales(len(module.scales), source)
+    last = USUAL_SCALE
+    for i, scale in enumerate(module.scales):
+        _check(f"{name} scale", scale, 0, MAX_SCALE)
+        last = settings.scale(int(scale), last if expected is None else expected[i], expected is not None)
+
+
+def _expected_scales(n: int, source: CodedModule | None) -> tuple[int, ...] | None:
+    """The predictor's, if it has as many."""
+    return source.scales if source is not None and len(source.scales) == n else None
 
 
 def _check(what: str, value: int, low: int, high: int) -> None:
@@ -145,61 +253,85 @@ def _check(what: str, value: int, low: int, high: int) -> None:
         raise ConfigError(f"{what} is {value}; a stream can carry {low}..{high}")
 
 
+# -- reading -----------------------------------------------------------------------------------------------------------
+
+
 def decode_modules(
-    reader: BitReader, tensors: Tensors, n_scales: Mapping[str, int], taken: Inheritance | None = None
-) -> tuple[dict[str, CodedModule], dict[str, int]]:
-    """(modules, bits) of one Cool-chic by name; taken: what is the predictor's. Raises StreamError."""
-    modules, bits = {}, {}
+    decoder: Decoder,
+    settings: Settings,
+    tensors: Tensors,
+    n_scales: Mapping[str, int],
+    predictor: Modules | None = None,
+) -> tuple[dict[str, CodedModule], dict[str, int], dict[str, Mode]]:
+    """(module, bits, mode) by name of one Cool-chic. Raises StreamError."""
+    modules, bits, modes = {}, {}, {}
     for name in MODULES:
-        before = reader.position
-        if taken is not None and name in taken.names:
-            module = taken.modules[name]
-        else:
-            module = _decode_parameters(reader, tensors.get(name, ()))
-        if taken is not None and taken.scales:
-            scales = taken.modules[name].scales
-        else:
-            scales = tuple(reader.read(SCALE_BITS) for _ in range(n_scales.get(name, 0)))
-        modules[name] = replace(module, scales=scales)
-        bits[name] = reader.position - before
-    return modules, bits
+        before = decoder.position
+        specs, other = tensors.get(name, ()), (predictor or {}).get(name)
+        modules[name], modes[name] = _decode_module(decoder, settings, name, specs, n_scales.get(name, 0), other)
+        bits[name] = decoder.position - before
+    return modules, bits, modes
 
 
-def _decode_parameters(reader: BitReader, tensors: Sequence[TensorSpec]) -> CodedModule:
-    sizes = [int(np.prod(t.shape, dtype=object)) for t in tensors]
-    if not 0 <= sum(sizes) <= MAX_PARAMETERS:
-        raise StreamError(f"a module of {sum(sizes)} parameters; at most {MAX_PARAMETERS} are allowed")
+def _decode_module(
+    decoder: Decoder,
+    settings: Settings,
+    name: str,
+    specs: tuple[TensorSpec, ...],
+    n_scales: int,
+    predictor: CodedModule | None,
+) -> tuple[CodedModule, Mode]:
+    size = sum(math.prod(s.shape) for s in specs)
+    if not 0 <= size <= MAX_PARAMETERS:
+        raise StreamError(f"a module of {size} parameters; at most {MAX_PARAMETERS} are allowed")
+    source = fitted(predictor, specs)
+    mode = settings.mode(Mode.FRESH) if source is not None and specs else Mode.FRESH
+    if mode is Mode.UNCHANGED and source is not None:
+        if not fits(predictor, specs):
+            raise StreamError(f"module '{name}' is said to be unchanged, but has other shapes; the stream is damaged")
+        module = source
+    else:
+        module = _decode_parameters(decoder, settings, name, specs, source if mode is Mode.DIFFERENCE else None)
+    return replace(module, scales=_decode_scales(settings, n_scales, source)), mode
+
+
+def _decode_parameters(
+    decoder: Decoder, settings: Settings, name: str, specs: tuple[TensorSpec, ...], source: CodedModule | None
+) -> CodedModule:
     found: dict[str, Integers] = {}
     shifts = dict.fromkeys(KINDS, 0)
-    for kind in KINDS:
-        own = [(t, size) for t, size in zip(tensors, sizes, strict=True) if t.kind == kind]
-        if own:
-            shifts[kind], values = _decode_kind(reader, sum(size for _, size in own))
-            ends = np.cumsum([size for _, size in own])[:-1]
-            for (tensor, _), part in zip(own, np.split(values, ends), strict=True):
-                found[tensor.name] = part.reshape(tensor.shape)
-    return CodedModule({t.name: found[t.name] for t in tensors}, shifts["weight"], shifts["bias"])
+    for kind in _kinds(specs, source):
+        shifts[kind.name], values = _decode_kind(decoder, settings, name, kind)
+        for spec, block in zip(kind.specs, kind.blocks, strict=True):
+            found[spec.name] = values[block.start : block.start + block.size].reshape(spec.shape)
+    return CodedModule({s.name: found[s.name] for s in specs}, shifts["weight"], shifts["bias"])
 
 
-def _decode_kind(reader: BitReader, n: int) -> tuple[int, Integers]:
-    shift = reader.read(SHIFT_BITS)
-    if not reader.read(1):
-        return shift, np.zeros(n, dtype=np.int32)
-    order = reader.read(ORDER_BITS)
-    if order > MAX_ORDER or n * (order + 1) > reader.n_left:
-        raise StreamError(f"{n} parameters of order {order} in {reader.n_left} bits; the stream is damaged")
-    found = (
-        None if kernels.decode is None else kernels.decode.golomb(reader.data, reader.position, n, order, MAX_PARAMETER)
-    )
-    if found is not None:
-        values, reader.position = found
-        return shift, values
-    return shift, _decode_values(reader, n, order)
+def _decode_kind(decoder: Decoder, settings: Settings, name: str, kind: _Kind) -> tuple[int, Integers]:
+    """(shift, values [n]) of one kind."""
+    shift, is_predicted = kind.expected_shift(name), kind.source is not None
+    if not settings.any(kind.name, is_predicted, False):
+        predictor = kind.predictor(shift)
+        size = sum(block.size for block in kind.blocks)
+        return shift, np.zeros(size, np.int32) if predictor is None else predictor
+    shift = settings.shift(shift, shift, is_predicted)
+    if not 0 <= shift <= MAX_SHIFT:
+        raise StreamError(f"a shift of {shift}; the stream is damaged")
+    predictor = kind.predictor(shift)
+    values = decode_kind(decoder, kind.blocks, predictor)
+    if predictor is not None:
+        values = values + predictor
+    if np.abs(values).max(initial=0) > MAX_PARAMETER:
+        raise out_of_range()
+    return shift, values
 
 
-def _decode_values(reader: BitReader, n: int, order: int) -> Integers:
-    """n parameters, in Python; also where the kernel found a fault, to say which."""
-    values = [unzigzag(reader.read_golomb(order)) for _ in range(n)]
-    if max(map(abs, values), default=0) > MAX_PARAMETER:
-        raise StreamError(f"a parameter is outside +-{MAX_PARAMETER}; the stream is damaged")
-    return np.array(values, dtype=np.int32)
+def _decode_scales(settings: Settings, n: int, source: CodedModule | None) -> tuple[int, ...]:
+    expected = _expected_scales(n, source)
+    out: list[int] = []
+    for i in range(n):
+        last = (out[-1] if out else USUAL_SCALE) if expected is None else expected[i]
+        out.append(settings.scale(last, last, expected is not None))
+        if not 0 <= out[-1] <= MAX_SCALE:
+            raise StreamError(f"a scale of {out[-1]}; the stream is damaged")
+    return tuple(out)

@@ -12,14 +12,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from coolvid import registry
-from coolvid.coded import MAX_LATENT, MODULES
+from coolvid.coded import MAX_LATENT, MODULES, CodedModule
 from coolvid.config import CoolChicEncoderParameter, PluginChoice
 from coolvid.interfaces import Integers, QuantizerPlugin
 from coolvid.modules import build_plugins, module_tensors
 
 from .complexity import Complexity, complexity_of
 from .contexts import ContextMatrix, InterFeatures, repeated
-from .network_rate import USUAL_STEPS, NetworkQuantization, estimated_bits, network_rate
+from .network_rate import KINDS, USUAL_STEPS, Steps, estimated_bits, network_rate
 from .noise import NoiseSource
 from .rate import latent_bits, scale_of
 
@@ -43,8 +43,9 @@ class CoolChicEncoder(nn.Module):
     """Latents and the networks that turn them into n_out planes, and know what they cost.
 
     latents: [1, 1, h, w] each, finest first as architecture.grids(); times encoder_gain and rounded they are what is
-    sent. modules_by_name: arm, ifce, synthesis, upsampling. quantization: steps and exp-Golomb orders of the networks.
-    inherited: modules that are those of an earlier frame, which costs nothing: neither trained nor quantised again.
+    sent. modules_by_name: arm, ifce, synthesis, upsampling. quantization: steps of the networks, by module and kind.
+    predictor: modules of an earlier frame, fitted to these shapes, from which the stream may predict. inherited: those
+    that are the predictor's, which costs nothing: neither trained nor quantised again.
     """
 
     def __init__(self, param: CoolChicEncoderParameter, n_out: int, seed: int = 0) -> None:
@@ -58,7 +59,8 @@ class CoolChicEncoder(nn.Module):
         self.modules_by_name = nn.ModuleDict(self._fresh_modules(seed))
         self.tensors = module_tensors(self.architecture)
         self.noise = NoiseSource(seed)
-        self.quantization = {name: NetworkQuantization() for name in MODULES}
+        self.quantization = _no_steps()
+        self.predictor: Mapping[str, CodedModule] = {}
         self.inherited: frozenset[str] = frozenset()
         self._randomness: Tensor | None = None
 
@@ -220,7 +222,8 @@ class CoolChicEncoder(nn.Module):
         for name, module in self._fresh_modules(seed).items():
             self.modules_by_name[name].load_state_dict(module.state_dict())
         self.noise = NoiseSource(seed)
-        self.quantization = {name: NetworkQuantization() for name in MODULES}
+        self.quantization = _no_steps()
+        self.predictor = {}
         self.inherited = frozenset()
 
     def quantized_latents(self) -> tuple[Integers, ...]:
@@ -230,25 +233,21 @@ class CoolChicEncoder(nn.Module):
 
     # -- networks -----------------------------------------------------------------------------------------------
 
-    def set_network_quantization(
-        self, module: str, steps: Mapping[str, float | None], orders: Mapping[str, int | None]
-    ) -> None:
-        """Remember the steps and exp-Golomb orders ("weight", "bias") that `module` was quantised with."""
-        self.quantization[module] = NetworkQuantization(dict(steps), dict(orders))
+    def set_network_quantization(self, module: str, steps: Steps) -> None:
+        """Remember the steps ("weight", "bias") that `module` was quantised with."""
+        self.quantization[module] = dict(steps)
 
     def get_network_quantization_step(self) -> dict[str, dict[str, float | None]]:
         """Steps by module and kind; None before quantisation."""
-        return {name: dict(q.steps) for name, q in self.quantization.items()}
-
-    def get_network_expgol_count(self) -> dict[str, dict[str, int | None]]:
-        """Exp-Golomb orders by module and kind; None before quantisation."""
-        return {name: dict(q.orders) for name, q in self.quantization.items()}
+        return {name: dict(steps) for name, steps in self.quantization.items()}
 
     def get_network_rate(self) -> dict[str, dict[str, float]]:
         """Bits of the networks by module and kind ("weight", "bias"); 0 for what is inherited or not quantised yet."""
-        unsent = NetworkQuantization()
-        steps = {name: unsent if name in self.inherited else self.quantization[name] for name in MODULES}
-        return {n: network_rate(self.modules_by_name[n], self.tensors[n], known) for n, known in steps.items()}
+        steps: dict[str, Steps] = {name: {} if name in self.inherited else self.quantization[name] for name in MODULES}
+        return {
+            name: network_rate(name, self.modules_by_name[name], self.tensors[name], own, self.predictor.get(name))
+            for name, own in steps.items()
+        }
 
     def estimated_network_bits(self) -> Tensor:
         """What the networks that are sent might cost once quantised: a differentiable scalar, in bits."""
@@ -282,6 +281,10 @@ class CoolChicEncoder(nn.Module):
 def _quantizer(choice: str) -> QuantizerPlugin:
     parsed = PluginChoice.parse(choice)
     return cast(QuantizerPlugin, registry.make("quantizer", parsed.name, dict(parsed.options)))
+
+
+def _no_steps() -> dict[str, dict[str, float | None]]:
+    return {name: dict.fromkeys(KINDS) for name in MODULES}
 
 
 def set_parameters(module: nn.Module, param: Mapping[str, Tensor]) -> None:

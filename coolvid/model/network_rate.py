@@ -1,51 +1,38 @@
-"""Bits of quantised networks under signed exp-Golomb codes, and an estimate for training, before there are steps."""
+"""Bits of quantised networks as the stream codes them, and an estimate for training, before there are steps."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from coolvid.bitstream.weights import module_bits
+from coolvid.coded import CodedModule
 from coolvid.interfaces import TensorSpec
 
 KINDS = ("weight", "bias")
+Steps = Mapping[str, float | None]
 
 # Steps that quantisation usually chooses, by module: what a parameter must exceed to be worth more than a zero.
 USUAL_STEPS = {"arm": 2.0**-4, "ifce": 2.0**-4, "upsampling": 2.0**-6, "synthesis": 2.0**-6}
 
 
-@dataclass
-class NetworkQuantization:
-    """Steps (powers of two) and exp-Golomb orders of one module by kind; None before quantisation."""
-
-    steps: dict[str, float | None] = field(default_factory=lambda: dict.fromkeys(KINDS))
-    orders: dict[str, int | None] = field(default_factory=lambda: dict.fromkeys(KINDS))
-
-
-def expgol_bits(values: Tensor, order: int) -> float:
-    """Bits of integers [n] in signed exp-Golomb codes of an order; nothing when all are 0, which a flag says."""
-    if not values.any():
-        return 0.0
-    unsigned = 2 * values.abs() - (values > 0).to(values.dtype)
-    _, length = torch.frexp((torch.div(unsigned, 1 << order, rounding_mode="floor") + 1).double())
-    return float((2 * length - 1 + order).sum())
-
-
-def network_rate(module: nn.Module, tensors: Sequence[TensorSpec], known: NetworkQuantization) -> dict[str, float]:
-    """Bits of one module by kind; 0 where step or order is not known yet."""
+def network_rate(
+    name: str, module: nn.Module, tensors: tuple[TensorSpec, ...], steps: Steps, predictor: CodedModule | None
+) -> dict[str, float]:
+    """Bits of one module by kind; 0 where a step is not known yet."""
+    if not tensors or any(steps.get(spec.kind) is None for spec in tensors):
+        return dict.fromkeys(KINDS, 0.0)
     parameters = dict(module.named_parameters())
-    rate = {}
-    for kind in KINDS:
-        step, order = known.steps.get(kind), known.orders.get(kind)
-        parts = [parameters[s.name].detach().reshape(-1) for s in tensors if s.kind == kind]
-        if step is None or order is None or not parts:
-            rate[kind] = 0.0
-        else:
-            rate[kind] = expgol_bits(torch.round(torch.cat(parts).double() / step).long(), order)
-    return rate
+    values = {
+        s.name: torch.round(parameters[s.name].detach().double() / (steps[s.kind] or 1.0)).int().cpu().numpy()
+        for s in tensors
+    }
+    weight, bias = (-round(math.log2(steps.get(kind) or 1.0)) for kind in KINDS)
+    bits = module_bits(name, CodedModule(values, weight, bias), tensors, predictor)
+    return {kind: bits[kind] for kind in KINDS}
 
 
 def estimated_bits(module: nn.Module, tensors: Sequence[TensorSpec], step: float) -> Tensor:

@@ -17,8 +17,8 @@ def code_frame(
 ) -> CodedFrame:
     """The frame's integers, with activation scales chosen for its own latents.
 
-    references: display indices of the frame encoder's references, in order. predictor: that of the frame which its
-    inherited modules are of, if it has any. Raises ConfigError unless quantize_model has run on this encoder.
+    references: display indices of the frame encoder's references, in order. predictor: that of the frame from whose
+    networks the packet is to predict these. Raises ConfigError unless quantize_model has run on this encoder.
     """
     height, width = frame_encoder.format.height, frame_encoder.format.width
     architecture = frame_encoder.architecture
@@ -30,8 +30,7 @@ def code_frame(
         global_translation=tuple(frame_encoder.global_translation or ()),
         output_range=frame_encoder.output_range,
         coolchics={name: choose_scales(code_coolchic(each), height, width) for name, each in branches.items()},
-        predictor=predictor if frame_encoder.inherited else None,
-        inherited=frame_encoder.inherited,
+        predictor=predictor,
     )
 
 

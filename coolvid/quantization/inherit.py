@@ -2,36 +2,72 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import os
+from collections.abc import Collection
+
+import torch
 
 from coolvid.bitstream.weights import module_bits
+from coolvid.coded import CodedModule
 from coolvid.errors import ConfigError
 from coolvid.model.coolchic import CoolChicEncoder
 from coolvid.model.frame_encoder import FrameEncoder
 from coolvid.modules import module_tensors
-from coolvid.networks import FrameNetworks, parameter_names
+from coolvid.networks import FrameNetworks, fits, fitted, parameter_names
 
-from .state import QuantizedModule
+from .state import QuantizedModule, named_parameters
+from .steps import dequantise
+
+WARM_X = os.environ.get("WARM_X", "arm ifce upsampling synthesis").split()
 
 
 def inherit(frame_encoder: FrameEncoder, networks: FrameNetworks, names: Collection[str]) -> FrameEncoder:
     """The encoder, changed in place, with these modules ("residue.arm", ...) of a coded frame: frozen and quantised.
 
-    Names of modules without parameters are passed over. Raises ConfigError for networks of another architecture.
+    Names of modules without parameters are passed over. Raises ConfigError for modules of other shapes.
     """
-    for name, taken in _modules(frame_encoder, networks).items():
-        if name in names:
-            coolchic = frame_encoder.branches[name.split(".")[0]]
-            taken.write(coolchic)
-            adopt(coolchic, taken)
+    predict(frame_encoder, networks)
+    for name in names:
+        branch, module = name.split(".")
+        coolchic, source = frame_encoder.branches[branch], networks.modules.get(branch, {}).get(module)
+        if not coolchic.tensors[module]:
+            continue
+        if source is None or not fits(source, coolchic.tensors[module]):
+            raise ConfigError(f"frame {networks.display_index} has no module '{name}' of this architecture")
+        taken = QuantizedModule(name, coolchic.tensors[module], source, source)
+        taken.write(coolchic)
+        adopt(coolchic, taken)
     return frame_encoder
 
 
 def warm_start(frame_encoder: FrameEncoder, networks: FrameNetworks) -> FrameEncoder:
-    """The encoder, changed in place, with the parameters of a coded frame, from which training goes on."""
-    for name, taken in _modules(frame_encoder, networks).items():
-        taken.write(frame_encoder.branches[name.split(".")[0]])
+    """The encoder, changed in place, with the parameters of a coded frame, from which training goes on. What that frame
+    does not have, or not in this size, stays as it is."""
+    predict(frame_encoder, networks)
+    for branch, coolchic in frame_encoder.branches.items():
+        for module, source in networks.modules.get(branch, {}).items():
+            if module in WARM_X or networks.architecture.frame_type == frame_encoder.architecture.frame_type:
+                _write_common(coolchic, module, source)
     return frame_encoder
+
+
+def _write_common(coolchic: CoolChicEncoder, module: str, source: CodedModule) -> None:
+    """Write what two modules have in common into the model."""
+    own = named_parameters(coolchic, module)
+    specs = [spec for spec in coolchic.tensors[module] if spec.name in source.parameters]
+    with torch.no_grad():
+        for name, value in dequantise(source, specs).items():
+            if own[name].ndim == value.ndim:
+                common = tuple(slice(min(pair)) for pair in zip(own[name].shape, value.shape, strict=True))
+                own[name][common] = torch.from_numpy(value[common]).to(own[name])
+
+
+def predict(frame_encoder: FrameEncoder, networks: FrameNetworks | None) -> None:
+    """Say which networks the stream may predict those of the encoder from; None: none."""
+    for branch, coolchic in frame_encoder.branches.items():
+        known = {} if networks is None else networks.modules.get(branch, {})
+        found = {name: fitted(known.get(name), specs) for name, specs in coolchic.tensors.items() if specs}
+        coolchic.predictor = {name: module for name, module in found.items() if module is not None}
 
 
 def adopt(coolchic: CoolChicEncoder, taken: QuantizedModule) -> None:
@@ -40,26 +76,11 @@ def adopt(coolchic: CoolChicEncoder, taken: QuantizedModule) -> None:
     coolchic.inherited |= {taken.name.split(".")[1]}
 
 
-def _modules(frame_encoder: FrameEncoder, networks: FrameNetworks) -> dict[str, QuantizedModule]:
-    """The modules of a coded frame that have parameters, by name."""
-    if networks.architecture != frame_encoder.architecture:
-        raise ConfigError(f"frame {networks.display_index} has another architecture; inherit from one of the same")
-    return {
-        name: inherited_module(frame_encoder.branches, networks, name) for name in parameter_names(networks.modules)
-    }
-
-
-def inherited_module(branches: Mapping[str, CoolChicEncoder], networks: FrameNetworks, name: str) -> QuantizedModule:
-    """One module of a coded frame."""
-    branch, module = name.split(".")
-    return QuantizedModule(name, branches[branch].tensors[module], networks.modules[branch][module])
-
-
 def network_bits(networks: FrameNetworks) -> dict[str, float]:
     """What each module of a coded frame costs when it is sent: what a frame like it may expect to pay."""
     tensors = {branch: module_tensors(each) for branch, each in networks.architecture.branches.items()}
     return {
-        name: float(module_bits(networks.modules[branch][module], tensors[branch][module]))
+        name: sum(module_bits(module, networks.modules[branch][module], tensors[branch][module]).values())
         for name in parameter_names(networks.modules)
         for branch, module in [name.split(".")]
     }

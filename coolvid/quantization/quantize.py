@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from coolvid.networks import FrameNetworks
 from coolvid.types import Frame
 
 from .evaluate import FrameLoss
-from .inherit import adopt, inherited_module
+from .inherit import predict
 from .rdo import rdo_parameters
 from .search import search_pair
 from .state import QuantizedModule
@@ -26,33 +27,34 @@ def quantize_model(
 
     Modules are taken in sorted order; each gets the pair of steps (weights, biases) of least distortion + lmbda *
     (latent bits + parameter bits) / pixels (codec.md, section 4), by config.training.step_search, or, where
-    that is better, the predictor's parameters, which cost nothing; then config.training.rdo_rounds passes over single
-    integers follow. Inherited modules stay as they are. Raises TrainingError for parameters that no
-    integer can stand for.
+    that is better, the predictor's parameters, which cost next to nothing; then config.training.rdo_rounds passes over
+    single integers follow. predictor: networks that the stream may predict these from. Inherited modules stay as they
+    are. Raises TrainingError for parameters that no integer can stand for.
     """
     training = frame_encoder.config.training
     _check_finite(frame_encoder)
+    predict(frame_encoder, predictor)
     loss = FrameLoss(frame_encoder, frame)
     for name in loss.modules:
         chosen = ModuleSearch(loss, name).run(training.step_search)
         loss.load(chosen)
-        if predictor is None or not loss.specs(name) or not _adopted(loss, chosen, predictor):
-            chosen.record(loss.coolchic(name))
+        _or_unchanged(loss, chosen).record(loss.coolchic(name))
     if training.rdo_rounds:
         rdo_parameters(frame_encoder, frame, frame_encoder_manager, training.rdo_rounds)
     return frame_encoder
 
 
-def _adopted(loss: FrameLoss, chosen: QuantizedModule, predictor: FrameNetworks) -> bool:
-    """Whether the predictor's module is no worse than the chosen one, which is loaded; then it takes its place."""
+def _or_unchanged(loss: FrameLoss, chosen: QuantizedModule) -> QuantizedModule:
+    """The chosen module, which is loaded, or the predictor's if that is no worse; what is returned is loaded then."""
+    if chosen.predictor is None:
+        return chosen
     least = loss.total(chosen)
-    other = inherited_module(loss.branches, predictor, chosen.name)
+    other = replace(chosen, coded=chosen.predictor)
     loss.load(other)
-    if loss.value() > least:
+    if loss.total(other) > least:
         loss.load(chosen)
-        return False
-    adopt(loss.coolchic(chosen.name), other)
-    return True
+        return chosen
+    return other
 
 
 def _check_finite(frame_encoder: FrameEncoder) -> None:
@@ -69,6 +71,7 @@ class ModuleSearch:
         self.name = name
         self.specs = loss.specs(name)
         self.values = loss.floats(name)
+        self.predictor = loss.coolchic(name).predictor.get(name.split(".")[1])
         self._floor = loss.least(name)
         self._known: dict[bytes, float] = {}
         self._best = math.inf
@@ -98,7 +101,7 @@ class ModuleSearch:
 
     def _at(self, weight_shift: int, bias_shift: int) -> QuantizedModule | None:
         coded = quantise(self.values, self.specs, weight_shift, bias_shift)
-        return None if coded is None else QuantizedModule(self.name, self.specs, coded)
+        return None if coded is None else QuantizedModule(self.name, self.specs, coded, self.predictor)
 
     def _measured(self, module: QuantizedModule) -> float:
         key = b"".join(value.tobytes() for value in _ordered(dequantise(module.coded, self.specs)))

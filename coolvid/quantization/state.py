@@ -10,21 +10,23 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from coolvid.bitstream.weights import Mode, best_mode, module_bits, rescaled
 from coolvid.coded import CodedModule
 from coolvid.errors import ConfigError
 from coolvid.interfaces import TensorSpec
 from coolvid.model.coolchic import CoolChicEncoder
 
-from .steps import KINDS, LIMITS, Floats, coded_bits, dequantise, element_bits, kind_orders, of_kind, quantise
+from .steps import KINDS, LIMITS, Floats, dequantise, quantise
 
 
 @dataclass(frozen=True, eq=False)
 class QuantizedModule:
-    """Integers of one module. name: branch and module, as ``residue.arm``."""
+    """Integers of one module. name: branch and module, as ``residue.arm``. predictor: what it may be coded from."""
 
     name: str
     specs: tuple[TensorSpec, ...]
     coded: CodedModule
+    predictor: CodedModule | None = None
 
     @classmethod
     def of(cls, coolchic: CoolChicEncoder, name: str) -> QuantizedModule:
@@ -39,11 +41,13 @@ class QuantizedModule:
         coded = quantise(float_parameters(coolchic, module), specs, weight, bias)
         if coded is None:
             raise ConfigError(f"{name}: parameters changed after quantisation; run quantize_model again")
-        return cls(name, specs, coded)
+        return cls(name, specs, coded, coolchic.predictor.get(module))
 
     @property
     def bits(self) -> float:
-        return coded_bits(self.coded, self.specs)
+        """Of the parameters, sent the cheapest way."""
+        bits = module_bits(self.name.split(".")[-1], self.coded, self.specs, self.predictor)
+        return bits["weight"] + bits["bias"]
 
     def write(self, coolchic: CoolChicEncoder) -> None:
         """Put the values into the model."""
@@ -53,15 +57,11 @@ class QuantizedModule:
                 own[name].copy_(torch.from_numpy(value))
 
     def record(self, coolchic: CoolChicEncoder) -> None:
-        """Remember steps and exp-Golomb orders in the model, for the kinds that the module has."""
+        """Remember the steps in the model, for the kinds that the module has."""
         kinds = {spec.kind for spec in self.specs}
         shifts = zip(KINDS, (self.coded.weight_shift, self.coded.bias_shift), strict=True)
-        orders = kind_orders(self.coded, self.specs)
-        coolchic.set_network_quantization(
-            self.name.split(".")[-1],
-            {kind: 2.0**-shift if kind in kinds else None for kind, shift in shifts},
-            {kind: orders[kind][0] if kind in kinds else None for kind in KINDS},
-        )
+        steps = {kind: 2.0**-shift if kind in kinds else None for kind, shift in shifts}
+        coolchic.set_network_quantization(self.name.split(".")[-1], steps)
 
     # -- the module as one row of integers ----------------------------------------------------------------------
 
@@ -88,15 +88,25 @@ class QuantizedModule:
         return np.concatenate(parts) if parts else np.zeros(0)
 
     def extra_bits(self, direction: int) -> Floats:
-        """What it costs [n] to move each integer alone by `direction`, at the orders in use."""
-        out = np.zeros(self.flat().size)
-        kinds = np.concatenate([np.full(math.prod(s.shape), s.kind == "bias") for s in self.specs] or [np.zeros(0)])
-        orders = kind_orders(self.coded, self.specs)
-        for kind in KINDS:
-            values = of_kind(self.coded, self.specs, kind).astype(np.int64)
-            order = orders[kind][0]
-            out[kinds == (kind == "bias")] = element_bits(values + direction, order) - element_bits(values, order)
+        """What it may cost [n] to move each integer alone by `direction`: as if all of a kind, or their differences to
+        the predictor where the module is sent so, were two-sided geometric with their mean magnitude."""
+        values, shifts = self.flat() - self._sent_from(), self.flat_steps()
+        out = np.zeros(values.size)
+        for step in np.unique(shifts):
+            own = shifts == step
+            mean = max(float(np.abs(values[own]).mean()), 1 / values.size)
+            out[own] = (np.abs(values[own] + direction) - np.abs(values[own])) * math.log2(1 + 1 / mean)
         return out
+
+    def _sent_from(self) -> NDArray[np.int64]:
+        """What the integers [n] are differences to: the predictor's, or zeros."""
+        name = self.name.split(".")[-1]
+        if self.predictor is None or best_mode(name, self.coded, self.specs, self.predictor) is Mode.FRESH:
+            return np.zeros(self.flat().size, np.int64)
+        known, own = self.predictor, self.coded
+        shifts = {"weight": (known.weight_shift, own.weight_shift), "bias": (known.bias_shift, own.bias_shift)}
+        parts = [rescaled(known.parameters[s.name].ravel(), *shifts[s.kind]) for s in self.specs]
+        return np.concatenate(parts).astype(np.int64)
 
 
 def named_parameters(coolchic: CoolChicEncoder, module: str) -> dict[str, Tensor]:

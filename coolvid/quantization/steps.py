@@ -1,4 +1,4 @@
-"""From float parameters to integers: which steps there are, what a step makes of a module, what the integers cost.
+"""From float parameters to integers: which steps there are, and what a step makes of a module.
 
 Steps are powers of two, 2**-shift; a module has one shift for its weights and one for its biases.
 """
@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from coolvid.bitstream.weights import best_order, parameter_bits
 from coolvid.coded import MAX_PARAMETER, CodedModule
 from coolvid.fixedpoint import INT16_MAX
 from coolvid.interfaces import Integers, TensorSpec
@@ -71,34 +70,3 @@ def dequantise(coded: CodedModule, specs: Sequence[TensorSpec]) -> dict[str, Flo
     """The exact values that the integers stand for (all fit float32)."""
     shifts = {"weight": coded.weight_shift, "bias": coded.bias_shift}
     return {s.name: np.ldexp(coded.parameters[s.name].astype(np.float64), -shifts[s.kind]) for s in specs}
-
-
-def of_kind(coded: CodedModule, specs: Sequence[TensorSpec], kind: str) -> Integers:
-    """All integers of one kind, flat, in stream order."""
-    parts = [coded.parameters[s.name].ravel() for s in specs if s.kind == kind]
-    return np.concatenate(parts) if parts else np.zeros(0, np.int32)
-
-
-def kind_orders(coded: CodedModule, specs: Sequence[TensorSpec]) -> dict[str, tuple[int, float]]:
-    """Best exp-Golomb order and its bits, per kind. Zeros only cost nothing (a flag of the stream)."""
-    out: dict[str, tuple[int, float]] = {}
-    for kind in KINDS:
-        values = of_kind(coded, specs, kind)
-        if not values.any():
-            out[kind] = (0, 0.0)
-            continue
-        order, bits = best_order(values)
-        out[kind] = (int(order), float(bits))
-    return out
-
-
-def element_bits(values: NDArray[np.int64], order: int) -> Floats:
-    """Bits of each integer alone, as bitstream.weights.parameter_bits counts them."""
-    distinct, where = np.unique(values, return_inverse=True)
-    bits = np.array([parameter_bits(np.array([value]), order) for value in distinct], dtype=np.float64)
-    return bits[where] if bits.size else np.zeros(0)
-
-
-def coded_bits(coded: CodedModule, specs: Sequence[TensorSpec]) -> float:
-    """Bits of all integers of a module."""
-    return sum(bits for _, bits in kind_orders(coded, specs).values())

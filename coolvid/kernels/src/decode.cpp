@@ -8,8 +8,8 @@
 
 #include "decode_crc.h"
 #include "decode_frame.h"
-#include "decode_golomb.h"
 #include "decode_latents.h"
+#include "decode_parameters.h"
 #include "decode_synthesis.h"
 #include "decode_upsampling.h"
 #include "decode_warp.h"
@@ -17,6 +17,7 @@
 namespace py = pybind11;
 namespace integer = coolvid::integer;
 using Ints = py::array_t<int32_t, py::array::c_style | py::array::forcecast>;
+using Chances = py::array_t<uint16_t, py::array::c_style | py::array::forcecast>;
 using Words = py::array_t<uint16_t, py::array::c_style | py::array::forcecast>;
 using Linear = std::tuple<Ints, Ints, int>;        // weights [n_out, n_in, ...], bias [n_out], shift
 using Conv = std::tuple<Ints, Ints, int, bool>;    // the same and relu
@@ -305,14 +306,63 @@ Ints repeat(const Ints& planes, int log2, int shift, int height, int width) {
   return out;
 }
 
-// (values, position behind them); None where they cannot be read or one is beyond +-limit.
-py::object golomb(const py::bytes& data, size_t position, size_t n, int order, int64_t limit) {
+// Rows of (start, rows, columns, taps, feeder, above); one tensor follows the other, and names only earlier ones.
+std::vector<integer::ParameterBlock> parameter_blocks(const Ints& table) {
+  expect(table.ndim() == 2 && table.shape(1) == 6, "blocks [n, 6]");
+  std::vector<integer::ParameterBlock> out;
+  int64_t end = 0;
+  for (int32_t i = 0; i < table.shape(0); i++) {
+    const int32_t* row = table.data(i, 0);
+    integer::ParameterBlock block{row[0], row[1], row[2], row[3], row[4], row[5]};
+    expect(block.start == end && block.rows >= 0 && block.columns >= 0 && block.taps > 0 && block.columns % block.taps == 0, "a block");
+    expect(block.feeder >= -1 && block.feeder < i && block.above >= -1 && block.above < i, "a block names a later one");
+    if (block.feeder >= 0) expect(out[block.feeder].rows == block.columns / block.taps, "the feeder of a block does not fit");
+    if (block.above >= 0) expect(out[block.above].columns >= block.columns, "what is above a block does not fit");
+    end += static_cast<int64_t>(block.rows) * block.columns;
+    expect(end < INT32_MAX, "too many parameters");
+    out.push_back(block);
+  }
+  return out;
+}
+
+int64_t parameter_count(const std::vector<integer::ParameterBlock>& blocks) {
+  return blocks.empty() ? 0 : blocks.back().start + static_cast<int64_t>(blocks.back().rows) * blocks.back().columns;
+}
+
+const int32_t* predictor_values(const std::optional<Ints>& predictor, int64_t n, const Chances& start) {
+  expect(start.size() == integer::ParameterCoder<integer::BinaryTally>::N_CONTEXTS, "the starting chances");
+  if (!predictor) return nullptr;
+  expect(predictor->size() == n, "as many predicted values as parameters");
+  return predictor->data();
+}
+
+// (fault: 0 none, 1 data end too early, 2 a value is out of range; the coder's at, value and range behind; values).
+py::tuple decode_parameters(const py::bytes& data, size_t at, uint32_t value, uint32_t range, const Ints& table,
+                            const std::optional<Ints>& predictor, const Chances& start) {
   std::string_view view = data;
-  expect(position <= 8 * view.size() && n <= 8 * view.size() && order >= 0 && order <= 16 && limit < INT32_MAX, "position, number, order or limit");
-  integer::GolombReader reader(reinterpret_cast<const uint8_t*>(view.data()), view.size(), position);
-  Ints values(static_cast<py::ssize_t>(n));
-  if (!reader.read(values.mutable_data(), n, order, limit)) return py::none();
-  return py::make_tuple(values, reader.position());
+  expect(range >= 1u << 24 && at >= 4, "the state of the coder");
+  const auto blocks = parameter_blocks(table);
+  Ints values(static_cast<py::ssize_t>(parameter_count(blocks)));
+  std::fill_n(values.mutable_data(), values.size(), 0);
+  integer::BinaryDecoder coder{reinterpret_cast<const uint8_t*>(view.data()), view.size(), at, value, range};
+  const int32_t* from = predictor_values(predictor, values.size(), start);
+  int32_t* to = values.mutable_data();
+  integer::ParameterFault fault;
+  {
+    py::gil_scoped_release release;
+    fault = integer::ParameterCoder(coder, start.data(), blocks, to, from).run();
+  }
+  return py::make_tuple(static_cast<int>(fault), coder.at, coder.value, coder.range, values);
+}
+
+// What coding the values costs, in the unit of `costs` [4096].
+int64_t parameter_cost(const Ints& values, const Ints& table, const std::optional<Ints>& predictor, const Chances& start, const Ints& costs) {
+  const auto blocks = parameter_blocks(table);
+  expect(values.size() == parameter_count(blocks) && costs.size() == 4096, "values of the blocks, 4096 costs");
+  std::vector<int32_t> own(values.data(), values.data() + values.size());
+  integer::BinaryTally tally{costs.data()};
+  integer::ParameterCoder(tally, start.data(), blocks, own.data(), predictor_values(predictor, values.size(), start)).run();
+  return tally.cost;
 }
 
 uint32_t crc32c(const py::bytes& data) {
@@ -334,6 +384,9 @@ void bind_decode(py::module_& parent) {
   m.def("compose", &compose, py::arg("raw"), py::arg("bits"), py::arg("ranges"), py::arg("predictions"), py::arg("peak"),
         py::arg("subsampled"));
   m.def("repeat", &repeat, py::arg("planes"), py::arg("log2"), py::arg("shift"), py::arg("height"), py::arg("width"));
-  m.def("golomb", &golomb, py::arg("data"), py::arg("position"), py::arg("n"), py::arg("order"), py::arg("limit"));
+  m.def("parameters", &decode_parameters, py::arg("data"), py::arg("at"), py::arg("value"), py::arg("range"), py::arg("blocks"),
+        py::arg("predictor"), py::arg("start"));
+  m.def("parameter_cost", &parameter_cost, py::arg("values"), py::arg("blocks"), py::arg("predictor"), py::arg("start"),
+        py::arg("costs"));
   m.def("crc32c", &crc32c, py::arg("data"));
 }

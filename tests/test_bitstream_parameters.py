@@ -1,0 +1,212 @@
+"""Binary arithmetic coding and the parameters' binarisation: round trips, real lengths, compiled twins, damage."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from coolvid import kernels
+from coolvid.bitstream import parameters
+from coolvid.bitstream.binary import HALF, LEAST, ONE, Chances, Decoder, Encoder, Tally
+from coolvid.bitstream.parameters import (
+    START,
+    blocks_of,
+    decode_kind,
+    decode_plain,
+    encode_kind,
+    kind_bits,
+    logistic,
+    plain_bits,
+)
+from coolvid.coded import MAX_PARAMETER
+from coolvid.errors import StreamError
+from coolvid.interfaces import TensorSpec
+
+ARM = (
+    TensorSpec("hidden.weight", (6, 6)),
+    TensorSpec("hidden.bias", (6,), "bias"),
+    TensorSpec("output.weight", (2, 6)),
+    TensorSpec("output.bias", (2,), "bias"),
+)
+CONV = (
+    TensorSpec("layers.0.weight", (5, 3, 1, 1)),
+    TensorSpec("layers.1.weight", (2, 5, 3, 3)),
+    TensorSpec("stabiliser.weight", (2, 3, 1, 1)),
+)
+FILTERS = tuple(TensorSpec(f"{name}.{i}", (n,)) for i in range(3) for name, n in (("up", 4), ("pre", 3)))
+ODD = (
+    TensorSpec("scalar", ()),
+    TensorSpec("empty", (0, 3)),
+    TensorSpec("row", (7,)),
+    TensorSpec("volume", (2, 3, 4, 5)),
+)
+
+
+def as_bytes(encoder: Encoder) -> tuple[bytes, int]:
+    value, n = encoder.finish()
+    return (value << -n % 8).to_bytes(-(-n // 8), "big"), n
+
+
+def drawn(specs, scale, seed=0):
+    rng = np.random.default_rng(seed)
+    values = np.rint(rng.laplace(scale=scale, size=sum(b.size for b in blocks_of(specs, "weight"))))
+    values[rng.random(values.size) < 0.3] = 0
+    return np.clip(values, -2 * MAX_PARAMETER, 2 * MAX_PARAMETER).astype(np.int32)
+
+
+def written(specs, values, predictor=None):
+    encoder = Encoder()
+    encode_kind(encoder, blocks_of(specs, "weight"), values, predictor)
+    return as_bytes(encoder)
+
+
+CASES = [(specs, scale) for specs in (ARM, CONV, FILTERS, ODD) for scale in (0.0, 0.2, 3.0, 200.0, 1e6)]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_bits_of_any_chance_there_and_back(seed):
+    rng = np.random.default_rng(seed)
+    n = int(rng.integers(0, 3000))
+    chances = np.clip(rng.integers(0, ONE, n), LEAST, ONE - LEAST).tolist()
+    bits = (rng.random(n) * ONE < chances if seed % 2 else rng.random(n) < 0.5).astype(int).tolist()
+    encoder, tally = Encoder(), Tally()
+    for chance, bit in zip(chances, bits, strict=True):
+        assert encoder.code(chance, bit) == tally.code(chance, bit) == bit
+    position = encoder.position
+    data, n_bits = as_bytes(encoder)
+    decoder = Decoder(data)
+    assert [decoder.code(chance) for chance in chances] == bits
+    assert decoder.position == position and abs(position - tally.cost / 4096) < 8 + n / 400
+    decoder.finish(n_bits)
+
+
+def test_what_is_likely_costs_nothing_and_carries_go_all_the_way():
+    encoder = Encoder()
+    for _ in range(20):
+        encoder.code(LEAST, 0)
+    assert encoder.finish() == (0, 0)
+    encoder = Encoder()
+    for i in range(400):
+        encoder.code(HALF if i < 399 else ONE - LEAST, i < 399)
+    data, _ = as_bytes(encoder)
+    decoder = Decoder(data)
+    assert [decoder.code(HALF) for _ in range(399)] == [1] * 399 and decoder.code(ONE - LEAST) == 0
+
+
+def test_a_decoder_stops_soon_behind_the_end():
+    decoder = Decoder(b"\x12\x34")
+    with pytest.raises(StreamError, match="too early"):
+        for _ in range(200):
+            decoder.code(HALF)
+    decoder = Decoder(b"")
+    with pytest.raises(StreamError, match="too early"):
+        for _ in range(200_000):
+            decoder.code(LEAST)
+    with pytest.raises(StreamError, match="do not end where"):
+        Decoder(bytes(9)).finish(72)
+
+
+def test_chances_learn_fast_and_then_slowly_and_never_reach_certainty():
+    chances = Chances([HALF, HALF], 0)
+    tally = Tally()
+    seen = []
+    for _ in range(300):
+        chances.code(tally, 1, 0, 1)
+        seen.append(chances.ones[0])
+    assert seen[0] == HALF + (HALF * (2 * ONE // 3) >> 16) and seen == sorted(seen)
+    assert seen[-1] == ONE - LEAST == chances.ones[1]
+
+
+def test_logistic_is_its_definition_and_start_is_in_range():
+    expected = [65536 / (1 + np.exp(-i / 8)) for i in range(-60, 61)]
+    assert all(abs(logistic(i) - e) <= 0.5 for i, e in zip(range(-40, 41), expected[20:101], strict=True))
+    assert logistic(60) == logistic(40) and logistic(-60) == logistic(-40)
+    assert len(START) == parameters.N_CONTEXTS and all(LEAST <= chance <= ONE - LEAST for chance in START)
+
+
+def test_blocks_know_who_feeds_whom():
+    assert [(b.rows, b.columns, b.taps, b.feeder) for b in blocks_of(ARM, "weight")] == [(6, 6, 1, -1), (2, 6, 1, 0)]
+    assert [(b.rows, b.columns, b.taps, b.feeder) for b in blocks_of(CONV, "weight")] == [
+        (5, 3, 1, -1), (2, 45, 9, 0), (2, 3, 1, -1)]  # fmt: skip
+    assert [b.above for b in blocks_of(FILTERS, "weight")] == [-1, -1, 0, 1, 2, 3]
+    assert [b.start for b in blocks_of(ARM, "bias")] == [0, 6]
+    assert blocks_of(ARM[:1], "bias") == ()
+
+
+@pytest.mark.parametrize("specs, scale", CASES)
+@pytest.mark.parametrize("predicted", [False, True])
+def test_numbers_there_and_back_and_their_price(specs, scale, predicted):
+    values, blocks = drawn(specs, scale), blocks_of(specs, "weight")
+    predictor = drawn(specs, scale, seed=1) if predicted else None
+    data, n_bits = written(specs, values, predictor)
+    for decode in (decode_plain, decode_kind):
+        decoder = Decoder(data)
+        assert np.array_equal(decode(decoder, blocks, predictor), values)
+        decoder.finish(n_bits)
+    bits = plain_bits(blocks, values, predictor)
+    assert kind_bits(blocks, values, predictor) == bits
+    assert bits - 8 <= n_bits <= bits * 1.001 + 8 or n_bits < bits
+
+
+def test_zeros_of_the_predictor_and_dead_inputs_make_zeros_cheap():
+    blocks, zero = blocks_of(ARM, "weight"), np.zeros(48, np.int32)
+    values = zero.copy()
+    values[0] = values[40] = 1
+    busy = np.ones(48, np.int32)
+    assert plain_bits(blocks, values, zero) < plain_bits(blocks, values, busy)
+    prices = []
+    for column in (0, 3):  # an output's weight for a unit that has weights, and for one that has none
+        values = zero.copy()
+        values[:6] = values[36 + column] = 1
+        prices.append(plain_bits(blocks, values, None))
+    assert prices[0] < prices[1] - 2
+
+
+def test_golden_numbers():
+    """Format: these bytes, must not change."""
+    values = np.array([[3, 0, 0, -1, 0, 12], *[[0] * 6] * 4, [1, 0, 0, 0, 0, -5]], np.int32).ravel()
+    values = np.concatenate([values, np.array([0, 0, 0, 0, 0, -200, 7, 0, 0, 0, 0, 1], np.int32)])
+    assert written(ARM, values)[0].hex() == GOLDEN
+    assert written(ARM, values, values)[0].hex() == GOLDEN_DIFFERENCES
+    assert np.array_equal(decode_kind(Decoder(bytes.fromhex(GOLDEN)), blocks_of(ARM, "weight"), None), values)
+
+
+@pytest.mark.skipif(kernels.decode is None, reason="no compiled kernels here")
+@pytest.mark.parametrize("predicted", [False, True])
+def test_damaged_bytes_give_the_same_in_both_forms(predicted):
+    predictor = drawn(CONV, 3.0, seed=1) if predicted else None
+    data, _ = written(CONV, drawn(CONV, 4.0), predictor)
+    blocks, rng = blocks_of(CONV, "weight"), np.random.default_rng(0)
+    for trial in range(80):
+        damaged = bytearray(data[: len(data) - trial % 7 * 9] if trial % 2 else rng.bytes(trial))
+        if damaged:
+            damaged[trial % len(damaged)] ^= 1 << trial % 8
+        plain, compiled = Decoder(bytes(damaged)), Decoder(bytes(damaged))
+        try:
+            expected = decode_plain(plain, blocks, predictor)
+        except StreamError:
+            with pytest.raises(StreamError):
+                decode_kind(compiled, blocks, predictor)
+        else:
+            assert np.array_equal(decode_kind(compiled, blocks, predictor), expected)
+            assert (plain.at, plain.value, plain.range) == (compiled.at, compiled.value, compiled.range)
+
+
+def test_endless_halvings_are_damage():
+    with pytest.raises(StreamError, match="outside"):
+        decode_plain(Decoder(b"\xff" * 200), blocks_of(ARM, "weight"), None)
+    if kernels.decode is not None:
+        with pytest.raises(StreamError, match="outside"):
+            decode_kind(Decoder(b"\xff" * 200), blocks_of(ARM, "weight"), None)
+
+
+@pytest.mark.skipif(kernels.decode is None, reason="no compiled kernels here")
+@pytest.mark.parametrize("row", [(1, 2, 2, 1, -1, -1), (0, 2, 3, 2, -1, -1), (0, 2, 2, 1, 0, -1), (0, 1, 2, 1, -1, 0)])
+def test_blocks_that_cannot_be_are_refused(row):
+    table = np.array([row], np.int32)
+    with pytest.raises(ValueError):
+        kernels.decode.parameter_cost(np.zeros(4, np.int32), table, None, parameters.start_chances(), parameters.COSTS)
+
+
+GOLDEN = "93483a19ce4ffe16afe7"
+GOLDEN_DIFFERENCES = "b2f38dbbfb474c4e90"
