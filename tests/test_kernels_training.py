@@ -17,20 +17,21 @@ import torch
 from coolvid import kernels
 from coolvid.architecture import Ports
 from coolvid.color import from_dense
-from coolvid.config import CoolChicEncoderParameter, EncodeConfig
+from coolvid.config import CoolChicEncoderParameter, EncodeConfig, Phase
 from coolvid.errors import ConfigError
 from coolvid.model.compose import compose, inter, intra
 from coolvid.model.coolchic import CoolChicEncoder
 from coolvid.model.frame_encoder import FrameEncoder
 from coolvid.presets import INTRA, MOTION, RESIDUE, frame_config
 from coolvid.registry import load, make
-from coolvid.training.loss import loss_function
 from coolvid.training.optimizers import SOAP
+from coolvid.training.train import FrameTask
 from coolvid.types import Frame, FrameType, PixelFormat, VideoFormat
 
 pytestmark = pytest.mark.skipif(kernels.compiled is None, reason="no compiled kernels here")
 
 TOLERANCE = 1e-5
+FRAME_TOLERANCE = 2e-5
 
 
 @pytest.fixture(params=kernels.available())
@@ -341,30 +342,77 @@ class FixedNoise:
         return random(like.numel(), seed=17, scale=0.2).to(like)
 
 
-def frame(seed, size=(45, 67)):
-    format = VideoFormat(*size, PixelFormat.YUV420, 8)
+def frame(seed, size=(45, 67), pixel_format=PixelFormat.YUV420):
+    format = VideoFormat(*size, pixel_format, 8)
     rng = np.random.default_rng(seed)
     shapes = format.pixel_format.plane_shapes(*size)
     return Frame(tuple(rng.integers(60, 190, shape).astype(np.uint16) for shape in shapes), format)
 
 
-@pytest.mark.parametrize("frame_type", list(FrameType))
-def test_gradient_of_a_whole_frame(instruction_set, frame_type):
-    """All steps in a row; small grids gather what single precision loses in each."""
+PHASE = Phase(1, network_rate_weight=1.5)
+
+
+def frame_task(frame_type, pixel_format=PixelFormat.YUV420):
+    """A model of small pictures with random parameters, and its training task."""
     config = frame_config(EncodeConfig(), frame_type, 1, (45, 67))
-    references = tuple(frame(1 + i) for i in range(frame_type.n_references))
-    encoder = randomised(FrameEncoder(config, frame(0), references), 0.1)
+    references = tuple(frame(1 + i, pixel_format=pixel_format) for i in range(frame_type.n_references))
+    target = frame(0, pixel_format=pixel_format)
+    encoder = randomised(FrameEncoder(config, target, references), 0.1).train()
     for branch in encoder.branches.values():
         branch.noise = FixedNoise()
-    target = frame(0).as_tensor()
+    return FrameTask(encoder, target, 1e-3, ("all",), PHASE.network_rate_weight)
 
-    def loss(like):
-        encoder.train()
-        out = encoder("gaussian", "softround", 0.3, 0.2)
-        picture = {plane: value.to(like.dtype) for plane, value in target.items()}
-        return loss_function(out.decoded_image, out.rate, picture, 1e-3).loss
 
-    check(loss, [random(1)], encoder, tolerance=1e-4)
+def gradients(task):
+    """By name, after a step through the kernels alone or, where they do not apply, through autograd; and the loss."""
+    if task.fused is not None:
+        loss = task.fused.differentiate(PHASE, 0.3, 0.2)
+    else:
+        out = task.loss(PHASE, 0.3, 0.2)
+        out.backward()
+        loss = float(out.detach())
+    return loss, {name: p.grad.clone() for name, p in task.module.named_parameters()}
+
+
+@cache
+def expected_gradients(frame_type, pixel_format):
+    """In double precision, by autograd."""
+    task = frame_task(frame_type, pixel_format)
+    task.module.double()
+    double = {plane: value.double() for plane, value in as_planes(task.target).items()}
+    task.target = double if isinstance(task.target, dict) else double["all"]
+    assert task.fused is None
+    return gradients(task)
+
+
+def as_planes(picture):
+    return picture if isinstance(picture, dict) else {"all": picture}
+
+
+@pytest.mark.parametrize("pixel_format", [PixelFormat.YUV420, PixelFormat.YUV444])
+@pytest.mark.parametrize("frame_type", list(FrameType))
+def test_gradient_of_a_whole_frame(instruction_set, frame_type, pixel_format):
+    """All steps in a row, without autograd and with it."""
+    loss, expected = expected_gradients(frame_type, pixel_format)
+    for fused in (True, False):
+        runs = []
+        for threads in (1, 2):
+            kernels.set_threads(threads)
+            task = frame_task(frame_type, pixel_format)
+            if not fused:
+                task.__class__ = WithAutograd
+            assert (task.fused is not None) == fused
+            runs.append(gradients(task))
+        assert runs[0][0] == runs[1][0] == pytest.approx(loss, rel=1e-6)
+        assert all(torch.equal(g, runs[1][1][name]) for name, g in runs[0][1].items())
+        errors = {name: error(g, expected[name]) for name, g in runs[0][1].items()}
+        assert max(errors.values()) <= FRAME_TOLERANCE, errors
+
+
+class WithAutograd(FrameTask):
+    """The same, never through the kernels alone."""
+
+    fused = None
 
 
 # -- optimiser ------------------------------------------------------------------------------------------------

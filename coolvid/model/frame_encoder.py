@@ -131,9 +131,7 @@ class FrameEncoder(nn.Module):
             )
             for name, branch in self.coolchics.items()
         }
-        predictions = self._predictions(outputs["motion"]) if "motion" in outputs else ()
-        raw = outputs["residue"].raw_out
-        decoded = self.compose(raw, predictions)
+        decoded, predictions = self.decoded(outputs)
         rate = torch.stack([output.rate.sum() for output in outputs.values()]).sum()
         additional: dict[str, Any] = {}
         if flag_additional_outputs:
@@ -141,6 +139,11 @@ class FrameEncoder(nn.Module):
             additional |= {"predictions": predictions}
             additional |= {"flow": outputs["motion"].raw_out} if predictions else {}
         return FrameEncoderOutput(decoded, rate, additional)
+
+    def decoded(self, outputs: Mapping[str, CoolChicEncoderOutput]) -> tuple[DictTensorYUV | Tensor, Sequence[Tensor]]:
+        """The picture that the branches' outputs make, and its predictions."""
+        predictions = self._predictions(outputs["motion"]) if "motion" in outputs else ()
+        return self.compose(outputs["residue"].raw_out, predictions), predictions
 
     def _predictions(self, motion: CoolChicEncoderOutput) -> tuple[Tensor, ...]:
         """Each reference, warped by its flow."""

@@ -37,20 +37,13 @@ bool cpu_supports(const std::string& set) {
   return set == "portable";
 }
 
-std::vector<const float*> pointers(const std::vector<Floats>& arrays, const std::vector<coolvid::GridShape>& grids) {
-  expect(arrays.size() == grids.size(), "one array for each grid");
-  std::vector<const float*> out;
-  for (size_t i = 0; i < arrays.size(); i++) {
-    expect(arrays[i].size() == static_cast<py::ssize_t>(grids[i].height) * grids[i].width, "array size differs from its grid");
-    out.push_back(arrays[i].data());
-  }
-  return out;
-}
-
-std::vector<Floats> like(const std::vector<coolvid::GridShape>& grids) {
-  std::vector<Floats> out;
-  for (auto& g : grids) out.emplace_back(std::vector<py::ssize_t>{g.height, g.width});
-  return out;
+// Where a result goes: into the array given, else into a new one.
+Floats given_or_new(const std::optional<Floats>& given, std::vector<py::ssize_t> shape) {
+  if (!given) return Floats(shape);
+  py::ssize_t size = 1;
+  for (auto n : shape) size *= n;
+  expect(given->size() == size, "an array to write to has another size");
+  return *given;
 }
 
 std::vector<float*> mutable_pointers(std::vector<Floats>& arrays) {
@@ -59,29 +52,48 @@ std::vector<float*> mutable_pointers(std::vector<Floats>& arrays) {
   return out;
 }
 
-py::tuple arm_run(coolvid::ArmRate& self, const std::vector<Floats>& latents, const Floats& arm, const Floats& ifce,
-                  bool gradients, bool want_bits, const std::vector<Floats>& weights) {
-  auto in = pointers(latents, self.grids());
-  auto weight_pointers = weights.empty() ? std::vector<const float*>{} : pointers(weights, self.grids());
+// The start of each grid in the flat array of all latents.
+template <class T>
+std::vector<T*> grid_starts(T* flat, const std::vector<coolvid::GridShape>& grids) {
+  std::vector<T*> out;
+  for (auto& g : grids) out.push_back(flat), flat += static_cast<py::ssize_t>(g.height) * g.width;
+  return out;
+}
+
+using ArmSlopes = std::tuple<Floats, Floats, Floats>;
+
+py::tuple arm_run(coolvid::ArmRate& self, const Floats& latents, const Floats& arm, const Floats& ifce, bool gradients,
+                  bool want_bits, const std::optional<Floats>& weights, float scale, const std::optional<ArmSlopes>& out) {
+  py::ssize_t n = 0;
+  for (auto& g : self.grids()) n += static_cast<py::ssize_t>(g.height) * g.width;
+  expect(latents.size() == n && (!weights || weights->size() == n), "one value for each latent");
   expect(arm.size() == self.parameters() && ifce.size() == self.map_parameters(), "wrong number of parameters");
+  auto slopes = out ? *out : ArmSlopes{Floats(gradients ? n : 0), Floats(self.parameters()), Floats(self.map_parameters())};
+  auto& [d_latents, d_arm, d_ifce] = slopes;
+  expect(!gradients || (d_latents.size() == n && d_arm.size() == self.parameters() && d_ifce.size() == self.map_parameters()),
+         "an array to write to has another size");
   std::vector<double> rates(self.grids().size());
-  auto d_latents = like(self.grids());
-  std::vector<Floats> bits = want_bits ? like(self.grids()) : std::vector<Floats>{};
-  Floats d_arm(self.parameters()), d_ifce(self.map_parameters());
-  auto d_pointers = mutable_pointers(d_latents), bit_pointers = mutable_pointers(bits);
+  Floats bits(want_bits ? n : 0);
+  std::vector<const float*> weight_starts;
+  if (weights) weight_starts = grid_starts(weights->data(), self.grids());
+  std::vector<float*> slope_starts, bit_starts;
+  if (gradients) slope_starts = grid_starts(d_latents.mutable_data(), self.grids());
+  if (want_bits) bit_starts = grid_starts(bits.mutable_data(), self.grids());
+  auto in = grid_starts(latents.data(), self.grids());
+  float *to_arm = d_arm.mutable_data(), *to_ifce = d_ifce.mutable_data();
   {
     py::gil_scoped_release release;
-    self.run(in, arm.data(), ifce.data(), rates.data(), gradients, d_pointers, d_arm.mutable_data(),
-             d_ifce.mutable_data(), bit_pointers, weight_pointers);
+    self.run(in, arm.data(), ifce.data(), rates.data(), gradients, slope_starts, to_arm, to_ifce, bit_starts,
+             weight_starts, scale);
   }
   return py::make_tuple(rates, d_latents, d_arm, d_ifce, bits);
 }
 
-Floats synthesis_forward(coolvid::Synthesis& self, const Floats& z, const Floats& parameters) {
+Floats synthesis_forward(coolvid::Synthesis& self, const Floats& z, const Floats& parameters, const std::optional<Floats>& given) {
   expect(z.ndim() == 3 && z.shape(0) == self.n_in() && z.size() == static_cast<py::ssize_t>(self.n_in() * self.pixels()),
          "planes differ from the synthesis");
   expect(parameters.size() == self.parameters(), "wrong number of parameters");
-  Floats out({static_cast<py::ssize_t>(self.n_out()), z.shape(1), z.shape(2)});
+  Floats out = given_or_new(given, {self.n_out(), z.shape(1), z.shape(2)});
   float* to = out.mutable_data();
   {
     py::gil_scoped_release release;
@@ -90,11 +102,13 @@ Floats synthesis_forward(coolvid::Synthesis& self, const Floats& z, const Floats
   return out;
 }
 
-py::tuple synthesis_backward(coolvid::Synthesis& self, const Floats& z, const Floats& parameters, const Floats& d_out) {
+py::tuple synthesis_backward(coolvid::Synthesis& self, const Floats& z, const Floats& parameters, const Floats& d_out,
+                             const std::optional<Floats>& given, const std::optional<Floats>& given_parameters) {
   expect(z.size() == static_cast<py::ssize_t>(self.n_in() * self.pixels()), "planes differ from the synthesis");
   expect(d_out.size() == static_cast<py::ssize_t>(self.n_out() * self.pixels()), "gradient differs from the output");
   expect(parameters.size() == self.parameters(), "wrong number of parameters");
-  Floats d_z({z.shape(0), z.shape(1), z.shape(2)}), d_parameters(self.parameters());
+  Floats d_z = given_or_new(given, {z.shape(0), z.shape(1), z.shape(2)});
+  Floats d_parameters = given_or_new(given_parameters, {self.parameters()});
   float *to_z = d_z.mutable_data(), *to_parameters = d_parameters.mutable_data();
   {
     py::gil_scoped_release release;
@@ -119,11 +133,12 @@ void expect_filters(const coolvid::Upsampling& self, const Floats& up, const Flo
   expect(up.size() == steps * self.half() && pre.size() == steps * self.pre_half(), "wrong number of taps");
 }
 
-Floats upsampling_forward(coolvid::Upsampling& self, const std::vector<Floats>& latents, const Floats& up, const Floats& pre) {
+Floats upsampling_forward(coolvid::Upsampling& self, const std::vector<Floats>& latents, const Floats& up, const Floats& pre,
+                          const std::optional<Floats>& given) {
   auto in = grid_pointers(self, latents);
   expect_filters(self, up, pre);
   auto [h, w] = self.size(0);
-  Floats out({self.grids(), h, w});
+  Floats out = given_or_new(given, {self.grids(), h, w});
   float* to = out.mutable_data();
   {
     py::gil_scoped_release release;
@@ -132,13 +147,18 @@ Floats upsampling_forward(coolvid::Upsampling& self, const std::vector<Floats>& 
   return out;
 }
 
-py::tuple upsampling_backward(coolvid::Upsampling& self, const std::vector<Floats>& latents, const Floats& d_out) {
+py::tuple upsampling_backward(coolvid::Upsampling& self, const std::vector<Floats>& latents, const Floats& d_out,
+                              const std::optional<std::vector<Floats>>& given, const std::optional<Floats>& given_up,
+                              const std::optional<Floats>& given_pre) {
   auto in = grid_pointers(self, latents);
   auto [h, w] = self.size(0);
   expect(d_out.size() == static_cast<py::ssize_t>(self.grids()) * h * w, "gradient differs from the output");
+  expect(!given || static_cast<int>(given->size()) == self.grids(), "one array for each grid");
   std::vector<Floats> d_latents;
-  for (int g = 0; g < self.grids(); g++) d_latents.emplace_back(std::vector<py::ssize_t>{self.size(g).first, self.size(g).second});
-  Floats d_up({self.grids() - 1, self.half()}), d_pre({self.grids() - 1, self.pre_half()});
+  for (int g = 0; g < self.grids(); g++)
+    d_latents.push_back(given_or_new(given ? std::optional((*given)[g]) : std::nullopt, {self.size(g).first, self.size(g).second}));
+  Floats d_up = given_or_new(given_up, {self.grids() - 1, self.half()});
+  Floats d_pre = given_or_new(given_pre, {self.grids() - 1, self.pre_half()});
   auto to = mutable_pointers(d_latents);
   float *to_up = d_up.mutable_data(), *to_pre = d_pre.mutable_data();
   {
@@ -334,7 +354,8 @@ PYBIND11_MODULE(COOLVID_MODULE, m) {
            py::arg("neighbours"), py::arg("n_features"), py::arg("n_hidden"), py::arg("stabiliser"), py::arg("grids"),
            py::arg("maps"), py::arg("threads"))
       .def("run", &arm_run, py::arg("latents"), py::arg("arm"), py::arg("ifce"), py::arg("gradients"),
-           py::arg("bits") = false, py::arg("weights") = std::vector<Floats>{});
+           py::arg("bits") = false, py::arg("weights") = py::none(), py::arg("scale") = 1.f,
+           py::arg("out").noconvert() = py::none());
   py::class_<coolvid::Synthesis>(m, "Synthesis", py::module_local())
       .def(py::init([](const std::vector<std::tuple<int, int, bool, bool>>& layers, int n_in, int n_seen, bool stabiliser,
                        int height, int width, int threads) {
@@ -348,13 +369,17 @@ PYBIND11_MODULE(COOLVID_MODULE, m) {
            }),
            py::arg("layers"), py::arg("n_in"), py::arg("n_seen"), py::arg("stabiliser"), py::arg("height"),
            py::arg("width"), py::arg("threads"))
-      .def("forward", &synthesis_forward, py::arg("planes"), py::arg("parameters"))
-      .def("backward", &synthesis_backward, py::arg("planes"), py::arg("parameters"), py::arg("d_out"));
+      .def("forward", &synthesis_forward, py::arg("planes"), py::arg("parameters"), py::arg("out").noconvert() = py::none())
+      .def("backward", &synthesis_backward, py::arg("planes"), py::arg("parameters"), py::arg("d_out"),
+           py::arg("d_planes").noconvert() = py::none(), py::arg("d_parameters").noconvert() = py::none());
   py::class_<coolvid::Upsampling>(m, "Upsampling", py::module_local())
       .def(py::init<std::vector<std::pair<int, int>>, int, int, int>(), py::arg("sizes"), py::arg("k_size"),
            py::arg("preconcat_k_size"), py::arg("threads"))
-      .def("forward", &upsampling_forward, py::arg("latents"), py::arg("up"), py::arg("pre"))
-      .def("backward", &upsampling_backward, py::arg("latents"), py::arg("d_out"));
+      .def("forward", &upsampling_forward, py::arg("latents"), py::arg("up"), py::arg("pre"),
+           py::arg("out").noconvert() = py::none())
+      .def("backward", &upsampling_backward, py::arg("latents"), py::arg("d_out"),
+           py::arg("d_latents").noconvert() = py::none(), py::arg("d_up").noconvert() = py::none(),
+           py::arg("d_pre").noconvert() = py::none());
   py::class_<coolvid::Warp>(m, "Warp", py::module_local())
       .def(py::init([](const Floats& reference, const Floats& taps, const Floats& slopes, int block, int threads) {
              expect(reference.ndim() == 3 && taps.ndim() == 2 && taps.size() == slopes.size() && taps.shape(0) > 1,

@@ -1,0 +1,54 @@
+"""The gradient of a training loss without autograd, where all modules have compiled kernels for it.
+
+A task's loss() is the definition; what FusedLoss makes agrees with it up to rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from coolvid.config import Phase
+from coolvid.model.coolchic import CoolChicEncoder, CoolChicEncoderOutput
+from coolvid.model.fused_branch import FusedBranch
+
+Measure = Callable[[Mapping[str, CoolChicEncoderOutput]], Tensor]
+
+
+class FusedLoss:
+    """distortion + bit_slope * latent bits + network_slope * estimated network bits, and its gradient.
+
+    measure: branches' outputs -> distortion, a scalar, by autograd, which sees nothing but the outputs' coarse planes.
+    Parameters are moved in memory: from then on .grad of each is a view of what differentiate() writes.
+    """
+
+    def __init__(
+        self, branches: Mapping[str, FusedBranch], measure: Measure, bit_slope: float, network_slope: float = 0.0
+    ) -> None:
+        self._branches, self._measure = branches, measure
+        self._bit_slope, self._network_slope = bit_slope, network_slope
+
+    @classmethod
+    def of(
+        cls, branches: Mapping[str, CoolChicEncoder], measure: Measure, bit_slope: float, network_slope: float = 0.0
+    ) -> FusedLoss | None:
+        """None where a module has no kernel for this."""
+        fused = {name: FusedBranch.of(branch) for name, branch in branches.items()}
+        found = {name: branch for name, branch in fused.items() if branch is not None}
+        return cls(found, measure, bit_slope, network_slope) if len(found) == len(fused) else None
+
+    def differentiate(self, settings: Phase, temperature: float, noise_parameter: float) -> float:
+        """The loss; its gradients are left in .grad of all parameters of the branches."""
+        quantisation = settings.quantizer_noise_type, settings.quantizer_type, temperature, noise_parameter
+        with torch.enable_grad():
+            outputs = {name: b.forward(self._bit_slope, *quantisation) for name, b in self._branches.items()}
+            distortion = self._measure(outputs)
+            slopes = torch.autograd.grad(distortion, [output.coarse for output in outputs.values()])
+        loss = float(distortion.detach()) + self._bit_slope * sum(float(output.rate) for output in outputs.values())
+        for branch, slope in zip(self._branches.values(), slopes, strict=True):
+            branch.backward(slope)
+            if self._network_slope:
+                loss += self._network_slope * branch.add_network_rate(self._network_slope)
+        return loss
