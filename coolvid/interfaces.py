@@ -195,6 +195,13 @@ class QuantizerPlugin(Plugin):
     def quantize(self, x: Tensor, noise: Tensor | None, temperature: Tensor | float) -> Tensor:
         """x: scaled latents [N]; noise: [N] or None; temperature > 0. Returns [N], differentiable in x."""
 
+    def sloped(
+        self, x: NDArray[np.float32], gain: float, noise: NDArray[np.float32] | None, temperature: float
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
+        """quantize(gain * x, ...) [N] and its derivative by x [N] without autograd, where each latent is quantised
+        alone and there is a kernel for it; else None."""
+        return None
+
 
 class DistortionPlugin(Plugin):
     """The D of D + lambda R."""

@@ -22,9 +22,11 @@ from coolvid.errors import ConfigError
 from coolvid.model.compose import compose, inter, intra
 from coolvid.model.coolchic import CoolChicEncoder
 from coolvid.model.frame_encoder import FrameEncoder
+from coolvid.model.fused import composed_error
+from coolvid.model.fused_branch import flattened
 from coolvid.presets import INTRA, MOTION, RESIDUE, frame_config
 from coolvid.registry import load, make
-from coolvid.training.optimizers import SOAP
+from coolvid.training.optimizers import SOAP, FlatAdam, Optimizers
 from coolvid.training.train import FrameTask
 from coolvid.types import Frame, FrameType, PixelFormat, VideoFormat
 
@@ -324,6 +326,32 @@ def test_composition(instruction_set, pixel_format, n_predictions, size):
     check(composed, [raw, *predictions], fused="Compose", expected=expected)
 
 
+@pytest.mark.parametrize("size", [(16, 16), (15, 17), (33, 40), (32, 47), (64, 64)])
+@pytest.mark.parametrize("n_predictions", [0, 1, 2])
+@pytest.mark.parametrize("pixel_format", [PixelFormat.YUV420, PixelFormat.YUV444])
+def test_error_of_a_composition(instruction_set, pixel_format, n_predictions, size):
+    """Picture, distance and derivatives in one step."""
+    raw = random(1, 3 + n_predictions, *size, scale=0.5)
+    predictions = [random(1, 3, *size, seed=1 + i) for i in range(n_predictions)]
+    gain, offset = random(1, 3, 1, 1, seed=8), random(1, 3, 1, 1, seed=9)
+    shapes = (
+        [(3, *size)] if pixel_format is PixelFormat.YUV444 else [(1, h, w) for h, w in pixel_format.plane_shapes(*size)]
+    )
+    target = [random(1, *shape, seed=20 + i) for i, shape in enumerate(shapes)]
+
+    def measured(raw, *predictions):
+        return composed_error(raw, predictions, gain.float(), offset.float(), [t.float() for t in target])
+
+    def plain(raw, *predictions):
+        dense = from_dense(inter(raw, predictions) if predictions else intra(raw, gain, offset), pixel_format)
+        planes = list(dense.values()) if isinstance(dense, dict) else [dense]
+        errors = [(p - t) ** 2 for p, t in zip(planes, target, strict=True)]
+        return sum(e.sum() for e in errors) / sum(e.numel() for e in errors)
+
+    expected = slopes(plain, None, [raw, *predictions], torch.float64)
+    check(measured, [raw, *predictions], fused="ComposedError", expected=expected)
+
+
 def test_squared_error(instruction_set):
     distortion = make("distortion", "mse", {}).distortion
     targets = {p: random(1, 1, 40 + 3 * i, 455, seed=i) for i, p in enumerate("yuv")}
@@ -437,6 +465,41 @@ def test_soap(instruction_set):
     assert error(moved[1], moved[0]) < 0.08
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_adam(instruction_set, threads):
+    """The kernel's steps against torch.optim.Adam in double precision."""
+    n, betas, eps = 20_003, (0.8, 0.99), 1e-8
+    values = random(n)
+    plain = values.clone().requires_grad_()
+    adam = torch.optim.Adam([plain], 1e-2, betas, eps)
+    own, first, second = values.float().numpy(), np.zeros(n, np.float32), np.zeros(n, np.float32)
+    for step in range(1, 6):
+        plain.grad = random(n, seed=step)
+        adam.step()
+        corrections = tuple(1 - beta**step for beta in betas)
+        instruction_set.adam(plain.grad.float().numpy(), own, first, second, 1e-2, betas, eps, corrections, threads)
+    assert error(torch.from_numpy(own) - values.float(), plain.detach() - values) <= TOLERANCE
+
+
+def test_vectors_in_one_piece_of_memory_take_the_same_steps():
+    """Optimisers of parameters that lie side by side, as FusedLoss leaves them, and of others."""
+    shapes = [(20, 20), (20,), (7, 3, 1, 1), (20, 20), (1, 1, 40, 30), (1, 1, 20, 15)]
+    moved = []
+    for side_by_side in (True, False):
+        parameters = [torch.nn.Parameter(random(*shape, seed=i).float()) for i, shape in enumerate(shapes)]
+        if side_by_side:
+            flattened([torch.nn.ParameterList(parameters)])
+        both = Optimizers(parameters[:4], parameters[4:], 1e-2)
+        assert isinstance(both.adam, FlatAdam) == side_by_side
+        for step in range(12):
+            for i, p in enumerate(parameters):
+                p.grad = torch.zeros_like(p) if p.grad is None else p.grad
+                p.grad.copy_(random(*p.shape, seed=100 * step + i))
+            both.step(1e-2)
+        moved.append([p.detach() for p in parameters])
+    assert all(torch.allclose(a, b, rtol=0, atol=1e-6) for a, b in zip(*moved, strict=True))
+
+
 def test_one_step_of_soap(instruction_set):
     blocks, n = [(0, 2, 5, 7), (70, 1, 3, 40), (190, 3, 2, 2)], 220
     gradient, first, second = random(n), random(n, seed=1), random(n, seed=2) ** 2
@@ -480,6 +543,8 @@ import numpy as np
 from coolvid import kernels
 from coolvid.config import EncodeConfig
 from coolvid.model.frame_encoder import FrameEncoder
+from coolvid.model.fused import composed_error
+from coolvid.model.fused_branch import flattened
 from coolvid.presets import frame_config
 from coolvid.training.loop import Counters
 from coolvid.training.train import train

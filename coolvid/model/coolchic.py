@@ -110,15 +110,17 @@ class CoolChicEncoder(nn.Module):
         return torch.cat([latent.reshape(-1) for latent in self.latents]) * self.param.encoder_gain
 
     def _quantize(self, noise_type: str, quantizer_type: str, temperature: Tensor | float, parameter: float) -> Tensor:
-        return self.quantized(self._scaled(), noise_type, quantizer_type, temperature, parameter)
+        scaled = self._scaled()
+        quantizer, noise = self.quantizer_and_noise(noise_type, quantizer_type, parameter, scaled.detach())
+        return quantizer.quantize(scaled, noise, temperature)
 
-    def quantized(
-        self, scaled: Tensor, noise_type: str, quantizer_type: str, temperature: Tensor | float, parameter: float
-    ) -> Tensor:
-        """Latents [N], already times encoder_gain, as the training forward sees them; it draws the next noise."""
+    def quantizer_and_noise(
+        self, noise_type: str, quantizer_type: str, parameter: float, like: Tensor
+    ) -> tuple[QuantizerPlugin, Tensor | None]:
+        """The quantizer, and the next draw of its noise [N]."""
         quantizer = _quantizer(quantizer_type)
         noise_type = str(getattr(quantizer.options, "noise", "")) or noise_type
-        return quantizer.quantize(scaled, self.noise.draw(noise_type, parameter, scaled.detach()), temperature)
+        return quantizer, self.noise.draw(noise_type, parameter, like)
 
     def _split(self, flat: Tensor) -> list[Tensor]:
         """Planes [h, w] of the grids."""
@@ -131,15 +133,21 @@ class CoolChicEncoder(nn.Module):
         return out
 
     def _rate(self, flat: Tensor, planes: list[Tensor]) -> Tensor:
-        """Bits of each latent [N]; by the entropy model's own kernel where it has one that applies."""
-        own_rate = getattr(self.modules_by_name["arm"], "rate", None)
-        if own_rate is not None:
-            maps = list(self.modules_by_name["ifce"].parameters())
-            fused: Tensor | None = own_rate(flat, self.grids, self.architecture, maps)
-            if fused is not None:
-                return fused
+        """Bits of each latent [N]."""
+        fused = self.fused_rate(flat)
+        if fused is not None:
+            return fused
         laplace = self._laplace(flat, planes)
         return latent_bits(flat, laplace[0], laplace[1])
+
+    def fused_rate(self, flat: Tensor) -> Tensor | None:
+        """Bits of each latent [N] by the entropy model's own kernel, where it has one that applies."""
+        own_rate = getattr(self.modules_by_name["arm"], "rate", None)
+        if own_rate is None:
+            return None
+        maps = list(self.modules_by_name["ifce"].parameters())
+        fused: Tensor | None = own_rate(flat, self.grids, self.architecture, maps)
+        return fused
 
     def _contexts(self, flat: Tensor, planes: list[Tensor]) -> Tensor:
         shape = self.architecture

@@ -6,7 +6,7 @@ lie in one vector each, and everything of a picture's size in memory that stays 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from coolvid.coded import MODULES
-from coolvid.kernels import compiled
+from coolvid.kernels import compiled, threads
 
 from .coolchic import CoolChicEncoder, CoolChicEncoderOutput
 from .fused import usable
@@ -24,9 +24,9 @@ from .network_rate import NetworkEstimate
 Array = NDArray[np.float32]
 
 
-def flattened(modules: Sequence[nn.Module]) -> tuple[Array, Array]:
-    """Move the parameters of all modules into one vector, and their gradients into another: .data and .grad of each
-    are views from then on."""
+def flattened(modules: Sequence[nn.Module]) -> tuple[list[Array], list[Array]]:
+    """Move the parameters of all modules into one vector, and their gradients into another; .data and .grad of each
+    are views from then on. Returns the part of each module in both."""
     parameters = [p for module in modules for p in module.parameters()]
     values = torch.cat([p.detach().reshape(-1) for p in parameters])
     gradient = torch.zeros_like(values)
@@ -35,63 +35,74 @@ def flattened(modules: Sequence[nn.Module]) -> tuple[Array, Array]:
         part = slice(start, start + p.numel())
         p.data, p.grad = values[part].view(p.shape), gradient[part].view(p.shape)
         start = part.stop
-    return values.numpy(), gradient.numpy()
+    ends = np.cumsum([sum(p.numel() for p in module.parameters()) for module in modules])[:-1]
+    return np.split(values.numpy(), ends), np.split(gradient.numpy(), ends)
+
+
+def fused_branches(branches: Mapping[str, CoolChicEncoder]) -> dict[str, FusedBranch] | None:
+    """All branches, their networks side by side in memory and then all latents; None where one of them has no kernels
+    for this."""
+    kernels = {name: found for name, branch in branches.items() if (found := _kernels(branch)) is not None}
+    if len(kernels) < len(branches):
+        return None
+    networks = [branch.modules_by_name[module] for branch in branches.values() for module in MODULES]
+    values, slopes = flattened([*networks, *(branch.latents for branch in branches.values())])
+    out, n = {}, len(MODULES)
+    for i, (name, branch) in enumerate(branches.items()):
+        own = [*range(n * i, n * i + n), len(networks) + i]
+        parts = (dict(zip((*MODULES, "latents"), (vector[j] for j in own), strict=True)) for vector in (values, slopes))
+        out[name] = FusedBranch(branch, kernels[name], *parts)
+    return out
+
+
+def _kernels(coolchic: CoolChicEncoder) -> list[Any] | None:
+    """Those of arm, upsampling and synthesis; None where one offers none, or without float32 parameters on the CPU."""
+    if compiled is None or not usable(*coolchic.parameters()):
+        return None
+    sizes = [g.shape for g in coolchic.grids if not g.is_hyper]
+    wanted = {"arm": (coolchic.grids, coolchic.architecture), "upsampling": (sizes,), "synthesis": sizes[0]}
+    offers = {name: getattr(coolchic.modules_by_name[name], "kernel", None) for name in wanted}
+    made = [None if offer is None else offer(*wanted[name]) for name, offer in offers.items()]
+    return None if None in made else made
 
 
 class FusedBranch:
-    """forward() and then backward() of one Cool-chic. Its parameters are moved together, and their .grad is written."""
+    """forward() and then backward() of one Cool-chic. values, slopes: parameters and gradients of its modules and
+    latents, by name; kernels: of arm, upsampling and synthesis."""
 
-    def __init__(self, coolchic: CoolChicEncoder, kernels: tuple[Any, Any, Any]) -> None:
-        self._coolchic, self._gain = coolchic, np.float32(coolchic.param.encoder_gain)
+    def __init__(
+        self, coolchic: CoolChicEncoder, kernels: Sequence[Any], values: dict[str, Array], slopes: dict[str, Array]
+    ) -> None:
+        self._coolchic, self._values, self._slopes = coolchic, values, slopes
         self._rate, self._upsampling, self._synthesis = kernels
-        parts = {name: coolchic.modules_by_name[name] for name in MODULES} | {"latents": coolchic.latents}
-        values, slopes = flattened(list(parts.values()))
-        ends = np.cumsum([sum(p.numel() for p in part.parameters()) for part in parts.values()])
-        self._values = dict(zip(parts, np.split(values, ends), strict=False))
-        self._slopes = dict(zip(parts, np.split(slopes, ends), strict=False))
-        self._networks = values[: ends[-2]], slopes[: ends[-2]]
-        self._estimate = NetworkEstimate(coolchic.sent_modules())
+        self._latents = torch.from_numpy(values["latents"])
+        self._estimates = [NetworkEstimate(*sent) for sent in coolchic.sent_modules()]
         self._make_room()
 
-    @classmethod
-    def of(cls, coolchic: CoolChicEncoder) -> FusedBranch | None:
-        """None where one of the modules has no kernel for this, or the parameters are not float32 on the CPU."""
-        modules = coolchic.modules_by_name
-        if compiled is None or not usable(*coolchic.parameters()):
-            return None
-        sizes = [g.shape for g in coolchic.grids if not g.is_hyper]
-        wanted = {"arm": (coolchic.grids, coolchic.architecture), "upsampling": (sizes,), "synthesis": sizes[0]}
-        made = [_offered(modules[name], arguments) for name, arguments in wanted.items()]
-        return None if None in made else cls(coolchic, (made[0], made[1], made[2]))
-
     def _make_room(self) -> None:
-        """Memory for latents, the synthesis input and output, and their derivatives; common randomness is put in."""
+        """Memory for the synthesis input and output, and for derivatives; common randomness is put in."""
         coolchic = self._coolchic
-        n, shape = coolchic.architecture.n_planes, coolchic.architecture.synthesis_ports.n_in
+        n, n_in = coolchic.architecture.n_planes, coolchic.architecture.synthesis_ports.n_in
         size = next(g.shape for g in coolchic.grids if not g.is_hyper)
-        self._dense, self._d_dense = np.zeros((2, shape, *size), np.float32)
-        self._seen = slice(0, n)
-        if shape > n:
+        self._dense, self._d_dense = np.zeros((2, n_in, *size), np.float32)
+        self._seen, self._d_seen = self._dense[:n], self._d_dense[:n]
+        if n_in > n:
             self._dense[n:] = coolchic.common_noise()[0].numpy()
         self._coarse = torch.zeros(1, coolchic.architecture.n_out, *size).requires_grad_()
-        self._scaled = torch.zeros(self._values["latents"].size).requires_grad_()
-        self._d_rate, self._d_planes = np.zeros((2, self._scaled.numel()), np.float32)
+        self._d_rate, self._d_planes = np.zeros((2, len(self._latents)), np.float32)
         starts = np.cumsum([0, *(g.height * g.width for g in coolchic.grids)]).tolist()
         places = zip(starts, starts[1:], coolchic.grids, strict=False)
         self._places = [(slice(start, stop), g.shape) for start, stop, g in places if not g.is_hyper]
         self._d_normal = self._normal(self._d_planes)
 
     def forward(self, bit_slope: float, *quantisation: Any) -> CoolChicEncoderOutput:
-        """Total rate (a scalar) and coarse planes. bit_slope: derivative of the loss by a bit. quantisation: as for
-        CoolChicEncoder.quantized."""
+        """Total rate (a scalar) and coarse planes. bit_slope: derivative of the loss by a bit. quantisation: types of
+        noise and quantizer, temperature, noise parameter."""
         values, slopes = self._values, self._slopes
-        scaled = self._scaled.detach().numpy()
-        np.multiply(values["latents"], self._gain, out=scaled)
-        self._quantised = self._coolchic.quantized(self._scaled, *quantisation)
-        latents = self._quantised.detach().numpy()
+        latents = self._quantise(*quantisation)
         by_rate = self._d_rate, slopes["arm"], slopes["ifce"]
         bits = self._rate.run(latents, values["arm"], values["ifce"], bit_slope, by_rate)
-        self._upsampling.forward(self._normal(latents), values["upsampling"], self._dense[self._seen])
+        self._upsampling.forward(self._normal(latents), values["upsampling"], self._seen)
         self._synthesis.forward(self._dense, values["synthesis"], self._coarse.detach()[0].numpy())
         return self._coolchic.output(torch.tensor(bits, dtype=torch.float64), self._coarse)
 
@@ -99,21 +110,35 @@ class FusedBranch:
         """All gradients, given the derivative of the distortion by the coarse planes."""
         slopes = self._slopes
         self._synthesis.backward(d_coarse[0].contiguous().numpy(), self._d_dense, slopes["synthesis"])
-        self._upsampling.backward(self._d_dense[self._seen], self._d_normal, slopes["upsampling"])
-        self._d_rate += self._d_planes
-        (by_latent,) = torch.autograd.grad(self._quantised, self._scaled, torch.from_numpy(self._d_rate))
-        np.multiply(by_latent.numpy(), self._gain, out=slopes["latents"])
+        self._upsampling.backward(self._d_seen, self._d_normal, slopes["upsampling"])
+        self._quantise_backward(slopes["latents"])
 
     def add_network_rate(self, bit_slope: float) -> float:
         """Estimated bits of the networks, whose derivatives times bit_slope are added to the gradients."""
-        return self._estimate.add(*self._networks, bit_slope)
+        pairs = zip(MODULES, self._estimates, strict=True)
+        return sum(each.add(self._values[name], self._slopes[name], bit_slope) for name, each in pairs)
+
+    def _quantise(self, noise_type: str, quantizer_type: str, temperature: float, parameter: float) -> Array:
+        """The latents [N] as the training forward sees them; keeps their slope, or what autograd needs for it."""
+        quantizer, noise = self._coolchic.quantizer_and_noise(noise_type, quantizer_type, parameter, self._latents)
+        drawn = None if noise is None else noise.numpy()
+        gain = self._coolchic.param.encoder_gain
+        self._sloped = quantizer.sloped(self._values["latents"], gain, drawn, temperature)
+        if self._sloped is not None:
+            return self._sloped[0]
+        self._leaf = self._latents.clone().requires_grad_()
+        self._quantised = quantizer.quantize(self._leaf * gain, noise, temperature)
+        return self._quantised.detach().contiguous().numpy()
+
+    def _quantise_backward(self, out: Array) -> None:
+        """The derivative by the latents, of those by rate and planes."""
+        assert compiled is not None
+        if self._sloped is not None:
+            compiled.add_and_scale(self._d_rate, self._d_planes, self._sloped[1], out, threads())
+        else:
+            both = torch.from_numpy(self._d_rate + self._d_planes)
+            out[:] = torch.autograd.grad(self._quantised, self._leaf, both)[0].numpy()
 
     def _normal(self, latents: Array) -> list[Array]:
         """The planes [h, w] of latents [N] that go to the synthesis, finest first."""
         return [latents[part].reshape(shape) for part, shape in self._places]
-
-
-def _offered(module: nn.Module, arguments: Sequence[Any]) -> Any | None:
-    """The module's kernel, where it offers one."""
-    make = getattr(module, "kernel", None)
-    return None if make is None else make(*arguments)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from coolvid.config import Phase
 from coolvid.model.coolchic import CoolChicEncoder, CoolChicEncoderOutput
-from coolvid.model.fused_branch import FusedBranch
+from coolvid.model.fused_branch import FusedBranch, fused_branches
 
 Measure = Callable[[Mapping[str, CoolChicEncoderOutput]], Tensor]
 
@@ -35,9 +35,8 @@ class FusedLoss:
         cls, branches: Mapping[str, CoolChicEncoder], measure: Measure, bit_slope: float, network_slope: float = 0.0
     ) -> FusedLoss | None:
         """None where a module has no kernel for this."""
-        fused = {name: FusedBranch.of(branch) for name, branch in branches.items()}
-        found = {name: branch for name, branch in fused.items() if branch is not None}
-        return cls(found, measure, bit_slope, network_slope) if len(found) == len(fused) else None
+        fused = fused_branches(branches)
+        return None if fused is None else cls(fused, measure, bit_slope, network_slope)
 
     def differentiate(self, settings: Phase, temperature: float, noise_parameter: float) -> float:
         """The loss; its gradients are left in .grad of all parameters of the branches."""

@@ -13,7 +13,7 @@ from coolvid.types import Frame
 
 from .fused import FusedLoss
 from .loop import TrainingManager, Validation, evaluation, optimise
-from .loss import Distortion, LossFunctionOutput, Picture, distortion_of, loss_function, mean_squared_error, n_pixels
+from .loss import Distortion, LossFunctionOutput, Picture, distortion_of, loss_function, n_pixels
 
 if TYPE_CHECKING:
     from coolvid.model.coolchic import CoolChicEncoderOutput
@@ -147,8 +147,11 @@ class FrameTask:
         return FusedLoss.of(encoder.branches, self._distortion_of, bit_slope, self.loss_per_network_bit)
 
     def _distortion_of(self, outputs: Mapping[str, CoolChicEncoderOutput]) -> Tensor:
-        decoded, _ = self.encoder.decoded(outputs)
-        return (self.distortion or mean_squared_error)(decoded, self.target)
+        if self.distortion is None:
+            measured = self.encoder.mean_squared_error(outputs, self.target)
+            assert measured is not None, "there are kernels for all branches, but not for the picture"
+            return measured
+        return self.distortion(self.encoder.decoded(outputs)[0], self.target)
 
     def validate(self) -> Validation:
         """Of the evaluation forward; the encoder is in evaluation mode."""

@@ -213,6 +213,21 @@ std::vector<Floats> composed(const coolvid::ComposeShape& shape) {
   return out;
 }
 
+// Arrays for the derivatives by the predictions, none where these are not wanted.
+std::vector<Floats> prediction_slopes(const coolvid::ComposeShape& shape, bool wanted) {
+  std::vector<Floats> out;
+  for (int i = 0; wanted && i < shape.n_predictions; i++)
+    out.emplace_back(std::vector<py::ssize_t>{3, shape.height, shape.width});
+  return out;
+}
+
+void expect_planes(const coolvid::ComposeShape& shape, const std::vector<Floats>& planes) {
+  py::ssize_t h = shape.height, w = shape.width, whole = h * w, half = (h + 1) / 2 * ((w + 1) / 2);
+  expect(planes.size() == (shape.subsampled ? 3 : 1), "all planes");
+  expect(planes[0].size() == (shape.subsampled ? whole : 3 * whole), "a plane differs from the picture");
+  for (size_t c = 1; c < planes.size(); c++) expect(planes[c].size() == half, "a plane differs from the picture");
+}
+
 // A pointer to each of the three planes.
 template <class T>
 std::vector<T*> three(const coolvid::ComposeShape& shape, std::vector<T*> arrays) {
@@ -243,13 +258,9 @@ std::vector<Floats> compose(const Floats& raw, const std::vector<Floats>& predic
 py::tuple compose_backward(const Floats& raw, const std::vector<Floats>& predictions, const std::vector<float>& gain,
                            bool subsampled, const std::vector<Floats>& d_planes, bool by_prediction, int threads) {
   auto shape = compose_shape(raw, predictions, gain, gain, subsampled);
-  auto planes = composed(shape);
-  expect(d_planes.size() == planes.size(), "gradients of all planes");
-  for (size_t i = 0; i < planes.size(); i++) expect(d_planes[i].size() == planes[i].size(), "gradient differs from its plane");
+  expect_planes(shape, d_planes);
   Floats d_raw({raw.shape(0), raw.shape(1), raw.shape(2)});
-  std::vector<Floats> d_predictions;
-  for (size_t i = 0; by_prediction && i < predictions.size(); i++)
-    d_predictions.emplace_back(std::vector<py::ssize_t>{3, raw.shape(1), raw.shape(2)});
+  auto d_predictions = prediction_slopes(shape, by_prediction);
   auto from = const_pointers(predictions), d = three(shape, const_pointers(d_planes));
   auto to = mutable_pointers(d_predictions);
   const float* r = raw.data();
@@ -259,6 +270,25 @@ py::tuple compose_backward(const Floats& raw, const std::vector<Floats>& predict
     coolvid::Compose(shape, r, std::move(from), coolvid::shared_pool(threads)).backward(d, to_raw, to);
   }
   return py::make_tuple(d_raw, d_predictions);
+}
+
+py::tuple compose_error(const Floats& raw, const std::vector<Floats>& predictions, const std::vector<float>& gain,
+                        const std::vector<float>& offset, bool subsampled, const std::vector<Floats>& target, float scale,
+                        bool by_prediction, int threads) {
+  auto shape = compose_shape(raw, predictions, gain, offset, subsampled);
+  expect_planes(shape, target);
+  Floats d_raw({raw.shape(0), raw.shape(1), raw.shape(2)});
+  auto d_predictions = prediction_slopes(shape, by_prediction);
+  auto from = const_pointers(predictions), t = three(shape, const_pointers(target));
+  auto to = mutable_pointers(d_predictions);
+  const float* r = raw.data();
+  float* to_raw = d_raw.mutable_data();
+  double sum;
+  {
+    py::gil_scoped_release release;
+    sum = coolvid::Compose(shape, r, std::move(from), coolvid::shared_pool(threads)).squared_error(t, scale, to_raw, to);
+  }
+  return py::make_tuple(sum, d_raw, d_predictions);
 }
 
 py::tuple squared_error(const Floats& a, const Floats& b, int threads) {
@@ -310,16 +340,33 @@ coolvid::Noise noise_kind(const std::string& name) {
   return coolvid::Noise::kumaraswamy;
 }
 
-py::tuple soft_round(const Floats& x, const std::optional<Floats>& noise, float temperature, int threads) {
+py::tuple soft_round(const Floats& x, const std::optional<Floats>& noise, float temperature, int threads, float gain) {
   expect(!noise || noise->size() == x.size(), "noise differs from the latents");
   Floats q(x.size()), dq(x.size());
   float *to = q.mutable_data(), *to_d = dq.mutable_data();
   const float* e = noise ? noise->data() : nullptr;
   {
     py::gil_scoped_release release;
-    coolvid::soft_round_all(coolvid::shared_pool(threads), temperature, x.data(), e, to, to_d, x.size());
+    coolvid::soft_round_all(coolvid::shared_pool(threads), temperature, gain, x.data(), e, to, to_d, x.size());
   }
   return py::make_tuple(q, dq);
+}
+
+void add_and_scale(const Floats& a, const Floats& b, const Floats& slope, Floats out, int threads) {
+  expect(b.size() == a.size() && slope.size() == a.size() && out.size() == a.size(), "vectors of one length");
+  float* to = out.mutable_data();
+  py::gil_scoped_release release;
+  coolvid::add_and_scale(coolvid::shared_pool(threads), a.data(), b.data(), slope.data(), to, a.size());
+}
+
+void adam(const Floats& gradient, Floats values, Floats first, Floats second, float lr, std::pair<float, float> betas,
+          float eps, std::pair<float, float> corrections, int threads) {
+  py::ssize_t n = gradient.size();
+  expect(values.size() == n && first.size() == n && second.size() == n, "vectors of one length");
+  coolvid::AdamStep step{lr, betas.first, betas.second, eps, corrections.first, corrections.second};
+  float *x = values.mutable_data(), *m = first.mutable_data(), *v = second.mutable_data();
+  py::gil_scoped_release release;
+  coolvid::adam(coolvid::shared_pool(threads), step, gradient.data(), x, m, v, n);
 }
 
 Floats noise(size_t n, const std::string& kind, float parameter, uint32_t key, int threads) {
@@ -391,12 +438,20 @@ PYBIND11_MODULE(COOLVID_MODULE, m) {
            py::arg("reference"), py::arg("taps"), py::arg("slopes"), py::arg("block"), py::arg("threads"))
       .def("forward", &warp_forward, py::arg("flow"), py::arg("gradients"))
       .def("backward", &warp_backward, py::arg("d_out"));
-  m.def("soft_round", &soft_round, py::arg("x"), py::arg("noise"), py::arg("temperature"), py::arg("threads"));
+  m.def("soft_round", &soft_round, py::arg("x"), py::arg("noise"), py::arg("temperature"), py::arg("threads"),
+        py::arg("gain") = 1.f);
+  m.def("add_and_scale", &add_and_scale, py::arg("a"), py::arg("b"), py::arg("slope"), py::arg("out").noconvert(),
+        py::arg("threads"));
+  m.def("adam", &adam, py::arg("gradient"), py::arg("values").noconvert(), py::arg("first").noconvert(),
+        py::arg("second").noconvert(), py::arg("lr"), py::arg("betas"), py::arg("eps"), py::arg("corrections"),
+        py::arg("threads"));
   m.def("noise", &noise, py::arg("n"), py::arg("kind"), py::arg("parameter"), py::arg("key"), py::arg("threads"));
   m.def("compose", &compose, py::arg("raw"), py::arg("predictions"), py::arg("gain"), py::arg("offset"),
         py::arg("subsampled"), py::arg("threads"));
   m.def("compose_backward", &compose_backward, py::arg("raw"), py::arg("predictions"), py::arg("gain"),
         py::arg("subsampled"), py::arg("d_planes"), py::arg("by_prediction"), py::arg("threads"));
+  m.def("compose_error", &compose_error, py::arg("raw"), py::arg("predictions"), py::arg("gain"), py::arg("offset"),
+        py::arg("subsampled"), py::arg("target"), py::arg("scale"), py::arg("by_prediction"), py::arg("threads"));
   m.def("soap_update", &soap_update, py::arg("blocks"), py::arg("gradient"), py::arg("first"), py::arg("second"),
         py::arg("beta2"), py::arg("correction"), py::arg("eps"));
   m.def("soap_observe", &soap_observe, py::arg("blocks"), py::arg("gradient"), py::arg("beta"));
