@@ -566,6 +566,13 @@ def test_training_without_kernels():
     assert result.stdout == "None PyTorch and numpy 2 True\n", result.stderr
 
 
+def test_training_imports_no_compiler_of_pytorch():
+    """torch.optim and some functions of torch.autograd do at their first use: a second for every encode."""
+    script = TRAIN + "import sys\nprint({'torch._dynamo', 'sympy'} & set(sys.modules))"
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert result.stdout.endswith("True\nset()\n"), result.stdout + result.stderr
+
+
 def test_nothing_built_is_no_error(monkeypatch):
     """A compiler that fails (the extensions are optional) leaves a package without these modules."""
 

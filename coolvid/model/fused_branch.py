@@ -24,9 +24,9 @@ from .network_rate import NetworkEstimate
 Array = NDArray[np.float32]
 
 
-def flattened(modules: Sequence[nn.Module]) -> tuple[list[Array], list[Array]]:
+def flattened(modules: Sequence[nn.Module]) -> tuple[Array, Array]:
     """Move the parameters of all modules into one vector, and their gradients into another; .data and .grad of each
-    are views from then on. Returns the part of each module in both."""
+    are views from then on."""
     parameters = [p for module in modules for p in module.parameters()]
     values = torch.cat([p.detach().reshape(-1) for p in parameters])
     gradient = torch.zeros_like(values)
@@ -35,24 +35,34 @@ def flattened(modules: Sequence[nn.Module]) -> tuple[list[Array], list[Array]]:
         part = slice(start, start + p.numel())
         p.data, p.grad = values[part].view(p.shape), gradient[part].view(p.shape)
         start = part.stop
-    ends = np.cumsum([sum(p.numel() for p in module.parameters()) for module in modules])[:-1]
-    return np.split(values.numpy(), ends), np.split(gradient.numpy(), ends)
+    return values.numpy(), gradient.numpy()
 
 
-def fused_branches(branches: Mapping[str, CoolChicEncoder]) -> dict[str, FusedBranch] | None:
-    """All branches, their networks side by side in memory and then all latents; None where one of them has no kernels
-    for this."""
-    kernels = {name: found for name, branch in branches.items() if (found := _kernels(branch)) is not None}
-    if len(kernels) < len(branches):
-        return None
-    networks = [branch.modules_by_name[module] for branch in branches.values() for module in MODULES]
-    values, slopes = flattened([*networks, *(branch.latents for branch in branches.values())])
-    out, n = {}, len(MODULES)
-    for i, (name, branch) in enumerate(branches.items()):
-        own = [*range(n * i, n * i + n), len(networks) + i]
-        parts = (dict(zip((*MODULES, "latents"), (vector[j] for j in own), strict=True)) for vector in (values, slopes))
-        out[name] = FusedBranch(branch, kernels[name], *parts)
-    return out
+class FusedBranches:
+    """All branches of a model, their networks side by side in memory and then all latents."""
+
+    def __init__(self, branches: Mapping[str, CoolChicEncoder], kernels: Mapping[str, Sequence[Any]]) -> None:
+        networks = [branch.modules_by_name[module] for branch in branches.values() for module in MODULES]
+        modules = [*networks, *(branch.latents for branch in branches.values())]
+        values, slopes = flattened(modules)
+        ends = np.cumsum([sum(p.numel() for p in module.parameters()) for module in modules])
+        parts = list(zip(np.split(values, ends), np.split(slopes, ends), strict=True))
+        self.by_name = {}
+        for i, (name, branch) in enumerate(branches.items()):
+            own = [*parts[len(MODULES) * i :][: len(MODULES)], parts[len(networks) + i]]
+            self.by_name[name] = FusedBranch(branch, kernels[name], dict(zip((*MODULES, "latents"), own, strict=True)))
+        self._networks = values[: ends[len(networks) - 1]], slopes[: ends[len(networks) - 1]]
+        self._estimate = NetworkEstimate([each for branch in branches.values() for each in branch.sent_modules()])
+
+    @classmethod
+    def of(cls, branches: Mapping[str, CoolChicEncoder]) -> FusedBranches | None:
+        """None where one of the branches has no kernels for this."""
+        kernels = {name: found for name, branch in branches.items() if (found := _kernels(branch)) is not None}
+        return cls(branches, kernels) if len(kernels) == len(branches) else None
+
+    def add_network_rate(self, bit_slope: float) -> float:
+        """Estimated bits of the networks, whose derivatives times bit_slope are added to the gradients."""
+        return self._estimate.add(*self._networks, bit_slope)
 
 
 def _kernels(coolchic: CoolChicEncoder) -> list[Any] | None:
@@ -67,16 +77,17 @@ def _kernels(coolchic: CoolChicEncoder) -> list[Any] | None:
 
 
 class FusedBranch:
-    """forward() and then backward() of one Cool-chic. values, slopes: parameters and gradients of its modules and
-    latents, by name; kernels: of arm, upsampling and synthesis."""
+    """forward() and then backward() of one Cool-chic. kernels: of arm, upsampling and synthesis; parts: parameters and
+    gradients of its modules and latents, by name."""
 
     def __init__(
-        self, coolchic: CoolChicEncoder, kernels: Sequence[Any], values: dict[str, Array], slopes: dict[str, Array]
+        self, coolchic: CoolChicEncoder, kernels: Sequence[Any], parts: dict[str, tuple[Array, Array]]
     ) -> None:
-        self._coolchic, self._values, self._slopes = coolchic, values, slopes
+        self._coolchic = coolchic
+        self._values = {name: values for name, (values, _) in parts.items()}
+        self._slopes = {name: slopes for name, (_, slopes) in parts.items()}
         self._rate, self._upsampling, self._synthesis = kernels
-        self._latents = torch.from_numpy(values["latents"])
-        self._estimates = [NetworkEstimate(*sent) for sent in coolchic.sent_modules()]
+        self._latents = torch.from_numpy(self._values["latents"])
         self._make_room()
 
     def _make_room(self) -> None:
@@ -113,11 +124,6 @@ class FusedBranch:
         self._upsampling.backward(self._d_seen, self._d_normal, slopes["upsampling"])
         self._quantise_backward(slopes["latents"])
 
-    def add_network_rate(self, bit_slope: float) -> float:
-        """Estimated bits of the networks, whose derivatives times bit_slope are added to the gradients."""
-        pairs = zip(MODULES, self._estimates, strict=True)
-        return sum(each.add(self._values[name], self._slopes[name], bit_slope) for name, each in pairs)
-
     def _quantise(self, noise_type: str, quantizer_type: str, temperature: float, parameter: float) -> Array:
         """The latents [N] as the training forward sees them; keeps their slope, or what autograd needs for it."""
         quantizer, noise = self._coolchic.quantizer_and_noise(noise_type, quantizer_type, parameter, self._latents)
@@ -136,8 +142,9 @@ class FusedBranch:
         if self._sloped is not None:
             compiled.add_and_scale(self._d_rate, self._d_planes, self._sloped[1], out, threads())
         else:
-            both = torch.from_numpy(self._d_rate + self._d_planes)
-            out[:] = torch.autograd.grad(self._quantised, self._leaf, both)[0].numpy()
+            # The derivative of a product, because torch.autograd.grad with grad_outputs imports sympy.
+            product = torch.dot(self._quantised, torch.from_numpy(self._d_rate + self._d_planes))
+            out[:] = torch.autograd.grad(product, self._leaf)[0].numpy()
 
     def _normal(self, latents: Array) -> list[Array]:
         """The planes [h, w] of latents [N] that go to the synthesis, finest first."""

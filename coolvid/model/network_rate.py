@@ -68,21 +68,24 @@ def estimated_bits(module: nn.Module, tensors: Sequence[TensorSpec], step: float
 
 
 class NetworkEstimate:
-    """estimated_bits of a module whose parameters lie in one vector, with derivatives in closed form. step None: 0."""
+    """The sum of estimated_bits over modules whose parameters lie in one vector, with derivatives in closed form.
 
-    def __init__(self, module: nn.Module, tensors: Sequence[TensorSpec], step: float | None) -> None:
-        kinds = {s.name: KINDS.index(s.kind) for s in tensors}
-        sizes = [(kinds[name], p.numel()) for name, p in module.named_parameters()]
-        self._kinds = np.repeat(*np.array(sizes, np.intp).reshape(-1, 2).T)
-        self._counts = np.bincount(self._kinds, minlength=len(KINDS))
-        self._factor = 0.0 if step is None else 2 * math.e / step
+    modules: (module, its tensors, its step) in the order of the vector; step None: costs nothing.
+    """
+
+    def __init__(self, modules: Sequence[tuple[nn.Module, Sequence[TensorSpec], float | None]]) -> None:
+        owners, n = [], len(KINDS)
+        for i, (module, tensors, _) in enumerate(modules):
+            kinds = {s.name: n * i + KINDS.index(s.kind) for s in tensors}
+            owners += [np.full(p.numel(), kinds[name]) for name, p in module.named_parameters()]
+        self._owners = np.concatenate(owners)
+        self._counts = np.bincount(self._owners, minlength=n * len(modules))
+        self._factors = np.array([0.0 if step is None else 2 * math.e / step for _, _, step in modules for _ in KINDS])
 
     def add(self, values: NDArray[np.float32], slopes: NDArray[np.float32], bit_slope: float) -> float:
         """Bits of values [N], whose derivatives times bit_slope are added to slopes [N]."""
-        if not self._factor or not values.size:
-            return 0.0
-        sums = np.bincount(self._kinds, np.abs(values), len(KINDS))
-        inside = 1 + self._factor * sums / np.maximum(self._counts, 1)
-        by_magnitude = (bit_slope / math.log(2) * self._factor / inside).astype(np.float32)
-        slopes += np.sign(values) * by_magnitude[self._kinds]
+        sums = np.bincount(self._owners, np.abs(values), len(self._counts))
+        inside = 1 + self._factors * sums / np.maximum(self._counts, 1)
+        by_magnitude = (bit_slope / math.log(2) * self._factors / inside).astype(np.float32)
+        slopes += np.sign(values) * by_magnitude[self._owners]
         return float(self._counts @ np.log2(inside))

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from coolvid.config import Phase
 from coolvid.model.coolchic import CoolChicEncoder, CoolChicEncoderOutput
-from coolvid.model.fused_branch import FusedBranch, fused_branches
+from coolvid.model.fused_branch import FusedBranches
 
 Measure = Callable[[Mapping[str, CoolChicEncoderOutput]], Tensor]
 
@@ -24,9 +24,7 @@ class FusedLoss:
     Parameters are moved in memory: from then on .grad of each is a view of what differentiate() writes.
     """
 
-    def __init__(
-        self, branches: Mapping[str, FusedBranch], measure: Measure, bit_slope: float, network_slope: float = 0.0
-    ) -> None:
+    def __init__(self, branches: FusedBranches, measure: Measure, bit_slope: float, network_slope: float = 0.0) -> None:
         self._branches, self._measure = branches, measure
         self._bit_slope, self._network_slope = bit_slope, network_slope
 
@@ -35,19 +33,19 @@ class FusedLoss:
         cls, branches: Mapping[str, CoolChicEncoder], measure: Measure, bit_slope: float, network_slope: float = 0.0
     ) -> FusedLoss | None:
         """None where a module has no kernel for this."""
-        fused = fused_branches(branches)
+        fused = FusedBranches.of(branches)
         return None if fused is None else cls(fused, measure, bit_slope, network_slope)
 
     def differentiate(self, settings: Phase, temperature: float, noise_parameter: float) -> float:
         """The loss; its gradients are left in .grad of all parameters of the branches."""
         quantisation = settings.quantizer_noise_type, settings.quantizer_type, temperature, noise_parameter
+        branches = self._branches.by_name
         with torch.enable_grad():
-            outputs = {name: b.forward(self._bit_slope, *quantisation) for name, b in self._branches.items()}
+            outputs = {name: branch.forward(self._bit_slope, *quantisation) for name, branch in branches.items()}
             distortion = self._measure(outputs)
             slopes = torch.autograd.grad(distortion, [output.coarse for output in outputs.values()])
-        loss = float(distortion.detach()) + self._bit_slope * sum(float(output.rate) for output in outputs.values())
-        for branch, slope in zip(self._branches.values(), slopes, strict=True):
+        for branch, slope in zip(branches.values(), slopes, strict=True):
             branch.backward(slope)
-            if self._network_slope:
-                loss += self._network_slope * branch.add_network_rate(self._network_slope)
-        return loss
+        bits = sum(float(output.rate) for output in outputs.values())
+        network_bits = self._branches.add_network_rate(self._network_slope) if self._network_slope else 0.0
+        return float(distortion.detach()) + self._bit_slope * bits + self._network_slope * network_bits

@@ -8,7 +8,7 @@ vector, matrices of one shape are rotated together, and covariances of one size 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,13 +85,14 @@ class _Covariances:
         return x / x.abs().amax(dim=(1, 2), keepdim=True).clamp_min(_FIRST_POWER)
 
 
-class SOAP(torch.optim.Optimizer):
+class SOAP:
     """Adam in the slowly turning eigenbasis of the gradient's row and column covariances.
 
     betas: of the first and of both second moments. weight_decay is decoupled. max_norm clips the gradient norm over
     all parameters. The basis is refreshed every `precondition_every` steps. Tensors with one long axis get plain
     Adam, as do sides longer than `max_dimension`; others are read as [first axis, rest]. The first step only
-    looks. All parameters must have one dtype and device.
+    looks. All parameters must have one dtype and device. No torch.optim.Optimizer: those import PyTorch's compiler,
+    which takes as long as all of PyTorch.
     """
 
     def __init__(
@@ -105,10 +106,9 @@ class SOAP(torch.optim.Optimizer):
         max_dimension: int = 256,
         max_norm: float = MAX_NORM,
     ) -> None:
-        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
-        (group,) = self.param_groups
+        self._lr, self._betas, self._eps, self._weight_decay = lr, betas, eps, weight_decay
         self._every, self._max_norm, self._steps = precondition_every, max_norm, 0
-        self._lay_out(group["params"], max_dimension)
+        self._lay_out(list(params), max_dimension)
 
     def _lay_out(self, params: Sequence[Tensor], max_dimension: int) -> None:
         """Order the parameters by shape and give each block its place in the flat vector and in the covariances."""
@@ -151,15 +151,14 @@ class SOAP(torch.optim.Optimizer):
         return _Side(size, start)
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
-        """One update from the parameters' .grad (an absent one counts as zero)."""
-        assert closure is None, "no closure"
-        (group,) = self.param_groups
+    def step(self, lr: float | None = None) -> None:
+        """One update from the parameters' .grad (an absent one counts as zero), at this rate from now on if given."""
+        self._lr = self._lr if lr is None else lr
         gradient = self._gradient()
-        self._first.lerp_(gradient, 1 - group["betas"][0])
+        self._first.lerp_(gradient, 1 - self._betas[0])
         if self._steps:
-            self._move(gradient, group)
-        self._observe(gradient, group["betas"][1])
+            self._move(gradient)
+        self._observe(gradient, self._betas[1])
         self._steps += 1
 
     def _gradient(self) -> Tensor:
@@ -170,10 +169,10 @@ class SOAP(torch.optim.Optimizer):
             flat = torch.cat([g.reshape(-1) for g in grads])
         return flat.mul_((self._max_norm / (torch.linalg.vector_norm(flat) + 1e-12)).clamp_(max=1.0))
 
-    def _move(self, gradient: Tensor, group: dict[str, Any]) -> None:
-        lr, (beta1, beta2) = group["lr"], group["betas"]
-        update = self._update(gradient, beta2, math.sqrt(1 - beta2**self._steps), group["eps"])
-        decay, rate = 1 - lr * group["weight_decay"], -lr / (1 - beta1 ** (self._steps + 1))
+    def _move(self, gradient: Tensor) -> None:
+        beta1, beta2 = self._betas
+        update = self._update(gradient, beta2, math.sqrt(1 - beta2**self._steps), self._eps)
+        decay, rate = 1 - self._lr * self._weight_decay, -self._lr / (1 - beta1 ** (self._steps + 1))
         if self._values is not None and self._gradients is not None:
             self._values.mul_(decay).add_(update[self._places], alpha=rate)
             return
@@ -350,11 +349,9 @@ class Optimizers:
         self.adam = _adam(latents, WARMUP_LATENT_BETAS if warmup else LATENT_BETAS) if latents else None
 
     def step(self, lr: float) -> None:
-        if self.soap is not None:
-            self.soap.param_groups[0]["lr"] = lr
-            self.soap.step()
-        if self.adam is not None:
-            self.adam.step(lr)
+        for optimizer in (self.soap, self.adam):
+            if optimizer is not None:
+                optimizer.step(lr)
 
     def zero_grad(self) -> None:
         for p in self._parameters:
