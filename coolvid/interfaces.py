@@ -140,7 +140,12 @@ class ArmPlugin(NormativePlugin):
     module: forward(context [N, n_in]) -> [N, 2] = (mu, raw log scale); core applies exp(clamp(raw - 4, -5, 5)).
     integer: f(context int32 [N, n_in], CONTEXT_BITS fractional bits) -> int32 [N, 2] with 16 fractional bits.
     The module may also offer rate(latents [N], grids, architecture, ifce parameters) -> bits [N] or None: contexts,
-    features and Laplace cost in one step, for a kernel of its own.
+    features and Laplace cost in one step, for a kernel of its own. And kernel(grids, architecture) -> None, or the same
+    without autograd: run(latents [N], parameters, ifce parameters, scale, slopes) -> bits of all latents, which writes
+    the derivatives by its three inputs, times scale, into the three arrays `slopes`.
+
+    Kernels take and fill float32 arrays; parameters are those of the module in one vector, ordered as parameters().
+    When arm, upsampling and synthesis all offer one, training does without autograd.
     """
 
 
@@ -149,6 +154,8 @@ class UpsamplingPlugin(NormativePlugin):
 
     module: forward(list of [1, 1, h, w], finest first) -> [1, n, H, W].
     integer: f(list of int32 [h, w], finest first) -> int32 [n, H, W] within int16, with ``.out_bits`` fractional bits.
+    The module may also offer kernel(sizes (h, w)) -> None or an object with forward(grids [h, w], parameters, out) and,
+    for the last forward, backward(d_out, d_grids, d_parameters) (see ArmPlugin).
     """
 
 
@@ -158,6 +165,8 @@ class SynthesisPlugin(NormativePlugin):
     module: forward([1, n_in, H, W]) -> [1, n_out, H, W].
     integer: f(planes int32 [n_in, H, W] within int16, their fractional bits) -> int32 [n_out, H, W] within int16,
     with ``.out_bits`` fractional bits.
+    The module may also offer kernel(H, W) -> None or an object with forward(planes, parameters, out) and, for the last
+    forward, backward(d_out, d_planes, d_parameters) (see ArmPlugin).
     """
 
 
@@ -185,6 +194,13 @@ class QuantizerPlugin(Plugin):
     @abstractmethod
     def quantize(self, x: Tensor, noise: Tensor | None, temperature: Tensor | float) -> Tensor:
         """x: scaled latents [N]; noise: [N] or None; temperature > 0. Returns [N], differentiable in x."""
+
+    def sloped(
+        self, x: NDArray[np.float32], gain: float, noise: NDArray[np.float32] | None, temperature: float
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
+        """quantize(gain * x, ...) [N] and its derivative by x [N] without autograd, where each latent is quantised
+        alone and there is a kernel for it; else None."""
+        return None
 
 
 class DistortionPlugin(Plugin):

@@ -9,13 +9,17 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from coolvid.interfaces import QuantizerPlugin
 from coolvid.kernels import compiled, threads
 
 from .stateful import usable
+
+Array = NDArray[np.float32]
 
 
 def softround(x: Tensor, temperature: Tensor | float) -> Tensor:
@@ -45,6 +49,12 @@ class Softround(QuantizerPlugin):
             return out
         soft = softround(x, temperature)
         return softround(soft if noise is None else soft + noise, temperature)
+
+    def sloped(self, x: Array, gain: float, noise: Array | None, temperature: float) -> tuple[Array, Array] | None:
+        if compiled is None or noise is None:
+            return None
+        made: tuple[Array, Array] = compiled.soft_round(x, noise, temperature, threads(), gain)
+        return made
 
 
 class _SoftroundTwice(torch.autograd.Function):

@@ -17,20 +17,23 @@ import torch
 from coolvid import kernels
 from coolvid.architecture import Ports
 from coolvid.color import from_dense
-from coolvid.config import CoolChicEncoderParameter, EncodeConfig
+from coolvid.config import CoolChicEncoderParameter, EncodeConfig, Phase
 from coolvid.errors import ConfigError
 from coolvid.model.compose import compose, inter, intra
 from coolvid.model.coolchic import CoolChicEncoder
 from coolvid.model.frame_encoder import FrameEncoder
+from coolvid.model.fused import composed_error
+from coolvid.model.fused_branch import flattened
 from coolvid.presets import INTRA, MOTION, RESIDUE, frame_config
 from coolvid.registry import load, make
-from coolvid.training.loss import loss_function
-from coolvid.training.optimizers import SOAP
+from coolvid.training.optimizers import SOAP, FlatAdam, Optimizers
+from coolvid.training.train import FrameTask
 from coolvid.types import Frame, FrameType, PixelFormat, VideoFormat
 
 pytestmark = pytest.mark.skipif(kernels.compiled is None, reason="no compiled kernels here")
 
 TOLERANCE = 1e-5
+FRAME_TOLERANCE = 2e-5
 
 
 @pytest.fixture(params=kernels.available())
@@ -323,6 +326,32 @@ def test_composition(instruction_set, pixel_format, n_predictions, size):
     check(composed, [raw, *predictions], fused="Compose", expected=expected)
 
 
+@pytest.mark.parametrize("size", [(16, 16), (15, 17), (33, 40), (32, 47), (64, 64)])
+@pytest.mark.parametrize("n_predictions", [0, 1, 2])
+@pytest.mark.parametrize("pixel_format", [PixelFormat.YUV420, PixelFormat.YUV444])
+def test_error_of_a_composition(instruction_set, pixel_format, n_predictions, size):
+    """Picture, distance and derivatives in one step."""
+    raw = random(1, 3 + n_predictions, *size, scale=0.5)
+    predictions = [random(1, 3, *size, seed=1 + i) for i in range(n_predictions)]
+    gain, offset = random(1, 3, 1, 1, seed=8), random(1, 3, 1, 1, seed=9)
+    shapes = (
+        [(3, *size)] if pixel_format is PixelFormat.YUV444 else [(1, h, w) for h, w in pixel_format.plane_shapes(*size)]
+    )
+    target = [random(1, *shape, seed=20 + i) for i, shape in enumerate(shapes)]
+
+    def measured(raw, *predictions):
+        return composed_error(raw, predictions, gain.float(), offset.float(), [t.float() for t in target])
+
+    def plain(raw, *predictions):
+        dense = from_dense(inter(raw, predictions) if predictions else intra(raw, gain, offset), pixel_format)
+        planes = list(dense.values()) if isinstance(dense, dict) else [dense]
+        errors = [(p - t) ** 2 for p, t in zip(planes, target, strict=True)]
+        return sum(e.sum() for e in errors) / sum(e.numel() for e in errors)
+
+    expected = slopes(plain, None, [raw, *predictions], torch.float64)
+    check(measured, [raw, *predictions], fused="ComposedError", expected=expected)
+
+
 def test_squared_error(instruction_set):
     distortion = make("distortion", "mse", {}).distortion
     targets = {p: random(1, 1, 40 + 3 * i, 455, seed=i) for i, p in enumerate("yuv")}
@@ -341,30 +370,77 @@ class FixedNoise:
         return random(like.numel(), seed=17, scale=0.2).to(like)
 
 
-def frame(seed, size=(45, 67)):
-    format = VideoFormat(*size, PixelFormat.YUV420, 8)
+def frame(seed, size=(45, 67), pixel_format=PixelFormat.YUV420):
+    format = VideoFormat(*size, pixel_format, 8)
     rng = np.random.default_rng(seed)
     shapes = format.pixel_format.plane_shapes(*size)
     return Frame(tuple(rng.integers(60, 190, shape).astype(np.uint16) for shape in shapes), format)
 
 
-@pytest.mark.parametrize("frame_type", list(FrameType))
-def test_gradient_of_a_whole_frame(instruction_set, frame_type):
-    """All steps in a row; small grids gather what single precision loses in each."""
+PHASE = Phase(1, network_rate_weight=1.5)
+
+
+def frame_task(frame_type, pixel_format=PixelFormat.YUV420):
+    """A model of small pictures with random parameters, and its training task."""
     config = frame_config(EncodeConfig(), frame_type, 1, (45, 67))
-    references = tuple(frame(1 + i) for i in range(frame_type.n_references))
-    encoder = randomised(FrameEncoder(config, frame(0), references), 0.1)
+    references = tuple(frame(1 + i, pixel_format=pixel_format) for i in range(frame_type.n_references))
+    target = frame(0, pixel_format=pixel_format)
+    encoder = randomised(FrameEncoder(config, target, references), 0.1).train()
     for branch in encoder.branches.values():
         branch.noise = FixedNoise()
-    target = frame(0).as_tensor()
+    return FrameTask(encoder, target, 1e-3, ("all",), PHASE.network_rate_weight)
 
-    def loss(like):
-        encoder.train()
-        out = encoder("gaussian", "softround", 0.3, 0.2)
-        picture = {plane: value.to(like.dtype) for plane, value in target.items()}
-        return loss_function(out.decoded_image, out.rate, picture, 1e-3).loss
 
-    check(loss, [random(1)], encoder, tolerance=1e-4)
+def gradients(task):
+    """By name, after a step through the kernels alone or, where they do not apply, through autograd; and the loss."""
+    if task.fused is not None:
+        loss = task.fused.differentiate(PHASE, 0.3, 0.2)
+    else:
+        out = task.loss(PHASE, 0.3, 0.2)
+        out.backward()
+        loss = float(out.detach())
+    return loss, {name: p.grad.clone() for name, p in task.module.named_parameters()}
+
+
+@cache
+def expected_gradients(frame_type, pixel_format):
+    """In double precision, by autograd."""
+    task = frame_task(frame_type, pixel_format)
+    task.module.double()
+    double = {plane: value.double() for plane, value in as_planes(task.target).items()}
+    task.target = double if isinstance(task.target, dict) else double["all"]
+    assert task.fused is None
+    return gradients(task)
+
+
+def as_planes(picture):
+    return picture if isinstance(picture, dict) else {"all": picture}
+
+
+@pytest.mark.parametrize("pixel_format", [PixelFormat.YUV420, PixelFormat.YUV444])
+@pytest.mark.parametrize("frame_type", list(FrameType))
+def test_gradient_of_a_whole_frame(instruction_set, frame_type, pixel_format):
+    """All steps in a row, without autograd and with it."""
+    loss, expected = expected_gradients(frame_type, pixel_format)
+    for fused in (True, False):
+        runs = []
+        for threads in (1, 2):
+            kernels.set_threads(threads)
+            task = frame_task(frame_type, pixel_format)
+            if not fused:
+                task.__class__ = WithAutograd
+            assert (task.fused is not None) == fused
+            runs.append(gradients(task))
+        assert runs[0][0] == runs[1][0] == pytest.approx(loss, rel=1e-6)
+        assert all(torch.equal(g, runs[1][1][name]) for name, g in runs[0][1].items())
+        errors = {name: error(g, expected[name]) for name, g in runs[0][1].items()}
+        assert max(errors.values()) <= FRAME_TOLERANCE, errors
+
+
+class WithAutograd(FrameTask):
+    """The same, never through the kernels alone."""
+
+    fused = None
 
 
 # -- optimiser ------------------------------------------------------------------------------------------------
@@ -387,6 +463,41 @@ def test_soap(instruction_set):
             optimizer.step()
         moved.append(torch.cat([(p.double() - s).flatten() for p, s in zip(parameters, start, strict=True)]))
     assert error(moved[1], moved[0]) < 0.08
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_adam(instruction_set, threads):
+    """The kernel's steps against torch.optim.Adam in double precision."""
+    n, betas, eps = 20_003, (0.8, 0.99), 1e-8
+    values = random(n)
+    plain = values.clone().requires_grad_()
+    adam = torch.optim.Adam([plain], 1e-2, betas, eps)
+    own, first, second = values.float().numpy(), np.zeros(n, np.float32), np.zeros(n, np.float32)
+    for step in range(1, 6):
+        plain.grad = random(n, seed=step)
+        adam.step()
+        corrections = tuple(1 - beta**step for beta in betas)
+        instruction_set.adam(plain.grad.float().numpy(), own, first, second, 1e-2, betas, eps, corrections, threads)
+    assert error(torch.from_numpy(own) - values.float(), plain.detach() - values) <= TOLERANCE
+
+
+def test_vectors_in_one_piece_of_memory_take_the_same_steps():
+    """Optimisers of parameters that lie side by side, as FusedLoss leaves them, and of others."""
+    shapes = [(20, 20), (20,), (7, 3, 1, 1), (20, 20), (1, 1, 40, 30), (1, 1, 20, 15)]
+    moved = []
+    for side_by_side in (True, False):
+        parameters = [torch.nn.Parameter(random(*shape, seed=i).float()) for i, shape in enumerate(shapes)]
+        if side_by_side:
+            flattened([torch.nn.ParameterList(parameters)])
+        both = Optimizers(parameters[:4], parameters[4:], 1e-2)
+        assert isinstance(both.adam, FlatAdam) == side_by_side
+        for step in range(12):
+            for i, p in enumerate(parameters):
+                p.grad = torch.zeros_like(p) if p.grad is None else p.grad
+                p.grad.copy_(random(*p.shape, seed=100 * step + i))
+            both.step(1e-2)
+        moved.append([p.detach() for p in parameters])
+    assert all(torch.allclose(a, b, rtol=0, atol=1e-6) for a, b in zip(*moved, strict=True))
 
 
 def test_one_step_of_soap(instruction_set):
@@ -432,6 +543,8 @@ import numpy as np
 from coolvid import kernels
 from coolvid.config import EncodeConfig
 from coolvid.model.frame_encoder import FrameEncoder
+from coolvid.model.fused import composed_error
+from coolvid.model.fused_branch import flattened
 from coolvid.presets import frame_config
 from coolvid.training.loop import Counters
 from coolvid.training.train import train
@@ -451,6 +564,13 @@ def test_training_without_kernels():
     environment = {**os.environ, "COOLVID_KERNELS": "none"}
     result = subprocess.run([sys.executable, "-c", TRAIN], env=environment, capture_output=True, text=True, timeout=120)
     assert result.stdout == "None PyTorch and numpy 2 True\n", result.stderr
+
+
+def test_training_imports_no_compiler_of_pytorch():
+    """torch.optim and some functions of torch.autograd do at their first use: a second for every encode."""
+    script = TRAIN + "import sys\nprint({'torch._dynamo', 'sympy'} & set(sys.modules))"
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert result.stdout.endswith("True\nset()\n"), result.stdout + result.stderr
 
 
 def test_nothing_built_is_no_error(monkeypatch):

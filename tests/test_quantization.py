@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 import torch
 
+from coolvid import kernels
 from coolvid.bitstream.weights import module_bits
 from coolvid.coded import MAX_PARAMETER, MODULES
 from coolvid.config import EncodeConfig
 from coolvid.errors import ConfigError, TrainingError
 from coolvid.interfaces import TensorSpec
+from coolvid.model.coolchic import CoolChicEncoder
 from coolvid.model.frame_encoder import FrameEncoder
 from coolvid.presets import frame_config
 from coolvid.quantization import code_frame, quantize_model, rdo_parameters
@@ -239,6 +241,20 @@ def test_the_slope_of_motion_is_not_that_of_rounded_flow(trained):
     module = QuantizedModule(name, loss.specs(name), quantise(loss.floats(name), loss.specs(name), 12, 24))
     assert np.abs(loss.slope(module)).max() > 0
     assert loss.value() == before
+
+
+@pytest.mark.skipif(kernels.compiled is None, reason="no compiled kernels here")
+@pytest.mark.parametrize("kind", FrameType)
+def test_the_kernels_find_the_same_loss(trained, kind, monkeypatch):
+    """Within 1e-6, and with the same bits for any number of threads."""
+    model, found = fresh(trained, kind), []
+    for threads in (1, 2):
+        monkeypatch.setattr(kernels, "_threads", threads)
+        found.append(FrameLoss(model, picture(0)).value())
+    monkeypatch.setattr(CoolChicEncoder, "fused_rate", lambda self, flat: None)
+    plain = FrameLoss(model, picture(0))
+    plain.settle("residue.arm")
+    assert found[0] == found[1] == pytest.approx(plain.value(), rel=1e-6)
 
 
 def test_merged_rows_cost_what_all_rows_cost():

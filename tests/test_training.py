@@ -174,6 +174,8 @@ def test_hardround_trains_networks_but_not_latents():
 class Scripted:
     """A task whose validations give a prescribed series of losses."""
 
+    fused = None
+
     def __init__(self, losses):
         self.module = torch.nn.Linear(1, 1)
         self.groups = {"x.arm": list(self.module.parameters())}

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from coolvid import registry
 from coolvid.coded import MAX_LATENT, MODULES, CodedModule
 from coolvid.config import CoolChicEncoderParameter, PluginChoice
-from coolvid.interfaces import Integers, QuantizerPlugin
+from coolvid.interfaces import Integers, QuantizerPlugin, TensorSpec
 from coolvid.modules import build_plugins, module_tensors
 
 from .complexity import Complexity, complexity_of
@@ -101,17 +101,28 @@ class CoolChicEncoder(nn.Module):
         dense = self._dense(planes, no_common_randomness, only_common_randomness)
         coarse = self.modules_by_name["synthesis"](dense)
         additional = self._additional(flat, planes, rate, dense) if flag_additional_outputs else {}
-        return CoolChicEncoderOutput(rate, coarse, self._full_size, additional)
+        return self.output(rate, coarse, additional)
+
+    def output(self, rate: Tensor, coarse: Tensor, additional: dict[str, Any] | None = None) -> CoolChicEncoderOutput:
+        """What forward() returns, of its parts."""
+        return CoolChicEncoderOutput(rate, coarse, self._full_size, additional or {})
 
     def _scaled(self) -> Tensor:
         """All latents times encoder_gain, flat, finest grid first."""
         return torch.cat([latent.reshape(-1) for latent in self.latents]) * self.param.encoder_gain
 
     def _quantize(self, noise_type: str, quantizer_type: str, temperature: Tensor | float, parameter: float) -> Tensor:
+        scaled = self._scaled()
+        quantizer, noise = self.quantizer_and_noise(noise_type, quantizer_type, parameter, scaled.detach())
+        return quantizer.quantize(scaled, noise, temperature)
+
+    def quantizer_and_noise(
+        self, noise_type: str, quantizer_type: str, parameter: float, like: Tensor
+    ) -> tuple[QuantizerPlugin, Tensor | None]:
+        """The quantizer, and the next draw of its noise [N]."""
         quantizer = _quantizer(quantizer_type)
         noise_type = str(getattr(quantizer.options, "noise", "")) or noise_type
-        scaled = self._scaled()
-        return quantizer.quantize(scaled, self.noise.draw(noise_type, parameter, scaled.detach()), temperature)
+        return quantizer, self.noise.draw(noise_type, parameter, like)
 
     def _split(self, flat: Tensor) -> list[Tensor]:
         """Planes [h, w] of the grids."""
@@ -124,15 +135,21 @@ class CoolChicEncoder(nn.Module):
         return out
 
     def _rate(self, flat: Tensor, planes: list[Tensor]) -> Tensor:
-        """Bits of each latent [N]; by the entropy model's own kernel where it has one that applies."""
-        own_rate = getattr(self.modules_by_name["arm"], "rate", None)
-        if own_rate is not None:
-            maps = list(self.modules_by_name["ifce"].parameters())
-            fused: Tensor | None = own_rate(flat, self.grids, self.architecture, maps)
-            if fused is not None:
-                return fused
+        """Bits of each latent [N]."""
+        fused = self.fused_rate(flat)
+        if fused is not None:
+            return fused
         laplace = self._laplace(flat, planes)
         return latent_bits(flat, laplace[0], laplace[1])
+
+    def fused_rate(self, flat: Tensor) -> Tensor | None:
+        """Bits of each latent [N] by the entropy model's own kernel, where it has one that applies."""
+        own_rate = getattr(self.modules_by_name["arm"], "rate", None)
+        if own_rate is None:
+            return None
+        maps = list(self.modules_by_name["ifce"].parameters())
+        fused: Tensor | None = own_rate(flat, self.grids, self.architecture, maps)
+        return fused
 
     def _contexts(self, flat: Tensor, planes: list[Tensor]) -> Tensor:
         shape = self.architecture
@@ -145,19 +162,18 @@ class CoolChicEncoder(nn.Module):
         normal = [p[None, None] for p, g in zip(planes, self.grids, strict=True) if not g.is_hyper]
         dense: Tensor = self.modules_by_name["upsampling"](normal)
         if self.architecture.common_randomness:
-            noise = self._common_noise(dense)
+            noise = self.common_noise().to(dense)
             noise = torch.zeros_like(noise) if no_randomness else noise
             dense = torch.cat((torch.zeros_like(dense) if only_randomness else dense, noise), dim=1)
         return dense
 
-    def _common_noise(self, like: Tensor) -> Tensor:
-        """The fixed noise planes [1, n, h, w]."""
+    def common_noise(self) -> Tensor:
+        """The fixed noise planes [1, n, h, w] of common randomness."""
         if self._randomness is None:
             from coolvid.reconstruct.noise import common_noise
 
             values, bits = common_noise(self.architecture, *self.param.img_size)
             self._randomness = torch.from_numpy(values)[None] * 2.0**-bits
-        self._randomness = self._randomness.to(like)
         return self._randomness
 
     def _full_size(self, coarse: Tensor) -> Tensor:
@@ -251,9 +267,13 @@ class CoolChicEncoder(nn.Module):
 
     def estimated_network_bits(self) -> Tensor:
         """What the networks that are sent might cost once quantised: a differentiable scalar, in bits."""
-        steps = {name: USUAL_STEPS[name] for name in MODULES if name not in self.inherited}
-        bits = [estimated_bits(self.modules_by_name[n], self.tensors[n], step) for n, step in steps.items()]
+        bits = [estimated_bits(module, tensors, step) for module, tensors, step in self.sent_modules() if step]
         return torch.stack([torch.zeros_like(self.latents[0][0, 0, 0, 0]), *bits]).sum()
+
+    def sent_modules(self) -> list[tuple[nn.Module, tuple[TensorSpec, ...], float | None]]:
+        """All modules in stream order, their tensors, and their usual step; None for what is inherited, not sent."""
+        steps = {name: None if name in self.inherited else USUAL_STEPS[name] for name in MODULES}
+        return [(self.modules_by_name[name], self.tensors[name], steps[name]) for name in MODULES]
 
     # -- complexity ---------------------------------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ from coolvid.modules import frame_architecture
 from coolvid.registry import build
 from coolvid.types import DictTensorYUV, Frame, FrameType, VideoFormat
 
+from . import fused
 from .compose import compose, round_flow
 from .coolchic import CoolChicEncoder, CoolChicEncoderOutput, set_parameters
 from .translation import Shift, global_translation, translate
@@ -131,9 +132,7 @@ class FrameEncoder(nn.Module):
             )
             for name, branch in self.coolchics.items()
         }
-        predictions = self._predictions(outputs["motion"]) if "motion" in outputs else ()
-        raw = outputs["residue"].raw_out
-        decoded = self.compose(raw, predictions)
+        decoded, predictions = self.decoded(outputs)
         rate = torch.stack([output.rate.sum() for output in outputs.values()]).sum()
         additional: dict[str, Any] = {}
         if flag_additional_outputs:
@@ -141,6 +140,19 @@ class FrameEncoder(nn.Module):
             additional |= {"predictions": predictions}
             additional |= {"flow": outputs["motion"].raw_out} if predictions else {}
         return FrameEncoderOutput(decoded, rate, additional)
+
+    def decoded(self, outputs: Mapping[str, CoolChicEncoderOutput]) -> tuple[DictTensorYUV | Tensor, Sequence[Tensor]]:
+        """The picture that the branches' outputs make, and its predictions."""
+        predictions = self._predictions(outputs["motion"]) if "motion" in outputs else ()
+        return self.compose(outputs["residue"].raw_out, predictions), predictions
+
+    def mean_squared_error(
+        self, outputs: Mapping[str, CoolChicEncoderOutput], target: DictTensorYUV | Tensor
+    ) -> Tensor | None:
+        """That of decoded(outputs) in training mode, in one step; None without compiled kernels."""
+        predictions = self._predictions(outputs["motion"]) if "motion" in outputs else ()
+        planes = [target] if isinstance(target, Tensor) else [target["y"], target["u"], target["v"]]
+        return fused.composed_error(outputs["residue"].raw_out, predictions, self.gain, self.offset, planes)
 
     def _predictions(self, motion: CoolChicEncoderOutput) -> tuple[Tensor, ...]:
         """Each reference, warped by its flow."""

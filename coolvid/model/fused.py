@@ -50,5 +50,40 @@ class _Compose(torch.autograd.Function):
         return None, torch.from_numpy(by_raw)[None], *rest
 
 
+def composed_error(
+    raw: Tensor, predictions: Sequence[Tensor], gain: Tensor, offset: Tensor, target: Sequence[Tensor]
+) -> Tensor | None:
+    """Mean squared error of compose(), over all samples; None where the kernels do not apply.
+
+    target: three planes [1, 1, h, w] if subsampled, else one [1, 3, H, W].
+    """
+    if not usable(raw, *predictions, *target):
+        return None
+    formula = gain.flatten().tolist(), offset.flatten().tolist(), len(target) > 1
+    out: Tensor = _ComposedError.apply(formula, [_array(t) for t in target], raw, *predictions)  # type: ignore[no-untyped-call]
+    return out
+
+
+class _ComposedError(torch.autograd.Function):
+    """Derivatives are made with the error."""
+
+    @staticmethod
+    def forward(ctx: Any, formula: Any, target: Sequence[Any], raw: Tensor, *predictions: Tensor) -> Tensor:
+        assert compiled is not None
+        n_samples = sum(t.size for t in target)
+        inputs = _array(raw), [_array(p) for p in predictions]
+        wanted = any(ctx.needs_input_grad[3:])
+        made = compiled.compose_error(*inputs, *formula, target, 1 / n_samples, wanted, threads())
+        total, by_raw, by_prediction = made
+        ctx.slopes = [torch.from_numpy(d)[None] for d in (by_raw, *by_prediction)]
+        ctx.absent = [None] * (0 if wanted else len(predictions))
+        return raw.new_tensor(total / n_samples)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
+        by_input = ctx.slopes if float(gradient) == 1.0 else [d * gradient for d in ctx.slopes]
+        return None, None, *by_input, *ctx.absent
+
+
 def _array(picture: Tensor) -> Any:
     return picture.detach()[0].contiguous().numpy()

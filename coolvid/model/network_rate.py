@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from coolvid.bitstream.weights import module_bits
@@ -50,3 +52,27 @@ def estimated_bits(module: nn.Module, tensors: Sequence[TensorSpec], step: float
             values = torch.cat(parts)
             total = total.to(values) + values.numel() * torch.log2(1 + 2 * math.e / step * values.abs().mean())
     return total
+
+
+class NetworkEstimate:
+    """The sum of estimated_bits over modules whose parameters lie in one vector, with derivatives in closed form.
+
+    modules: (module, its tensors, its step) in the order of the vector; step None: costs nothing.
+    """
+
+    def __init__(self, modules: Sequence[tuple[nn.Module, Sequence[TensorSpec], float | None]]) -> None:
+        owners, n = [], len(KINDS)
+        for i, (module, tensors, _) in enumerate(modules):
+            kinds = {s.name: n * i + KINDS.index(s.kind) for s in tensors}
+            owners += [np.full(p.numel(), kinds[name]) for name, p in module.named_parameters()]
+        self._owners = np.concatenate(owners)
+        self._counts = np.bincount(self._owners, minlength=n * len(modules))
+        self._factors = np.array([0.0 if step is None else 2 * math.e / step for _, _, step in modules for _ in KINDS])
+
+    def add(self, values: NDArray[np.float32], slopes: NDArray[np.float32], bit_slope: float) -> float:
+        """Bits of values [N], whose derivatives times bit_slope are added to slopes [N]."""
+        sums = np.bincount(self._owners, np.abs(values), len(self._counts))
+        inside = 1 + self._factors * sums / np.maximum(self._counts, 1)
+        by_magnitude = (bit_slope / math.log(2) * self._factors / inside).astype(np.float32)
+        slopes += np.sign(values) * by_magnitude[self._owners]
+        return float(self._counts @ np.log2(inside))

@@ -84,7 +84,7 @@ class FrameLoss:
     def settle(self, name: str) -> None:
         """Announce that only this module will change for a while."""
         branch, module = name.split(".")
-        if module == "arm":
+        if module == "arm" and self.branches[branch].fused_rate(self._flat(branch)) is None:
             self._keep(branch, "rows", lambda: _merged(self._contexts(branch), self._flat(branch)))
 
     # -- values -------------------------------------------------------------------------------------------------
@@ -166,6 +166,9 @@ class FrameLoss:
 
     def _make_rate(self, branch: str) -> Tensor:
         """Latent bits of a branch, added up in double precision."""
+        fused = self.branches[branch].fused_rate(self._flat(branch))
+        if fused is not None:
+            return fused.double().sum()
         rows = self._kept.get((branch, "rows")) or (self._contexts(branch), self._flat(branch), None)
         contexts, latents, counts = rows
         laplace = self.branches[branch].modules_by_name["arm"](contexts.t()).t()

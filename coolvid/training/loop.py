@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from coolvid.config import Phase
 from coolvid.errors import TrainingError
 
+from .fused import FusedLoss
 from .optimizers import Optimizers, cosine_lr
 
 RAMP = 10
@@ -59,12 +60,15 @@ class Validation:
 class Task(Protocol):
     """Something to optimise. groups: parameters of module by name; those named ``*.latents`` get Adam, others SOAP.
 
-    is_fresh: untrained, so that big first steps do no harm.
+    is_fresh: untrained, so that big first steps do no harm. fused: loss() and its gradient without autograd, or None.
     """
 
     module: nn.Module
     groups: Mapping[str, Sequence[Tensor]]
     is_fresh: bool
+
+    @property
+    def fused(self) -> FusedLoss | None: ...
 
     def get_param(self) -> Any: ...
 
@@ -95,6 +99,7 @@ class _Run:
 
     def __init__(self, task: Task, settings: Phase, manager: TrainingManager, name: str, warmup: bool) -> None:
         self.task, self.settings, self.manager, self.name = task, settings, manager, name
+        self.fused = task.fused
         latents, weights = _split(task.groups)
         self.optimizers = Optimizers(weights, latents, settings.start_lr, warmup)
         self.n_iterations = settings.max_iterations if weights or latents else 0
@@ -120,11 +125,20 @@ class _Run:
     def step(self, i: int) -> None:
         s = self.settings
         progress = i / max(1, self.n_iterations - 1)
+        given = s, linear(s.softround_temperature, progress), linear(s.noise_parameter, progress)
+        if self.fused is not None:
+            self.fused.differentiate(*given)
+        elif not self.differentiate(*given):
+            return
+        self.optimizers.step(self.lr(i))
+
+    def differentiate(self, settings: Phase, temperature: float, noise_parameter: float) -> bool:
+        """Gradients of the loss by autograd; False where the loss depends on nothing that is trained."""
         self.optimizers.zero_grad()
-        loss = self.task.loss(s, linear(s.softround_temperature, progress), linear(s.noise_parameter, progress))
+        loss = self.task.loss(settings, temperature, noise_parameter)
         if loss.requires_grad:
             loss.backward()  # type: ignore[no-untyped-call]
-            self.optimizers.step(self.lr(i))
+        return loss.requires_grad
 
     def lr(self, i: int) -> float:
         """Constant or down a cosine; a trained model starts gently, while the optimisers learn its second moments."""

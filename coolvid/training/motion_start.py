@@ -25,6 +25,7 @@ from coolvid.interfaces import MotionPlugin
 from coolvid.registry import make
 from coolvid.types import Frame, PixelFormat
 
+from .fused import FusedLoss
 from .loop import TrainingManager, Validation, optimise
 from .train import device_of, select_groups
 
@@ -106,6 +107,14 @@ class FlowTask:
         )
         return error + self.lmbda * bpp
 
+    @property
+    def fused(self) -> FusedLoss | None:
+        """loss() and its gradient through compiled kernels alone; None where they do not apply."""
+        bit_slope = self.lmbda / self.target[0, 0].numel()
+        return FusedLoss.of(
+            {"motion": self.coolchic}, lambda outputs: self._error(outputs["motion"].raw_out), bit_slope
+        )
+
     def validate(self) -> Validation:
         """psnr_db is of the flow, in FLOW_UNIT."""
         error, bpp = self._measure(quantizer_noise_type="none", quantizer_type="hardround")
@@ -114,5 +123,7 @@ class FlowTask:
 
     def _measure(self, **forward: Any) -> tuple[Tensor, Tensor]:
         out = self.coolchic(**forward)
-        error = (((out.raw_out - self.target) / FLOW_UNIT) ** 2).mean()
-        return error, out.rate.sum() / self.target[0, 0].numel()
+        return self._error(out.raw_out), out.rate.sum() / self.target[0, 0].numel()
+
+    def _error(self, flow: Tensor) -> Tensor:
+        return (((flow - self.target) / FLOW_UNIT) ** 2).mean()

@@ -8,14 +8,16 @@ vector, matrices of one shape are rotated together, and covariances of one size 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from coolvid.kernels import compiled
+from coolvid.kernels import compiled, threads
+from coolvid.model.fused import usable
 
 LATENT_BETAS = (0.8, 0.99)
 WARMUP_LATENT_BETAS = (0.725, 0.97)
@@ -83,13 +85,14 @@ class _Covariances:
         return x / x.abs().amax(dim=(1, 2), keepdim=True).clamp_min(_FIRST_POWER)
 
 
-class SOAP(torch.optim.Optimizer):
+class SOAP:
     """Adam in the slowly turning eigenbasis of the gradient's row and column covariances.
 
     betas: of the first and of both second moments. weight_decay is decoupled. max_norm clips the gradient norm over
     all parameters. The basis is refreshed every `precondition_every` steps. Tensors with one long axis get plain
     Adam, as do sides longer than `max_dimension`; others are read as [first axis, rest]. The first step only
-    looks. All parameters must have one dtype and device.
+    looks. All parameters must have one dtype and device. No torch.optim.Optimizer: those import PyTorch's compiler,
+    which takes as long as all of PyTorch.
     """
 
     def __init__(
@@ -103,10 +106,9 @@ class SOAP(torch.optim.Optimizer):
         max_dimension: int = 256,
         max_norm: float = MAX_NORM,
     ) -> None:
-        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
-        (group,) = self.param_groups
+        self._lr, self._betas, self._eps, self._weight_decay = lr, betas, eps, weight_decay
         self._every, self._max_norm, self._steps = precondition_every, max_norm, 0
-        self._lay_out(group["params"], max_dimension)
+        self._lay_out(list(params), max_dimension)
 
     def _lay_out(self, params: Sequence[Tensor], max_dimension: int) -> None:
         """Order the parameters by shape and give each block its place in the flat vector and in the covariances."""
@@ -121,11 +123,24 @@ class SOAP(torch.optim.Optimizer):
                 left, right = (self._side(n, len(members), sides, max_dimension) for n in (rows, columns))
                 self._blocks.append(_Block(start, len(members), rows, columns, left, right))
             start += sum(p.numel() for p in members)
+        self._side_by_side(params)
         like = self._params[0].detach()
         self._covariances = {n: _Covariances(count, n, like) for n, count in sides.items()}
         self._first, self._second = like.new_zeros(start), like.new_zeros(start)
         self._sizes = [p.numel() for p in self._params]
         self._shared: dict[str, list[tuple[Any, ...]]] = {}
+
+    def _side_by_side(self, params: Sequence[Tensor]) -> None:
+        """Parameters that lie one after another in memory, and their gradients: read and written as one vector.
+        _order: where there each element of ours lies; _places: where here each element of theirs."""
+        self._values = one_vector([p.detach() for p in params])
+        self._gradients = one_vector([p.grad for p in params])
+        if self._values is None or self._gradients is None:
+            return
+        starts = dict(zip(map(id, params), np.cumsum([0, *(p.numel() for p in params)]).tolist(), strict=False))
+        order = [torch.arange(starts[id(p)], starts[id(p)] + p.numel()) for p in self._params]
+        self._order = torch.cat(order).to(self._values.device)
+        self._places = self._order.argsort()
 
     @staticmethod
     def _side(size: int, count: int, sides: dict[int, int], max_dimension: int) -> _Side | None:
@@ -136,28 +151,34 @@ class SOAP(torch.optim.Optimizer):
         return _Side(size, start)
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
-        """One update from the parameters' .grad (an absent one counts as zero)."""
-        assert closure is None, "no closure"
-        (group,) = self.param_groups
+    def step(self, lr: float | None = None) -> None:
+        """One update from the parameters' .grad (an absent one counts as zero), at this rate from now on if given."""
+        self._lr = self._lr if lr is None else lr
         gradient = self._gradient()
-        self._first.lerp_(gradient, 1 - group["betas"][0])
+        self._first.lerp_(gradient, 1 - self._betas[0])
         if self._steps:
-            self._move(gradient, group)
-        self._observe(gradient, group["betas"][1])
+            self._move(gradient)
+        self._observe(gradient, self._betas[1])
         self._steps += 1
 
     def _gradient(self) -> Tensor:
-        grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in self._params]
-        flat = torch.cat([g.reshape(-1) for g in grads])
+        if self._values is not None and self._gradients is not None:
+            flat = self._gradients[self._order]
+        else:
+            grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in self._params]
+            flat = torch.cat([g.reshape(-1) for g in grads])
         return flat.mul_((self._max_norm / (torch.linalg.vector_norm(flat) + 1e-12)).clamp_(max=1.0))
 
-    def _move(self, gradient: Tensor, group: dict[str, Any]) -> None:
-        lr, (beta1, beta2) = group["lr"], group["betas"]
-        update = self._update(gradient, beta2, math.sqrt(1 - beta2**self._steps), group["eps"])
+    def _move(self, gradient: Tensor) -> None:
+        beta1, beta2 = self._betas
+        update = self._update(gradient, beta2, math.sqrt(1 - beta2**self._steps), self._eps)
+        decay, rate = 1 - self._lr * self._weight_decay, -self._lr / (1 - beta1 ** (self._steps + 1))
+        if self._values is not None and self._gradients is not None:
+            self._values.mul_(decay).add_(update[self._places], alpha=rate)
+            return
         pieces = [u.view_as(p) for u, p in zip(torch.split(update, self._sizes), self._params, strict=True)]
-        torch._foreach_mul_(self._params, 1 - lr * group["weight_decay"])
-        torch._foreach_add_(self._params, pieces, alpha=-lr / (1 - beta1 ** (self._steps + 1)))
+        torch._foreach_mul_(self._params, decay)
+        torch._foreach_add_(self._params, pieces, alpha=rate)
 
     def _update(self, gradient: Tensor, beta2: float, correction: float, eps: float) -> Tensor:
         """Adam's step in the eigenbasis, rotated back [N]."""
@@ -257,6 +278,65 @@ def _matrix_shape(p: Tensor) -> tuple[int, int]:
     return (rows, columns) if rows > 1 and columns > 1 else (1, p.numel())
 
 
+class FlatAdam:
+    """torch.optim.Adam through the compiled kernel, for float32 parameters on the CPU that lie in one vector."""
+
+    def __init__(self, values: Tensor, gradients: Tensor, betas: tuple[float, float], eps: float) -> None:
+        self._values, self._gradients = values.numpy(), gradients.numpy()
+        self._betas, self._eps, self._steps = betas, eps, 0
+        self._first, self._second = np.zeros((2, values.numel()), np.float32)
+
+    def step(self, lr: float) -> None:
+        """One update from the gradients as they are now."""
+        assert compiled is not None
+        self._steps += 1
+        corrections = tuple(1 - beta**self._steps for beta in self._betas)
+        moments = self._first, self._second
+        compiled.adam(self._gradients, self._values, *moments, lr, self._betas, self._eps, corrections, threads())
+
+    def forget_momentum(self) -> None:
+        """Restart the first moment."""
+        self._first[:] = 0
+
+
+class TorchAdam:
+    """torch.optim.Adam, with the rate given at each step."""
+
+    def __init__(self, parameters: Sequence[Tensor], betas: tuple[float, float], eps: float) -> None:
+        self._adam = torch.optim.Adam(parameters, betas=betas, eps=eps, fused=True)
+
+    def step(self, lr: float) -> None:
+        self._adam.param_groups[0]["lr"] = lr
+        self._adam.step()
+
+    def forget_momentum(self) -> None:
+        """Restart the first moment."""
+        for state in self._adam.state.values():
+            state["exp_avg"].zero_()
+
+
+def one_vector(tensors: Sequence[Tensor | None]) -> Tensor | None:
+    """A view [N] of tensors that lie one after another in memory, or None."""
+    first = tensors[0] if tensors else None
+    if first is None:
+        return None
+    end = first.storage_offset()
+    for t in tensors:
+        if t is None or not t.is_contiguous() or t.untyped_storage().data_ptr() != first.untyped_storage().data_ptr():
+            return None
+        if t.storage_offset() != end or t.dtype != first.dtype:
+            return None
+        end += t.numel()
+    return first.detach().as_strided((end - first.storage_offset(),), (1,))
+
+
+def _adam(latents: Sequence[Tensor], betas: tuple[float, float]) -> FlatAdam | TorchAdam:
+    values, gradients = one_vector([p.detach() for p in latents]), one_vector([p.grad for p in latents])
+    if compiled is None or values is None or gradients is None or not usable(values, gradients):
+        return TorchAdam(latents, betas, _LATENT_EPS)
+    return FlatAdam(values, gradients, betas, _LATENT_EPS)
+
+
 class Optimizers:
     """Both optimisers of a phase behind one step; either may have nothing to do.
 
@@ -264,28 +344,24 @@ class Optimizers:
     """
 
     def __init__(self, weights: Sequence[Tensor], latents: Sequence[Tensor], lr: float, warmup: bool = False) -> None:
+        self._parameters = [*weights, *latents]
         self.soap = SOAP(weights, lr, precondition_every=1 if warmup else PRECONDITION_EVERY) if weights else None
-        betas = WARMUP_LATENT_BETAS if warmup else LATENT_BETAS
-        self.adam = torch.optim.Adam(latents, lr, betas, eps=_LATENT_EPS, fused=True) if latents else None
+        self.adam = _adam(latents, WARMUP_LATENT_BETAS if warmup else LATENT_BETAS) if latents else None
 
     def step(self, lr: float) -> None:
         for optimizer in (self.soap, self.adam):
             if optimizer is not None:
-                optimizer.param_groups[0]["lr"] = lr
-                optimizer.step()
+                optimizer.step(lr)
 
     def zero_grad(self) -> None:
-        for optimizer in (self.soap, self.adam):
-            if optimizer is not None:
-                optimizer.zero_grad(set_to_none=True)
+        for p in self._parameters:
+            p.grad = None
 
     def forget_momentum(self) -> None:
         """Restart both first moments, after the parameters were put back to earlier values."""
-        if self.soap is not None:
-            self.soap.forget_momentum()
-        if self.adam is not None:
-            for state in self.adam.state.values():
-                state["exp_avg"].zero_()
+        for optimizer in (self.soap, self.adam):
+            if optimizer is not None:
+                optimizer.forget_momentum()
 
 
 def cosine_lr(start_lr: float, iteration: int, max_iterations: int) -> float:

@@ -11,10 +11,12 @@ from torch import Tensor, nn
 from coolvid.config import Phase, PluginChoice, choose
 from coolvid.types import Frame
 
+from .fused import FusedLoss
 from .loop import TrainingManager, Validation, evaluation, optimise
-from .loss import Distortion, LossFunctionOutput, Picture, distortion_of, loss_function
+from .loss import Distortion, LossFunctionOutput, Picture, distortion_of, loss_function, n_pixels
 
 if TYPE_CHECKING:
+    from coolvid.model.coolchic import CoolChicEncoderOutput
     from coolvid.model.frame_encoder import FrameEncoder
 
 Span = float | tuple[float, float]
@@ -134,6 +136,22 @@ class FrameTask:
             noise_parameter=noise_parameter,
         ).loss
         return loss + self._network_loss() if self.loss_per_network_bit else loss
+
+    @property
+    def fused(self) -> FusedLoss | None:
+        """loss() and its gradient through compiled kernels alone; None where they do not apply."""
+        encoder = self.encoder
+        if encoder.warper is not None and any(True for _ in encoder.warper.parameters()):
+            return None
+        bit_slope = self.lmbda / n_pixels(self.target)
+        return FusedLoss.of(encoder.branches, self._distortion_of, bit_slope, self.loss_per_network_bit)
+
+    def _distortion_of(self, outputs: Mapping[str, CoolChicEncoderOutput]) -> Tensor:
+        if self.distortion is None:
+            measured = self.encoder.mean_squared_error(outputs, self.target)
+            assert measured is not None, "there are kernels for all branches, but not for the picture"
+            return measured
+        return self.distortion(self.encoder.decoded(outputs)[0], self.target)
 
     def validate(self) -> Validation:
         """Of the evaluation forward; the encoder is in evaluation mode."""

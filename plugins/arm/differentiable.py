@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from coolvid.architecture import Architecture, Grid, Ports
 
 from ..pointwise import chain
-from .fused import rate
+from ..stateful import kernels_for
+from .fused import RateKernel, rate, rate_kernel
 
 
 class MlpArmModule(nn.Module):
@@ -47,7 +48,16 @@ class MlpArmModule(nn.Module):
 
         ifce: the parameters of the inter-feature maps.
         """
+        if not kernels_for(self, MlpArmModule):
+            return None
         return rate(latents, grids, architecture, len(self.hidden), list(self.parameters()), ifce)
+
+    def kernel(self, grids: Sequence[Grid], architecture: Architecture) -> RateKernel | None:
+        """rate() without autograd; None without compiled kernels."""
+        if not kernels_for(self, MlpArmModule):
+            return None
+        shared = rate_kernel(grids, architecture, len(self.hidden), self.stabiliser is not None)
+        return RateKernel(shared) if shared is not None else None
 
 
 def _zero(layer: nn.Linear) -> nn.Linear:

@@ -31,13 +31,20 @@ def rate(
     arm: weight and bias of each hidden layer, of the output, and of the stabiliser if there is one.
     ifce: weight and bias of each map.
     """
-    width = architecture.arm_ports.n_in
-    if width > MAX_WIDTH or n_hidden > MAX_HIDDEN or not usable(latents, *arm, *ifce):
+    if not usable(latents, *arm, *ifce):
         return None
-    stabiliser = len(arm) == 2 * (n_hidden + 2)
-    kernel = _kernel(tuple(grids), architecture, n_hidden, stabiliser, threads())
-    out: Tensor = _Rate.apply(kernel, tuple(grids), len(arm), latents, *arm, *ifce)  # type: ignore[no-untyped-call]
+    kernel = rate_kernel(grids, architecture, n_hidden, len(arm) == 2 * (n_hidden + 2))
+    if kernel is None:
+        return None
+    out: Tensor = _Rate.apply(kernel, len(arm), latents, *arm, *ifce)  # type: ignore[no-untyped-call]
     return out
+
+
+def rate_kernel(grids: Sequence[Grid], architecture: Architecture, n_hidden: int, stabiliser: bool) -> Any | None:
+    """The kernel, shared by all models of this shape; None where there is none."""
+    if compiled is None or architecture.arm_ports.n_in > MAX_WIDTH or n_hidden > MAX_HIDDEN:
+        return None
+    return _kernel(tuple(grids), architecture, n_hidden, stabiliser, threads())
 
 
 @lru_cache(maxsize=8)
@@ -61,43 +68,38 @@ class _Rate(torch.autograd.Function):
     """The forward pass also makes the gradients of the total; latents that do not count alike take a second pass."""
 
     @staticmethod
-    def forward(
-        ctx: Any, kernel: Any, grids: tuple[Grid, ...], n_arm: int, latents: Tensor, *tensors: Tensor
-    ) -> Tensor:
-        ctx.kernel, ctx.grids = kernel, grids
-        ctx.inputs = _planes(latents, grids), _flat(tensors[:n_arm]), _flat(tensors[n_arm:])
+    def forward(ctx: Any, kernel: Any, n_arm: int, latents: Tensor, *tensors: Tensor) -> Tensor:
+        ctx.kernel = kernel
+        ctx.inputs = latents.detach().contiguous().numpy(), _flat(tensors[:n_arm]), _flat(tensors[n_arm:])
         ctx.shapes = [t.shape for t in tensors]
         wanted = any(ctx.needs_input_grad)
         _, *gradients, bits = kernel.run(*ctx.inputs, wanted, True)
         if wanted:
-            ctx.save_for_backward(*_joined(gradients))
-        return torch.cat([torch.from_numpy(b).view(-1) for b in bits])
+            ctx.save_for_backward(*map(torch.from_numpy, gradients))
+        return torch.from_numpy(bits)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
-        by_latent, by_parameter = ctx.saved_tensors
+        gradients = ctx.saved_tensors
         if any(gradient.stride()) and bool((gradient != gradient[0]).any()):
-            weights = _planes(gradient, ctx.grids)
-            _, *gradients, _ = ctx.kernel.run(*ctx.inputs, True, False, weights)
-            by_latent, by_parameter = _joined(gradients)
+            _, *found, _ = ctx.kernel.run(*ctx.inputs, True, False, gradient.contiguous().numpy())
+            by_latent, *by_parameter = map(torch.from_numpy, found)
         else:
-            by_latent, by_parameter = by_latent * gradient[0], by_parameter * gradient[0]
-        parts = by_parameter.split([shape.numel() for shape in ctx.shapes])
+            by_latent, *by_parameter = (g * gradient[0] for g in gradients)
+        parts = torch.cat(by_parameter).split([shape.numel() for shape in ctx.shapes])  # type: ignore[no-untyped-call]
         by_tensor = [part.view(shape) for part, shape in zip(parts, ctx.shapes, strict=True)]
-        return None, None, None, by_latent, *by_tensor
+        return None, None, by_latent, *by_tensor
 
 
-def _planes(flat: Tensor, grids: Sequence[Grid]) -> list[Any]:
-    """A flat tensor [N] as one array [h, w] per grid."""
-    parts = flat.detach().contiguous().split([g.height * g.width for g in grids])  # type: ignore[no-untyped-call]
-    return [part.view(g.shape).numpy() for part, g in zip(parts, grids, strict=True)]
+class RateKernel:
+    """The total rate and its derivatives, in arrays that the caller keeps (see ArmPlugin)."""
 
+    def __init__(self, kernel: Any) -> None:
+        self._kernel = kernel
 
-def _joined(gradients: Sequence[Any]) -> tuple[Tensor, Tensor]:
-    """(by latent [N], by parameter, ARM before IFCE) of what the kernel returns."""
-    d_planes, d_arm, d_ifce = gradients
-    by_latent = torch.cat([torch.from_numpy(d).view(-1) for d in d_planes])
-    return by_latent, torch.cat((torch.from_numpy(d_arm), torch.from_numpy(d_ifce)))
+    def run(self, latents: Any, arm: Any, ifce: Any, scale: float, slopes: tuple[Any, Any, Any]) -> float:
+        """Bits of all latents [N]; slopes: where the derivatives by the three inputs go, times scale."""
+        return float(sum(self._kernel.run(latents, arm, ifce, True, False, None, scale, slopes)[0]))
 
 
 def _flat(tensors: Sequence[Tensor]) -> Any:

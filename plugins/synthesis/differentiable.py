@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from coolvid.architecture import Ports
 
 from ..pointwise import chain
-from .fused import synthesise
+from ..stateful import kernels_for
+from .fused import SynthesisKernel, synthesise
 
 
 class ConvSynthesisModule(nn.Module):
@@ -23,7 +24,7 @@ class ConvSynthesisModule(nn.Module):
 
     def __init__(self, options: Any, ports: Ports) -> None:
         super().__init__()
-        self.n_seen = ports.n_in - ports.n_noise
+        self.n_in, self.n_seen = ports.n_in, ports.n_in - ports.n_noise
         self.shape = tuple((int(n), int(k), bool(residual), bool(relu)) for n, k, residual, relu in options.layers)
         self.kinds = tuple((bool(residual), bool(relu)) for _, _, residual, relu in options.layers)
         self.layers = nn.ModuleList()
@@ -51,6 +52,12 @@ class ConvSynthesisModule(nn.Module):
         if self.stabiliser is not None:
             x = x + _pointwise([(self.stabiliser, (False, False))], planes[:, : self.n_seen])
         return x
+
+    def kernel(self, height: int, width: int) -> SynthesisKernel | None:
+        """forward() on planes of this size without autograd; None without compiled kernels."""
+        if not kernels_for(self, ConvSynthesisModule):
+            return None
+        return SynthesisKernel(self.shape, self.n_in, self.n_seen, self.stabiliser is not None, (height, width))
 
 
 def _pointwise(steps: list[tuple[Any, tuple[bool, bool]]], x: Tensor) -> Tensor:

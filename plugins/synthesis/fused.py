@@ -53,3 +53,17 @@ class _Synthesise(torch.autograd.Function):
         parts = torch.from_numpy(d_flat).split([shape.numel() for shape in ctx.shapes])  # type: ignore[no-untyped-call]
         by_parameter = [part.view(shape) for part, shape in zip(parts, ctx.shapes, strict=True)]
         return torch.from_numpy(d_planes)[None], None, None, None, *by_parameter
+
+
+class SynthesisKernel:
+    """Forward and backward in arrays that the caller keeps (see SynthesisPlugin)."""
+
+    def __init__(self, layers: Layers, n_in: int, n_seen: int, stabiliser: bool, size: tuple[int, int]) -> None:
+        self._shared = _kernel(layers, n_in, n_seen, stabiliser, *size, threads())
+        self._run: Any = ()
+
+    def forward(self, planes: Any, parameters: Any, out: Any) -> None:
+        _, self._run = self._shared.forward(planes, parameters, out)
+
+    def backward(self, d_out: Any, d_planes: Any, d_parameters: Any) -> None:
+        self._shared.backward(self._run, *self._run[:2], d_out, d_planes, d_parameters)

@@ -47,3 +47,19 @@ class _Upsample(torch.autograd.Function):
         d_grids, d_up, d_pre = ctx.kernel.backward(ctx.run, ctx.grids, gradient[0].contiguous().numpy())
         by_grid = [torch.from_numpy(d)[None, None] for d in d_grids]
         return None, *by_grid, *torch.from_numpy(d_up).unbind(), *torch.from_numpy(d_pre).unbind()
+
+
+class UpsamplingKernel:
+    """Forward and backward in arrays that the caller keeps (see UpsamplingPlugin)."""
+
+    def __init__(self, sizes: tuple[tuple[int, int], ...], k_size: int, preconcat_k_size: int) -> None:
+        self._shared = _kernel(sizes, k_size, preconcat_k_size, threads())
+        self._n_up = (len(sizes) - 1) * k_size // 2
+        self._run: Any = ()
+
+    def forward(self, grids: Sequence[Any], parameters: Any, out: Any) -> None:
+        _, self._run = self._shared.forward(grids, parameters[: self._n_up], parameters[self._n_up :], out)
+
+    def backward(self, d_out: Any, d_grids: Sequence[Any], d_parameters: Any) -> None:
+        d_up, d_pre = d_parameters[: self._n_up], d_parameters[self._n_up :]
+        self._shared.backward(self._run, self._run[0], d_out, d_grids, d_up, d_pre)

@@ -75,10 +75,11 @@ class ArmRate {
 
   // Bits of each grid into rates [grids]; with `gradients`, d(total bits) by latents, ARM and IFCE parameters.
   // bits: per-latent cost of each grid, or empty. weights: of each latent's bits in that total, or empty for 1.
+  // scale: of all derivatives.
   void run(const std::vector<const float*>& latents, const float* arm, const float* ifce, double* rates,
            bool gradients, const std::vector<float*>& d_latents, float* d_arm, float* d_ifce,
-           const std::vector<float*>& bits, const std::vector<const float*>& weights) {
-    weights_ = weights;
+           const std::vector<float*>& bits, const std::vector<const float*>& weights, float scale) {
+    weights_ = weights, scale_ = scale;
     prepare(latents, arm, gradients);
     map_forward(ifce);
     pool_.run(static_cast<int>(chunks_.size()),
@@ -329,7 +330,7 @@ class ArmRate {
       if (bits)
         for (int i = 0; i < VL && n + i < pixels; i++) bits[n + i] = cost[i];
       if (!gradients) continue;
-      vf by_mass = (valid & ~floored) ? -1.44269504f / mass : vf{};
+      vf by_mass = (valid & ~floored) ? -1.44269504f * scale_ / mass : vf{};
       if (weights) {
         vf weight = {};
         std::memcpy(&weight, weights + n, std::min(VL, pixels - n) * sizeof(float));
@@ -403,6 +404,7 @@ class ArmRate {
   std::vector<Buffer<float>> scratch_;
   Buffer<float> transposed_;
   std::vector<const float*> weights_;
+  float scale_ = 1.f;
 };
 
 }  // namespace coolvid

@@ -53,6 +53,29 @@ class Compose {
     });
   }
 
+  // Sum of (picture - target)^2 over all planes, and its derivatives times `scale`; planes and derivatives as above.
+  double squared_error(const std::vector<const float*>& target, float scale, float* d_raw,
+                       const std::vector<float*>& d_predictions) {
+    std::vector<double> sums((s_.height + BAND - 1) / BAND);
+    bands([&](int y0, int y1, float* rows) {
+      for (int y = y0; y < y1; y += 2) {
+        int end = std::min(y + 2, y1);
+        for (int k = 3; k < s_.n_raw(); k++) std::fill_n(d_raw + k * s_.pixels() + at(y), (end - y) * s_.width, 0.f);
+        for (int c = 0; c < 3; c++) {
+          for (int i = y; i < end; i++) picture_row(c, i, rows + (i - y) * s_.width);
+          sums[y0 / BAND] += s_.subsampled && c ? halved_error(y, end, rows, target[c] + y / 2 * half_width(), scale)
+                                                : row_error(rows, target[c] + at(y), scale, (end - y) * s_.width);
+          for (int i = y; i < end; i++) row_backward(c, i, rows + (i - y) * s_.width, d_raw, d_predictions);
+        }
+        for (int i = y; i < end; i++)
+          for (int k = 3; k < s_.n_raw(); k++) mask_row(raw_ + k * s_.pixels() + at(i), d_raw + k * s_.pixels() + at(i));
+      }
+    });
+    double total = 0;
+    for (double sum : sums) total += sum;
+    return total;
+  }
+
  private:
   static constexpr int BAND = 16;  // rows picked up at a time
 
@@ -63,7 +86,7 @@ class Compose {
   template <class F>
   void bands(F&& f) {
     pool_.run((s_.height + BAND - 1) / BAND, [&](int i, int) {
-      std::vector<float> rows(2 * s_.width);
+      std::vector<float> rows(3 * s_.width + 1);
       f(i * BAND, std::min(s_.height, (i + 1) * BAND), rows.data());
     });
   }
@@ -99,6 +122,33 @@ class Compose {
     int whole = s_.width / 2;
     for (int x = 0; x < whole; x++) out[2 * x] = out[2 * x + 1] = share * d[x];
     if (s_.width % 2) out[2 * whole] = 2.f * share * d[whole];
+  }
+
+  // Replaces n samples by the derivatives of their squared errors times scale; returns the sum of these errors.
+  static double row_error(float* __restrict x, const float* __restrict target, float scale, int n) {
+    vf sum = {};
+    double total = 0;
+    int i = 0;
+    for (; i + VL <= n; i += VL) {
+      vf d = load(x + i) - load(target + i);
+      sum += d * d;
+      store(x + i, 2.f * scale * d);
+    }
+    for (; i < n; i++) {
+      float d = x[i] - target[i];
+      total += static_cast<double>(d) * d;
+      x[i] = 2.f * scale * d;
+    }
+    return total + hsum(sum);
+  }
+
+  // The same for rows y .. end - 1 of a plane that the target has at half the size.
+  double halved_error(int y, int end, float* rows, const float* target, float scale) {
+    float* mean = rows + 2 * s_.width;
+    mean_row(rows, end - y == 2 ? rows + s_.width : rows, mean);
+    double sum = row_error(mean, target, scale, static_cast<int>(half_width()));
+    for (int i = y; i < end; i++) spread_row(mean, i, rows + (i - y) * s_.width);
+    return sum;
   }
 
   void row_backward(int c, int y, const float* __restrict d, float* d_raw, const std::vector<float*>& d_predictions) {

@@ -55,31 +55,63 @@ COOLVID_INLINE vf soft_round(vf x, float t, float scale, vf& slope) {
 
 constexpr int LATENT_CHUNK = 1 << 14;
 
-// q [n] = softround(x), or softround(softround(x) + noise) where noise is given, and dq = its derivative by x.
-inline void soft_round_all(Pool& pool, float t, const float* x, const float* noise, float* q, float* dq, size_t n) {
-  float scale = 0.5f / std::tanh(0.5f / t);
+// Calls f(start, end) for parts of n latents.
+template <class F>
+inline void latent_chunks(Pool& pool, size_t n, F&& f) {
   pool.run(static_cast<int>((n + LATENT_CHUNK - 1) / LATENT_CHUNK), [&](int chunk, int) {
-    size_t end = std::min(n, static_cast<size_t>(chunk + 1) * LATENT_CHUNK);
-    for (size_t i = static_cast<size_t>(chunk) * LATENT_CHUNK; i < end; i += VL) {
+    f(static_cast<size_t>(chunk) * LATENT_CHUNK, std::min(n, static_cast<size_t>(chunk + 1) * LATENT_CHUNK));
+  });
+}
+
+// q [n] = softround(gain x), or softround(softround(gain x) + noise) where noise is given, and dq = its derivative by x.
+inline void soft_round_all(Pool& pool, float t, float gain, const float* x, const float* noise, float* q, float* dq,
+                           size_t n) {
+  float scale = 0.5f / std::tanh(0.5f / t);
+  latent_chunks(pool, n, [&](size_t start, size_t end) {
+    for (size_t i = start; i < end; i += VL) {
       vf v = {}, e = {}, slope, slope2 = splat(1.f);
       size_t bytes = std::min<size_t>(VL, end - i) * sizeof(float);
       std::memcpy(&v, x + i, bytes);
-      vf out = soft_round(v, t, scale, slope);
+      vf out = soft_round(gain * v, t, scale, slope);
       if (noise) {
         std::memcpy(&e, noise + i, bytes);
         out = soft_round(out + e, t, scale, slope2);
       }
-      slope *= slope2;
+      slope *= gain * slope2;
       std::memcpy(q + i, &out, bytes);
       std::memcpy(dq + i, &slope, bytes);
     }
   });
 }
 
+// out [n] = (a + b) slope.
+inline void add_and_scale(Pool& pool, const float* a, const float* b, const float* slope, float* out, size_t n) {
+  latent_chunks(pool, n, [&](size_t start, size_t end) {
+    for (size_t i = start; i < end; i++) out[i] = (a[i] + b[i]) * slope[i];
+  });
+}
+
+// One step of Adam (arXiv 1412.6980, algorithm 1); first_correction, second_correction: 1 - beta^t.
+struct AdamStep {
+  float lr, beta1, beta2, eps, first_correction, second_correction;
+};
+
+inline void adam(Pool& pool, const AdamStep& step, const float* __restrict gradient, float* __restrict values,
+                 float* __restrict first, float* __restrict second, size_t n) {
+  float rate = step.lr / step.first_correction, root = std::sqrt(step.second_correction);
+  latent_chunks(pool, n, [&](size_t start, size_t end) {
+    for (size_t i = start; i < end; i++) {
+      float g = gradient[i];
+      first[i] += (1.f - step.beta1) * (g - first[i]);
+      second[i] = step.beta2 * second[i] + (1.f - step.beta2) * g * g;
+      values[i] -= rate * first[i] / (std::sqrt(second[i]) / root + step.eps);
+    }
+  });
+}
+
 inline void fill_noise(Pool& pool, Noise kind, float parameter, uint32_t key, float* out, size_t n) {
-  pool.run(static_cast<int>((n + LATENT_CHUNK - 1) / LATENT_CHUNK), [&](int chunk, int) {
-    size_t end = std::min(n, static_cast<size_t>(chunk + 1) * LATENT_CHUNK);
-    for (size_t i = static_cast<size_t>(chunk) * LATENT_CHUNK; i < end; i += VL) {
+  latent_chunks(pool, n, [&](size_t start, size_t end) {
+    for (size_t i = start; i < end; i += VL) {
       vf v = noise(kind, parameter, key, static_cast<uint32_t>(i));
       std::memcpy(out + i, &v, std::min<size_t>(VL, end - i) * sizeof(float));
     }

@@ -37,20 +37,13 @@ bool cpu_supports(const std::string& set) {
   return set == "portable";
 }
 
-std::vector<const float*> pointers(const std::vector<Floats>& arrays, const std::vector<coolvid::GridShape>& grids) {
-  expect(arrays.size() == grids.size(), "one array for each grid");
-  std::vector<const float*> out;
-  for (size_t i = 0; i < arrays.size(); i++) {
-    expect(arrays[i].size() == static_cast<py::ssize_t>(grids[i].height) * grids[i].width, "array size differs from its grid");
-    out.push_back(arrays[i].data());
-  }
-  return out;
-}
-
-std::vector<Floats> like(const std::vector<coolvid::GridShape>& grids) {
-  std::vector<Floats> out;
-  for (auto& g : grids) out.emplace_back(std::vector<py::ssize_t>{g.height, g.width});
-  return out;
+// Where a result goes: into the array given, else into a new one.
+Floats given_or_new(const std::optional<Floats>& given, std::vector<py::ssize_t> shape) {
+  if (!given) return Floats(shape);
+  py::ssize_t size = 1;
+  for (auto n : shape) size *= n;
+  expect(given->size() == size, "an array to write to has another size");
+  return *given;
 }
 
 std::vector<float*> mutable_pointers(std::vector<Floats>& arrays) {
@@ -59,29 +52,48 @@ std::vector<float*> mutable_pointers(std::vector<Floats>& arrays) {
   return out;
 }
 
-py::tuple arm_run(coolvid::ArmRate& self, const std::vector<Floats>& latents, const Floats& arm, const Floats& ifce,
-                  bool gradients, bool want_bits, const std::vector<Floats>& weights) {
-  auto in = pointers(latents, self.grids());
-  auto weight_pointers = weights.empty() ? std::vector<const float*>{} : pointers(weights, self.grids());
+// The start of each grid in the flat array of all latents.
+template <class T>
+std::vector<T*> grid_starts(T* flat, const std::vector<coolvid::GridShape>& grids) {
+  std::vector<T*> out;
+  for (auto& g : grids) out.push_back(flat), flat += static_cast<py::ssize_t>(g.height) * g.width;
+  return out;
+}
+
+using ArmSlopes = std::tuple<Floats, Floats, Floats>;
+
+py::tuple arm_run(coolvid::ArmRate& self, const Floats& latents, const Floats& arm, const Floats& ifce, bool gradients,
+                  bool want_bits, const std::optional<Floats>& weights, float scale, const std::optional<ArmSlopes>& out) {
+  py::ssize_t n = 0;
+  for (auto& g : self.grids()) n += static_cast<py::ssize_t>(g.height) * g.width;
+  expect(latents.size() == n && (!weights || weights->size() == n), "one value for each latent");
   expect(arm.size() == self.parameters() && ifce.size() == self.map_parameters(), "wrong number of parameters");
+  auto slopes = out ? *out : ArmSlopes{Floats(gradients ? n : 0), Floats(self.parameters()), Floats(self.map_parameters())};
+  auto& [d_latents, d_arm, d_ifce] = slopes;
+  expect(!gradients || (d_latents.size() == n && d_arm.size() == self.parameters() && d_ifce.size() == self.map_parameters()),
+         "an array to write to has another size");
   std::vector<double> rates(self.grids().size());
-  auto d_latents = like(self.grids());
-  std::vector<Floats> bits = want_bits ? like(self.grids()) : std::vector<Floats>{};
-  Floats d_arm(self.parameters()), d_ifce(self.map_parameters());
-  auto d_pointers = mutable_pointers(d_latents), bit_pointers = mutable_pointers(bits);
+  Floats bits(want_bits ? n : 0);
+  std::vector<const float*> weight_starts;
+  if (weights) weight_starts = grid_starts(weights->data(), self.grids());
+  std::vector<float*> slope_starts, bit_starts;
+  if (gradients) slope_starts = grid_starts(d_latents.mutable_data(), self.grids());
+  if (want_bits) bit_starts = grid_starts(bits.mutable_data(), self.grids());
+  auto in = grid_starts(latents.data(), self.grids());
+  float *to_arm = d_arm.mutable_data(), *to_ifce = d_ifce.mutable_data();
   {
     py::gil_scoped_release release;
-    self.run(in, arm.data(), ifce.data(), rates.data(), gradients, d_pointers, d_arm.mutable_data(),
-             d_ifce.mutable_data(), bit_pointers, weight_pointers);
+    self.run(in, arm.data(), ifce.data(), rates.data(), gradients, slope_starts, to_arm, to_ifce, bit_starts,
+             weight_starts, scale);
   }
   return py::make_tuple(rates, d_latents, d_arm, d_ifce, bits);
 }
 
-Floats synthesis_forward(coolvid::Synthesis& self, const Floats& z, const Floats& parameters) {
+Floats synthesis_forward(coolvid::Synthesis& self, const Floats& z, const Floats& parameters, const std::optional<Floats>& given) {
   expect(z.ndim() == 3 && z.shape(0) == self.n_in() && z.size() == static_cast<py::ssize_t>(self.n_in() * self.pixels()),
          "planes differ from the synthesis");
   expect(parameters.size() == self.parameters(), "wrong number of parameters");
-  Floats out({static_cast<py::ssize_t>(self.n_out()), z.shape(1), z.shape(2)});
+  Floats out = given_or_new(given, {self.n_out(), z.shape(1), z.shape(2)});
   float* to = out.mutable_data();
   {
     py::gil_scoped_release release;
@@ -90,11 +102,13 @@ Floats synthesis_forward(coolvid::Synthesis& self, const Floats& z, const Floats
   return out;
 }
 
-py::tuple synthesis_backward(coolvid::Synthesis& self, const Floats& z, const Floats& parameters, const Floats& d_out) {
+py::tuple synthesis_backward(coolvid::Synthesis& self, const Floats& z, const Floats& parameters, const Floats& d_out,
+                             const std::optional<Floats>& given, const std::optional<Floats>& given_parameters) {
   expect(z.size() == static_cast<py::ssize_t>(self.n_in() * self.pixels()), "planes differ from the synthesis");
   expect(d_out.size() == static_cast<py::ssize_t>(self.n_out() * self.pixels()), "gradient differs from the output");
   expect(parameters.size() == self.parameters(), "wrong number of parameters");
-  Floats d_z({z.shape(0), z.shape(1), z.shape(2)}), d_parameters(self.parameters());
+  Floats d_z = given_or_new(given, {z.shape(0), z.shape(1), z.shape(2)});
+  Floats d_parameters = given_or_new(given_parameters, {self.parameters()});
   float *to_z = d_z.mutable_data(), *to_parameters = d_parameters.mutable_data();
   {
     py::gil_scoped_release release;
@@ -119,11 +133,12 @@ void expect_filters(const coolvid::Upsampling& self, const Floats& up, const Flo
   expect(up.size() == steps * self.half() && pre.size() == steps * self.pre_half(), "wrong number of taps");
 }
 
-Floats upsampling_forward(coolvid::Upsampling& self, const std::vector<Floats>& latents, const Floats& up, const Floats& pre) {
+Floats upsampling_forward(coolvid::Upsampling& self, const std::vector<Floats>& latents, const Floats& up, const Floats& pre,
+                          const std::optional<Floats>& given) {
   auto in = grid_pointers(self, latents);
   expect_filters(self, up, pre);
   auto [h, w] = self.size(0);
-  Floats out({self.grids(), h, w});
+  Floats out = given_or_new(given, {self.grids(), h, w});
   float* to = out.mutable_data();
   {
     py::gil_scoped_release release;
@@ -132,13 +147,18 @@ Floats upsampling_forward(coolvid::Upsampling& self, const std::vector<Floats>& 
   return out;
 }
 
-py::tuple upsampling_backward(coolvid::Upsampling& self, const std::vector<Floats>& latents, const Floats& d_out) {
+py::tuple upsampling_backward(coolvid::Upsampling& self, const std::vector<Floats>& latents, const Floats& d_out,
+                              const std::optional<std::vector<Floats>>& given, const std::optional<Floats>& given_up,
+                              const std::optional<Floats>& given_pre) {
   auto in = grid_pointers(self, latents);
   auto [h, w] = self.size(0);
   expect(d_out.size() == static_cast<py::ssize_t>(self.grids()) * h * w, "gradient differs from the output");
+  expect(!given || static_cast<int>(given->size()) == self.grids(), "one array for each grid");
   std::vector<Floats> d_latents;
-  for (int g = 0; g < self.grids(); g++) d_latents.emplace_back(std::vector<py::ssize_t>{self.size(g).first, self.size(g).second});
-  Floats d_up({self.grids() - 1, self.half()}), d_pre({self.grids() - 1, self.pre_half()});
+  for (int g = 0; g < self.grids(); g++)
+    d_latents.push_back(given_or_new(given ? std::optional((*given)[g]) : std::nullopt, {self.size(g).first, self.size(g).second}));
+  Floats d_up = given_or_new(given_up, {self.grids() - 1, self.half()});
+  Floats d_pre = given_or_new(given_pre, {self.grids() - 1, self.pre_half()});
   auto to = mutable_pointers(d_latents);
   float *to_up = d_up.mutable_data(), *to_pre = d_pre.mutable_data();
   {
@@ -193,6 +213,21 @@ std::vector<Floats> composed(const coolvid::ComposeShape& shape) {
   return out;
 }
 
+// Arrays for the derivatives by the predictions, none where these are not wanted.
+std::vector<Floats> prediction_slopes(const coolvid::ComposeShape& shape, bool wanted) {
+  std::vector<Floats> out;
+  for (int i = 0; wanted && i < shape.n_predictions; i++)
+    out.emplace_back(std::vector<py::ssize_t>{3, shape.height, shape.width});
+  return out;
+}
+
+void expect_planes(const coolvid::ComposeShape& shape, const std::vector<Floats>& planes) {
+  py::ssize_t h = shape.height, w = shape.width, whole = h * w, half = (h + 1) / 2 * ((w + 1) / 2);
+  expect(planes.size() == (shape.subsampled ? 3 : 1), "all planes");
+  expect(planes[0].size() == (shape.subsampled ? whole : 3 * whole), "a plane differs from the picture");
+  for (size_t c = 1; c < planes.size(); c++) expect(planes[c].size() == half, "a plane differs from the picture");
+}
+
 // A pointer to each of the three planes.
 template <class T>
 std::vector<T*> three(const coolvid::ComposeShape& shape, std::vector<T*> arrays) {
@@ -223,13 +258,9 @@ std::vector<Floats> compose(const Floats& raw, const std::vector<Floats>& predic
 py::tuple compose_backward(const Floats& raw, const std::vector<Floats>& predictions, const std::vector<float>& gain,
                            bool subsampled, const std::vector<Floats>& d_planes, bool by_prediction, int threads) {
   auto shape = compose_shape(raw, predictions, gain, gain, subsampled);
-  auto planes = composed(shape);
-  expect(d_planes.size() == planes.size(), "gradients of all planes");
-  for (size_t i = 0; i < planes.size(); i++) expect(d_planes[i].size() == planes[i].size(), "gradient differs from its plane");
+  expect_planes(shape, d_planes);
   Floats d_raw({raw.shape(0), raw.shape(1), raw.shape(2)});
-  std::vector<Floats> d_predictions;
-  for (size_t i = 0; by_prediction && i < predictions.size(); i++)
-    d_predictions.emplace_back(std::vector<py::ssize_t>{3, raw.shape(1), raw.shape(2)});
+  auto d_predictions = prediction_slopes(shape, by_prediction);
   auto from = const_pointers(predictions), d = three(shape, const_pointers(d_planes));
   auto to = mutable_pointers(d_predictions);
   const float* r = raw.data();
@@ -239,6 +270,25 @@ py::tuple compose_backward(const Floats& raw, const std::vector<Floats>& predict
     coolvid::Compose(shape, r, std::move(from), coolvid::shared_pool(threads)).backward(d, to_raw, to);
   }
   return py::make_tuple(d_raw, d_predictions);
+}
+
+py::tuple compose_error(const Floats& raw, const std::vector<Floats>& predictions, const std::vector<float>& gain,
+                        const std::vector<float>& offset, bool subsampled, const std::vector<Floats>& target, float scale,
+                        bool by_prediction, int threads) {
+  auto shape = compose_shape(raw, predictions, gain, offset, subsampled);
+  expect_planes(shape, target);
+  Floats d_raw({raw.shape(0), raw.shape(1), raw.shape(2)});
+  auto d_predictions = prediction_slopes(shape, by_prediction);
+  auto from = const_pointers(predictions), t = three(shape, const_pointers(target));
+  auto to = mutable_pointers(d_predictions);
+  const float* r = raw.data();
+  float* to_raw = d_raw.mutable_data();
+  double sum;
+  {
+    py::gil_scoped_release release;
+    sum = coolvid::Compose(shape, r, std::move(from), coolvid::shared_pool(threads)).squared_error(t, scale, to_raw, to);
+  }
+  return py::make_tuple(sum, d_raw, d_predictions);
 }
 
 py::tuple squared_error(const Floats& a, const Floats& b, int threads) {
@@ -290,16 +340,33 @@ coolvid::Noise noise_kind(const std::string& name) {
   return coolvid::Noise::kumaraswamy;
 }
 
-py::tuple soft_round(const Floats& x, const std::optional<Floats>& noise, float temperature, int threads) {
+py::tuple soft_round(const Floats& x, const std::optional<Floats>& noise, float temperature, int threads, float gain) {
   expect(!noise || noise->size() == x.size(), "noise differs from the latents");
   Floats q(x.size()), dq(x.size());
   float *to = q.mutable_data(), *to_d = dq.mutable_data();
   const float* e = noise ? noise->data() : nullptr;
   {
     py::gil_scoped_release release;
-    coolvid::soft_round_all(coolvid::shared_pool(threads), temperature, x.data(), e, to, to_d, x.size());
+    coolvid::soft_round_all(coolvid::shared_pool(threads), temperature, gain, x.data(), e, to, to_d, x.size());
   }
   return py::make_tuple(q, dq);
+}
+
+void add_and_scale(const Floats& a, const Floats& b, const Floats& slope, Floats out, int threads) {
+  expect(b.size() == a.size() && slope.size() == a.size() && out.size() == a.size(), "vectors of one length");
+  float* to = out.mutable_data();
+  py::gil_scoped_release release;
+  coolvid::add_and_scale(coolvid::shared_pool(threads), a.data(), b.data(), slope.data(), to, a.size());
+}
+
+void adam(const Floats& gradient, Floats values, Floats first, Floats second, float lr, std::pair<float, float> betas,
+          float eps, std::pair<float, float> corrections, int threads) {
+  py::ssize_t n = gradient.size();
+  expect(values.size() == n && first.size() == n && second.size() == n, "vectors of one length");
+  coolvid::AdamStep step{lr, betas.first, betas.second, eps, corrections.first, corrections.second};
+  float *x = values.mutable_data(), *m = first.mutable_data(), *v = second.mutable_data();
+  py::gil_scoped_release release;
+  coolvid::adam(coolvid::shared_pool(threads), step, gradient.data(), x, m, v, n);
 }
 
 Floats noise(size_t n, const std::string& kind, float parameter, uint32_t key, int threads) {
@@ -334,7 +401,8 @@ PYBIND11_MODULE(COOLVID_MODULE, m) {
            py::arg("neighbours"), py::arg("n_features"), py::arg("n_hidden"), py::arg("stabiliser"), py::arg("grids"),
            py::arg("maps"), py::arg("threads"))
       .def("run", &arm_run, py::arg("latents"), py::arg("arm"), py::arg("ifce"), py::arg("gradients"),
-           py::arg("bits") = false, py::arg("weights") = std::vector<Floats>{});
+           py::arg("bits") = false, py::arg("weights") = py::none(), py::arg("scale") = 1.f,
+           py::arg("out").noconvert() = py::none());
   py::class_<coolvid::Synthesis>(m, "Synthesis", py::module_local())
       .def(py::init([](const std::vector<std::tuple<int, int, bool, bool>>& layers, int n_in, int n_seen, bool stabiliser,
                        int height, int width, int threads) {
@@ -348,13 +416,17 @@ PYBIND11_MODULE(COOLVID_MODULE, m) {
            }),
            py::arg("layers"), py::arg("n_in"), py::arg("n_seen"), py::arg("stabiliser"), py::arg("height"),
            py::arg("width"), py::arg("threads"))
-      .def("forward", &synthesis_forward, py::arg("planes"), py::arg("parameters"))
-      .def("backward", &synthesis_backward, py::arg("planes"), py::arg("parameters"), py::arg("d_out"));
+      .def("forward", &synthesis_forward, py::arg("planes"), py::arg("parameters"), py::arg("out").noconvert() = py::none())
+      .def("backward", &synthesis_backward, py::arg("planes"), py::arg("parameters"), py::arg("d_out"),
+           py::arg("d_planes").noconvert() = py::none(), py::arg("d_parameters").noconvert() = py::none());
   py::class_<coolvid::Upsampling>(m, "Upsampling", py::module_local())
       .def(py::init<std::vector<std::pair<int, int>>, int, int, int>(), py::arg("sizes"), py::arg("k_size"),
            py::arg("preconcat_k_size"), py::arg("threads"))
-      .def("forward", &upsampling_forward, py::arg("latents"), py::arg("up"), py::arg("pre"))
-      .def("backward", &upsampling_backward, py::arg("latents"), py::arg("d_out"));
+      .def("forward", &upsampling_forward, py::arg("latents"), py::arg("up"), py::arg("pre"),
+           py::arg("out").noconvert() = py::none())
+      .def("backward", &upsampling_backward, py::arg("latents"), py::arg("d_out"),
+           py::arg("d_latents").noconvert() = py::none(), py::arg("d_up").noconvert() = py::none(),
+           py::arg("d_pre").noconvert() = py::none());
   py::class_<coolvid::Warp>(m, "Warp", py::module_local())
       .def(py::init([](const Floats& reference, const Floats& taps, const Floats& slopes, int block, int threads) {
              expect(reference.ndim() == 3 && taps.ndim() == 2 && taps.size() == slopes.size() && taps.shape(0) > 1,
@@ -366,12 +438,20 @@ PYBIND11_MODULE(COOLVID_MODULE, m) {
            py::arg("reference"), py::arg("taps"), py::arg("slopes"), py::arg("block"), py::arg("threads"))
       .def("forward", &warp_forward, py::arg("flow"), py::arg("gradients"))
       .def("backward", &warp_backward, py::arg("d_out"));
-  m.def("soft_round", &soft_round, py::arg("x"), py::arg("noise"), py::arg("temperature"), py::arg("threads"));
+  m.def("soft_round", &soft_round, py::arg("x"), py::arg("noise"), py::arg("temperature"), py::arg("threads"),
+        py::arg("gain") = 1.f);
+  m.def("add_and_scale", &add_and_scale, py::arg("a"), py::arg("b"), py::arg("slope"), py::arg("out").noconvert(),
+        py::arg("threads"));
+  m.def("adam", &adam, py::arg("gradient"), py::arg("values").noconvert(), py::arg("first").noconvert(),
+        py::arg("second").noconvert(), py::arg("lr"), py::arg("betas"), py::arg("eps"), py::arg("corrections"),
+        py::arg("threads"));
   m.def("noise", &noise, py::arg("n"), py::arg("kind"), py::arg("parameter"), py::arg("key"), py::arg("threads"));
   m.def("compose", &compose, py::arg("raw"), py::arg("predictions"), py::arg("gain"), py::arg("offset"),
         py::arg("subsampled"), py::arg("threads"));
   m.def("compose_backward", &compose_backward, py::arg("raw"), py::arg("predictions"), py::arg("gain"),
         py::arg("subsampled"), py::arg("d_planes"), py::arg("by_prediction"), py::arg("threads"));
+  m.def("compose_error", &compose_error, py::arg("raw"), py::arg("predictions"), py::arg("gain"), py::arg("offset"),
+        py::arg("subsampled"), py::arg("target"), py::arg("scale"), py::arg("by_prediction"), py::arg("threads"));
   m.def("soap_update", &soap_update, py::arg("blocks"), py::arg("gradient"), py::arg("first"), py::arg("second"),
         py::arg("beta2"), py::arg("correction"), py::arg("eps"));
   m.def("soap_observe", &soap_observe, py::arg("blocks"), py::arg("gradient"), py::arg("beta"));
