@@ -18,7 +18,7 @@ from .errors import ConfigError, StreamError
 from .events import FrameDecoded, Listener, ignore
 from .interfaces import TensorSpec
 from .modules import module_n_scales, module_tensors
-from .networks import FrameNetworks, NetworkStore
+from .networks import PRIOR, FrameNetworks, NetworkStore
 from .reconstruct import ContextModel, reconstruct_frame
 from .types import Frame
 
@@ -180,30 +180,35 @@ class _Predictors:
 
         Raises what read_packet() does for a packet that it depends on.
         """
-        if self._packets[index][1].predictor is None:
+        if self._predictor(index) is None:
             return NetworkStore()
         with self._lock:
             for each in reversed(self._unknown(index)):
                 self._known[each] = self._parse(each)
             return self._take(index)
 
+    def _predictor(self, index: int) -> int | None:
+        """The frame that a packet's networks are predicted from, if it is one of the stream's."""
+        predictor = self._packets[index][1].predictor
+        return None if predictor == PRIOR else predictor
+
     def _count(self, steps: Sequence[int]) -> dict[int, int]:
         """How often each frame is taken as predictor: by steps, and by frames that are themselves predictors."""
         uses: dict[int, int] = {}
         for step in steps:
-            predictor = self._packets[step][1].predictor
+            predictor = self._predictor(step)
             while predictor is not None:
                 uses[predictor] = uses.get(predictor, 0) + 1
-                predictor = self._packets[predictor][1].predictor if uses[predictor] == 1 else None
+                predictor = self._predictor(predictor) if uses[predictor] == 1 else None
         return uses
 
     def _unknown(self, index: int) -> list[int]:
         """The predictor of a frame, the predictor of that, and so on, up to one that is known or has none."""
         chain: list[int] = []
-        predictor = self._packets[index][1].predictor
+        predictor = self._predictor(index)
         while predictor is not None and predictor not in self._known:
             chain.append(predictor)
-            predictor = self._packets[predictor][1].predictor
+            predictor = self._predictor(predictor)
         return chain
 
     def _parse(self, index: int) -> FrameNetworks:
@@ -216,7 +221,7 @@ class _Predictors:
 
     def _take(self, index: int) -> NetworkStore:
         """The predictor of a frame, known by now; dropped when nobody else will ask for it."""
-        predictor = self._packets[index][1].predictor
+        predictor = self._predictor(index)
         if predictor is None:
             return NetworkStore()
         found = self._known[predictor]

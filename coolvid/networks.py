@@ -12,9 +12,13 @@ from .architecture import FrameArchitecture
 from .coded import MODULES, CodedFrame, CodedModule
 from .errors import StreamError
 from .interfaces import TensorSpec
+from .prior import prior_modules
 from .types import FrameType
 
 STORED_FRAMES = 8
+PRIOR = -1
+"""Stands for the prior where a display index names a predictor."""
+
 Branches = Mapping[str, Mapping[str, CodedModule]]
 
 
@@ -31,6 +35,11 @@ class FrameNetworks:
         """Those of this frame."""
         modules = {name: coolchic.modules for name, coolchic in frame.coolchics.items()}
         return cls(frame.display_index, frame.architecture, modules)
+
+    @classmethod
+    def prior(cls, architecture: FrameArchitecture) -> FrameNetworks:
+        """Those that come with the codec, for a frame of this architecture."""
+        return cls(PRIOR, architecture, prior_modules(architecture.frame_type))
 
 
 class NetworkStore:
@@ -52,8 +61,10 @@ class NetworkStore:
             self._frames.clear()
         self._frames.append(networks)
 
-    def find(self, display_index: int) -> FrameNetworks:
-        """The frame that a frame names as its predictor. Raises StreamError."""
+    def find(self, display_index: int, architecture: FrameArchitecture) -> FrameNetworks:
+        """The frame that a frame of this architecture names as its predictor, or the prior. Raises StreamError."""
+        if display_index == PRIOR:
+            return FrameNetworks.prior(architecture)
         found = next((each for each in self._frames if each.display_index == display_index), None)
         if found is None:
             known = sorted(each.display_index for each in self._frames)

@@ -14,7 +14,7 @@ from coolvid.architecture import Architecture, FrameArchitecture, Grid
 from coolvid.coded import CodedCoolChic, CodedFrame, CodedModule
 from coolvid.errors import ConfigError, StreamError
 from coolvid.interfaces import TensorSpec
-from coolvid.networks import FrameNetworks, NetworkStore
+from coolvid.networks import PRIOR, FrameNetworks, NetworkStore
 from coolvid.records import BitReader, BitWriter, Flag, Golomb, Many, Maybe, OneOf, Record, Signed, U, When, coded
 from coolvid.types import FrameType
 
@@ -68,12 +68,8 @@ class PacketHeader(Record):
         "the picture is the mean of the shifted references; neither networks nor latents follow",
     )
     predictor: int | None = coded(
-        When(
-            lambda known: known["frame_type"] is not FrameType.I and not known["is_copy"],
-            "neither I nor a copy",
-            Maybe(Signed(1, MAX_FRAMES)),
-        ),
-        "display index, less this frame's, of the frame whose networks this one's are predicted from",
+        When(lambda known: not known["is_copy"], "not a copy", Maybe(Signed(1, MAX_FRAMES))),
+        "display index, less this frame's, of the frame whose networks this one's are predicted from; 0: the prior",
     )
     output_range: tuple[tuple[int, int], ...] | None = coded(
         When(lambda known: known["frame_type"] is FrameType.I, "I", Maybe(Many(Many(U(10), 2), 3))),
@@ -89,7 +85,7 @@ class PacketHeader(Record):
 class PacketInfo:
     """What is known of a packet without decoding it. bits_by_part adds up to 8 * n_bytes: "header" (with checksum,
     padding), "residue.latents", and "residue.arm" ..., or "networks" for all modules where they were not told apart; a
-    copy has nothing but "header". predictor: display index of the frame whose networks its own are predicted from."""
+    copy has nothing but "header". predictor: display index of the frame whose networks its own are predicted from, or PRIOR."""
 
     display_index: int
     configuration: int
@@ -175,10 +171,10 @@ def _found(frame: CodedFrame, networks: NetworkStore) -> FrameNetworks | None:
     """The frame's predictor, if it has one. Raises ConfigError."""
     if frame.predictor is None:
         return None
-    if frame.frame_type is FrameType.I:
-        raise ConfigError(f"frame {frame.display_index} is an I frame, which has no predictor")
+    if frame.frame_type is FrameType.I and frame.predictor != PRIOR:
+        raise ConfigError(f"frame {frame.display_index} is an I frame, which nothing but the prior can predict")
     try:
-        return networks.find(frame.predictor)
+        return networks.find(frame.predictor, frame.architecture)
     except StreamError as error:
         raise ConfigError(f"frame {frame.display_index}: {error}") from error
 
@@ -205,7 +201,7 @@ def _header_of(frame: CodedFrame, configuration: int, latent_sizes: tuple[int, .
         references=tuple(index - frame.display_index for index in frame.references),
         global_translation=frame.global_translation if moved else None,
         is_copy=None if frame.frame_type is FrameType.I else frame.is_copy,
-        predictor=None if frame.predictor is None else frame.predictor - frame.display_index,
+        predictor=_distance(frame),
         output_range=frame.output_range,
         latent_sizes=latent_sizes,
     )
@@ -227,8 +223,18 @@ def _info(header: PacketHeader, n_bytes: int, module_bits: Mapping[str, int]) ->
     )
 
 
+def _distance(frame: CodedFrame) -> int | None:
+    """What a packet header says of the predictor."""
+    if frame.predictor is None:
+        return None
+    return 0 if frame.predictor == PRIOR else frame.predictor - frame.display_index
+
+
 def _predictor(header: PacketHeader) -> int | None:
-    return None if header.predictor is None else header.display_index + header.predictor
+    """Display index of the predictor, PRIOR, or None."""
+    if header.predictor is None:
+        return None
+    return header.display_index + header.predictor if header.predictor else PRIOR
 
 
 def _references(header: PacketHeader) -> tuple[int, ...]:
@@ -264,7 +270,7 @@ def _open(data: bytes, header: StreamHeader) -> tuple[BitReader, PacketHeader]:
             raise StreamError(f"a packet names frame {index} of 0..{last}; the stream is damaged")
     if found.display_index in _references(found):
         raise StreamError(f"frame {found.display_index} refers to itself; the stream is damaged")
-    if found.predictor == 0 or not 0 <= (_predictor(found) or 0) <= last:
+    if found.predictor and (found.frame_type is FrameType.I or not 0 <= (_predictor(found) or 0) <= last):
         raise StreamError(f"frame {found.display_index} inherits from frame {_predictor(found)}; the stream is damaged")
     return reader, found
 
@@ -287,7 +293,7 @@ def read_packet(
     reader, found = _open(data, header)
     architecture = header.configurations[found.configuration]
     index = _predictor(found)
-    predictor = None if index is None else (networks or NetworkStore()).find(index)
+    predictor = None if index is None else (networks or NetworkStore()).find(index, architecture)
     modules, bits, modes = _read_networks(reader, found, architecture, tensors_of, predictor)
     return PacketContent(
         display_index=found.display_index,

@@ -200,7 +200,7 @@ class StreamReader:
                 raise StreamError(f"frame {info.display_index} {what}; the stream is damaged")
             architecture = self.header.configurations[info.configuration]
             if info.predictor is not None:
-                kept.find(info.predictor)
+                kept.find(info.predictor, architecture)
             if not info.is_copy:
                 kept.add(FrameNetworks(info.display_index, architecture, {}))
             seen.add(info.display_index)
