@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from typing import Any, cast
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from coolvid import registry
 from coolvid.coded import MAX_LATENT, MODULES, CodedModule
 from coolvid.config import CoolChicEncoderParameter, PluginChoice
-from coolvid.interfaces import Integers, QuantizerPlugin
+from coolvid.interfaces import Integers, QuantizerPlugin, TensorSpec
 from coolvid.modules import build_plugins, module_tensors
 
 from .complexity import Complexity, complexity_of
@@ -61,6 +61,7 @@ class CoolChicEncoder(nn.Module):
         self.noise = NoiseSource(seed)
         self.quantization = _no_steps()
         self.predictor: Mapping[str, CodedModule] = {}
+        self._predicted: dict[str, dict[str, Tensor]] = {}
         self.inherited: frozenset[str] = frozenset()
         self._randomness: Tensor | None = None
 
@@ -223,7 +224,7 @@ class CoolChicEncoder(nn.Module):
             self.modules_by_name[name].load_state_dict(module.state_dict())
         self.noise = NoiseSource(seed)
         self.quantization = _no_steps()
-        self.predictor = {}
+        self.predict_from({})
         self.inherited = frozenset()
 
     def quantized_latents(self) -> tuple[Integers, ...]:
@@ -249,10 +250,19 @@ class CoolChicEncoder(nn.Module):
             for name, own in steps.items()
         }
 
+    def predict_from(self, modules: Mapping[str, CodedModule]) -> None:
+        """Declare modules of an earlier frame, in the shapes of this one's, the predictor; training then counts
+        what is cheaper, parameters or their differences to it."""
+        self.predictor = dict(modules)
+        self._predicted = {name: _values(module, self.tensors[name]) for name, module in modules.items()}
+
     def estimated_network_bits(self) -> Tensor:
         """What the networks that are sent might cost once quantised: a differentiable scalar, in bits."""
         steps = {name: USUAL_STEPS[name] for name in MODULES if name not in self.inherited}
-        bits = [estimated_bits(self.modules_by_name[n], self.tensors[n], step) for n, step in steps.items()]
+        bits = [
+            estimated_bits(self.modules_by_name[n], self.tensors[n], step, self._predicted.get(n))
+            for n, step in steps.items()
+        ]
         return torch.stack([torch.zeros_like(self.latents[0][0, 0, 0, 0]), *bits]).sum()
 
     # -- complexity ---------------------------------------------------------------------------------------------
@@ -281,6 +291,12 @@ class CoolChicEncoder(nn.Module):
 def _quantizer(choice: str) -> QuantizerPlugin:
     parsed = PluginChoice.parse(choice)
     return cast(QuantizerPlugin, registry.make("quantizer", parsed.name, dict(parsed.options)))
+
+
+def _values(module: CodedModule, tensors: Sequence[TensorSpec]) -> dict[str, Tensor]:
+    """What a coded module's integers stand for, float32."""
+    shifts = {"weight": module.weight_shift, "bias": module.bias_shift}
+    return {s.name: torch.from_numpy(module.parameters[s.name]).float() * 2.0 ** -shifts[s.kind] for s in tensors}
 
 
 def _no_steps() -> dict[str, dict[str, float | None]]:

@@ -35,18 +35,28 @@ def network_rate(
     return {kind: bits[kind] for kind in KINDS}
 
 
-def estimated_bits(module: nn.Module, tensors: Sequence[TensorSpec], step: float) -> Tensor:
-    """Bits of one module's parameters at a step, roughly: a differentiable scalar that is 0 only when all are 0.
+def estimated_bits(
+    module: nn.Module, tensors: Sequence[TensorSpec], step: float, predictor: Mapping[str, Tensor] | None = None
+) -> Tensor:
+    """Bits of one module's parameters at a step, roughly: a differentiable scalar that is 0 only when all are 0, or
+    equal to the predictor's values, if there is one; what is cheaper counts.
 
     Each kind counts n * log2(1 + 2 e mean|parameter| / step): the entropy of n Laplace variables of that mean
     magnitude, quantised by the step, where the magnitude is well above it. Every parameter is pulled to 0 by the
     same force, which grows as its neighbours shrink: those that do little vanish, the others hardly move.
     """
     parameters = dict(module.named_parameters())
-    total = torch.zeros(())
+    fresh, difference = torch.zeros(()), torch.zeros(())
     for kind in KINDS:
-        parts = [parameters[s.name].reshape(-1) for s in tensors if s.kind == kind]
-        if parts:
-            values = torch.cat(parts)
-            total = total.to(values) + values.numel() * torch.log2(1 + 2 * math.e / step * values.abs().mean())
-    return total
+        own = [s.name for s in tensors if s.kind == kind]
+        if own:
+            values = torch.cat([parameters[name].reshape(-1) for name in own])
+            fresh = fresh.to(values) + _kind_bits(values, step)
+            if predictor is not None:
+                known = torch.cat([predictor[name].reshape(-1) for name in own]).to(values)
+                difference = difference.to(values) + _kind_bits(values - known, step)
+    return fresh if predictor is None else torch.minimum(fresh, difference)
+
+
+def _kind_bits(values: Tensor, step: float) -> Tensor:
+    return values.numel() * torch.log2(1 + 2 * math.e / step * values.abs().mean())
