@@ -125,6 +125,10 @@ class NormativePlugin(Plugin):
     def module(self) -> nn.Module:
         """The differentiable form; its state dict has exactly the names and shapes of tensors()."""
 
+    def canonical(self, values: Mapping[str, NDArray[np.float64]]) -> Mapping[str, NDArray[np.float64]]:
+        """Parameters of the same function that cost fewer bits, where there are such: what quantisation starts from."""
+        return values
+
     @abstractmethod
     def integer(self, parameters: Mapping[str, FixedPoint], scales: tuple[int, ...] | None = None) -> Any:
         """The integer form, numpy only. With scales=None it chooses them at its first call, from the data, and keeps

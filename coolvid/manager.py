@@ -37,6 +37,8 @@ from .types import Frame, FrameType
 
 # What networks that start from the predictor's cost in the end, as a share of the predictor's bits (measured at CIF).
 WARM_SHARE = 0.4
+# The same for a P or B frame that starts from an I frame.
+INTRA_SHARE = 0.95
 SECOND_THOUGHT = 1.25
 
 # A copy that is as good as its references, up to this factor of their mean squared error, is not improved by training.
@@ -145,14 +147,17 @@ class FrameEncoderManager:
             header=self.header,
             seed=(self.config.seed * 1_000_003 + step.display_index) % 2**32,
             predictor=self._predictor(step, configuration) if config.training.heirs else None,
-            expected_loss=self._expected_loss(step.depth),
+            expected_loss=self._expected_loss(step),
             reference_mse=sum(self._errors.get(i, 0.0) for i in step.references) / max(1, len(step.references)),
         )
 
-    def _expected_loss(self, depth: int) -> float:
-        """The least loss of the frames of this depth whose networks are still kept; infinite without one."""
-        alike = [each.display_index for each in self.networks.frames if self._depths[each.display_index] == depth]
-        return min((self._losses[i] for i in alike if i in self._losses), default=math.inf)
+    def _expected_loss(self, step: CodingStep) -> float:
+        """The least loss of the frames of this depth whose networks are still kept, or without one of those of this
+        type; infinite without one."""
+        known = [each for each in self.networks.frames if each.display_index in self._losses]
+        alike = [each for each in known if self._depths[each.display_index] == step.depth]
+        alike = alike or [each for each in known if each.architecture.frame_type is step.frame_type]
+        return min((self._losses[each.display_index] for each in alike), default=math.inf)
 
     def _predictor(self, step: CodingStep, configuration: int) -> FrameNetworks | None:
         """The frame coded last that is most alike: of the same architecture and depth, of the same architecture, or one
@@ -283,7 +288,8 @@ def heirs_of(job: FrameJob, fresh: Callable[[], FrameEncoder], expected: Mapping
     for kind, names in job.heirs.items():
         own = sum(bits for name, bits in expected.items() if name not in names)
         if kind == "warm":
-            out.append(Heir(lambda: warm_start(fresh(), predictor), WARM_SHARE * own))
+            share = INTRA_SHARE if predictor.architecture.motion is None else WARM_SHARE
+            out.append(Heir(lambda: warm_start(fresh(), predictor), share * own))
         else:
             out.append(Heir(lambda names=names: inherit(fresh(), predictor, names), own))  # type: ignore[misc]
     return out

@@ -119,9 +119,10 @@ def test_a_warm_start_in_other_shapes_takes_what_both_have(networks):
     name = "coolchics.motion.modules_by_name.synthesis.layers.1.weight"
     values = torch.from_numpy(known.parameters["layers.1.weight"][:2] * 2.0**-known.weight_shift).float()
     assert torch.equal(after[name], values) and not torch.equal(before[name], values)
-    wide = "coolchics.residue.modules_by_name.arm.hidden.0.weight"
-    assert torch.equal(after[wide][6:], before[wide][6:]) and not torch.equal(after[wide], before[wide])
-    assert encoder.branches["residue"].predictor["arm"].parameters["hidden.0.weight"].shape == after[wide].shape
+    wide = "coolchics.residue.modules_by_name.upsampling.up.0"
+    known = networks.modules["residue"]["upsampling"]
+    assert torch.equal(after[wide], torch.from_numpy(known.parameters["up.0"] * 2.0**-known.weight_shift).float())
+    assert encoder.branches["residue"].predictor["arm"].parameters["hidden.0.weight"].shape == (12, 12)
 
 
 def test_a_warm_start_is_trained_on_and_gives_back_what_has_not_moved(networks):
@@ -138,7 +139,7 @@ def test_a_warm_start_is_trained_on_and_gives_back_what_has_not_moved(networks):
         f"{branch}.{name}" for branch, each in coded.coolchics.items() for name, module in each.modules.items()
         if module.parameters and same_parameters(module, networks.modules[branch][name])
     ]  # fmt: skip
-    assert len(unchanged) >= 3
+    assert len(unchanged) >= 2
     assert encoder.get_network_rate_bits() < alone.get_network_rate_bits() / 2
 
 
@@ -211,7 +212,7 @@ def test_later_b_frames_inherit_and_decode_to_the_encoders_pictures_elsewhere(en
     assert packets[3].predictor == 2 and packets[4].predictor == 1
     heirs = [event for event in seen if isinstance(event, FrameDone)][3:]
     alone = [event for event in encoded[False][1] if isinstance(event, FrameDone)][3:]
-    assert sum(map(network_bytes, heirs)) < 0.7 * sum(map(network_bytes, alone))
+    assert sum(map(network_bytes, heirs)) < 0.8 * sum(map(network_bytes, alone))
     assert min(event.bits_by_part["header"] for event in heirs) <= 16 * 8
     started = [event for event in seen if isinstance(event, FrameStarted)]
     assert all(event.iterations <= start.total_iterations for event, start in zip(heirs, started[3:], strict=True))

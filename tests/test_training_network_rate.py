@@ -56,6 +56,20 @@ def test_estimate_of_nothing_is_nothing():
     assert float(estimated_bits(nn.Module(), (), 1.0)) == 0.0
 
 
+@pytest.mark.parametrize("weight, from_predictor", [(0.5, True), (-0.1, False), (0.25, True), (0.0, False)])
+def test_estimate_counts_what_is_cheaper_the_values_or_their_differences(weight, from_predictor):
+    """To a predictor of 0.4 everywhere."""
+    module = linear(weight, weight)
+    known = {name: torch.full_like(p, 0.4) for name, p in module.named_parameters()}
+    distance = abs(weight - 0.4) if from_predictor else abs(weight)
+    bits = estimated_bits(module, SPECS, 2.0**-4, known)
+    assert float(bits.detach()) == pytest.approx(9 * math.log2(1 + 32 * math.e * distance), rel=1e-4)
+    bits.backward()
+    towards = 0.4 if from_predictor else 0.0
+    expected = torch.full_like(module.weight, weight - towards).sign()
+    assert torch.equal(module.weight.grad.sign(), expected)
+
+
 def test_estimate_pulls_all_parameters_of_a_kind_to_zero_alike_and_leaves_zeros_alone():
     module = linear(0.0, 0.0)
     with torch.no_grad():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from typing import Any, cast
@@ -19,7 +19,7 @@ from coolvid.modules import build_plugins, module_tensors
 
 from .complexity import Complexity, complexity_of
 from .contexts import ContextMatrix, InterFeatures, repeated
-from .network_rate import KINDS, USUAL_STEPS, Steps, estimated_bits, network_rate
+from .network_rate import KINDS, USUAL_STEPS, SentModule, Steps, estimated_bits, network_rate
 from .noise import NoiseSource
 from .rate import latent_bits, scale_of
 
@@ -61,6 +61,7 @@ class CoolChicEncoder(nn.Module):
         self.noise = NoiseSource(seed)
         self.quantization = _no_steps()
         self.predictor: Mapping[str, CodedModule] = {}
+        self._predicted: dict[str, dict[str, Tensor]] = {}
         self.inherited: frozenset[str] = frozenset()
         self._randomness: Tensor | None = None
 
@@ -239,7 +240,7 @@ class CoolChicEncoder(nn.Module):
             self.modules_by_name[name].load_state_dict(module.state_dict())
         self.noise = NoiseSource(seed)
         self.quantization = _no_steps()
-        self.predictor = {}
+        self.predict_from({})
         self.inherited = frozenset()
 
     def quantized_latents(self) -> tuple[Integers, ...]:
@@ -265,15 +266,22 @@ class CoolChicEncoder(nn.Module):
             for name, own in steps.items()
         }
 
+    def predict_from(self, modules: Mapping[str, CodedModule]) -> None:
+        """Declare modules of an earlier frame, in the shapes of this one's, the predictor; training then counts
+        what is cheaper, parameters or their differences to it."""
+        self.predictor = dict(modules)
+        self._predicted = {name: _values(module, self.tensors[name]) for name, module in modules.items()}
+
     def estimated_network_bits(self) -> Tensor:
         """What the networks that are sent might cost once quantised: a differentiable scalar, in bits."""
-        bits = [estimated_bits(module, tensors, step) for module, tensors, step in self.sent_modules() if step]
+        bits = [estimated_bits(*each) for each in self.sent_modules() if each[2]]
         return torch.stack([torch.zeros_like(self.latents[0][0, 0, 0, 0]), *bits]).sum()
 
-    def sent_modules(self) -> list[tuple[nn.Module, tuple[TensorSpec, ...], float | None]]:
-        """All modules in stream order, their tensors, and their usual step; None for what is inherited, not sent."""
+    def sent_modules(self) -> list[SentModule]:
+        """All modules in stream order, their tensors, their usual step (None for what is inherited, not sent), and the
+        predictor's values, where there are such."""
         steps = {name: None if name in self.inherited else USUAL_STEPS[name] for name in MODULES}
-        return [(self.modules_by_name[name], self.tensors[name], steps[name]) for name in MODULES]
+        return [(self.modules_by_name[n], self.tensors[n], steps[n], self._predicted.get(n)) for n in MODULES]
 
     # -- complexity ---------------------------------------------------------------------------------------------
 
@@ -301,6 +309,12 @@ class CoolChicEncoder(nn.Module):
 def _quantizer(choice: str) -> QuantizerPlugin:
     parsed = PluginChoice.parse(choice)
     return cast(QuantizerPlugin, registry.make("quantizer", parsed.name, dict(parsed.options)))
+
+
+def _values(module: CodedModule, tensors: Sequence[TensorSpec]) -> dict[str, Tensor]:
+    """What a coded module's integers stand for, float32."""
+    shifts = {"weight": module.weight_shift, "bias": module.bias_shift}
+    return {s.name: torch.from_numpy(module.parameters[s.name]).float() * 2.0 ** -shifts[s.kind] for s in tensors}
 
 
 def _no_steps() -> dict[str, dict[str, float | None]]:

@@ -37,42 +37,72 @@ def network_rate(
     return {kind: bits[kind] for kind in KINDS}
 
 
-def estimated_bits(module: nn.Module, tensors: Sequence[TensorSpec], step: float) -> Tensor:
-    """Bits of one module's parameters at a step, roughly: a differentiable scalar that is 0 only when all are 0.
+def estimated_bits(
+    module: nn.Module, tensors: Sequence[TensorSpec], step: float, predictor: Mapping[str, Tensor] | None = None
+) -> Tensor:
+    """Bits of one module's parameters at a step, roughly: a differentiable scalar that is 0 only when all are 0, or
+    equal to the predictor's values, if there is one; what is cheaper counts.
 
     Each kind counts n * log2(1 + 2 e mean|parameter| / step): the entropy of n Laplace variables of that mean
     magnitude, quantised by the step, where the magnitude is well above it. Every parameter is pulled to 0 by the
     same force, which grows as its neighbours shrink: those that do little vanish, the others hardly move.
     """
     parameters = dict(module.named_parameters())
-    total = torch.zeros(())
+    fresh, difference = torch.zeros(()), torch.zeros(())
     for kind in KINDS:
-        parts = [parameters[s.name].reshape(-1) for s in tensors if s.kind == kind]
-        if parts:
-            values = torch.cat(parts)
-            total = total.to(values) + values.numel() * torch.log2(1 + 2 * math.e / step * values.abs().mean())
-    return total
+        own = [s.name for s in tensors if s.kind == kind]
+        if own:
+            values = torch.cat([parameters[name].reshape(-1) for name in own])
+            fresh = fresh.to(values) + _kind_bits(values, step)
+            if predictor is not None:
+                known = torch.cat([predictor[name].reshape(-1) for name in own]).to(values)
+                difference = difference.to(values) + _kind_bits(values - known, step)
+    return fresh if predictor is None else torch.minimum(fresh, difference)
+
+
+def _kind_bits(values: Tensor, step: float) -> Tensor:
+    return values.numel() * torch.log2(1 + 2 * math.e / step * values.abs().mean())
+
+
+SentModule = tuple[nn.Module, tuple[TensorSpec, ...], float | None, Mapping[str, Tensor] | None]
 
 
 class NetworkEstimate:
     """The sum of estimated_bits over modules whose parameters lie in one vector, with derivatives in closed form.
 
-    modules: (module, its tensors, its step) in the order of the vector; step None: costs nothing.
+    modules: as estimated_bits() takes them, in the order of the vector; step None: costs nothing.
     """
 
-    def __init__(self, modules: Sequence[tuple[nn.Module, Sequence[TensorSpec], float | None]]) -> None:
-        owners, n = [], len(KINDS)
-        for i, (module, tensors, _) in enumerate(modules):
+    def __init__(self, modules: Sequence[SentModule]) -> None:
+        owners, predicted, n = [], [], len(KINDS)
+        for i, (module, tensors, _, predictor) in enumerate(modules):
             kinds = {s.name: n * i + KINDS.index(s.kind) for s in tensors}
-            owners += [np.full(p.numel(), kinds[name]) for name, p in module.named_parameters()]
-        self._owners = np.concatenate(owners)
+            for name, parameter in module.named_parameters():
+                owners.append(np.full(parameter.numel(), kinds[name]))
+                known = torch.zeros_like(parameter) if predictor is None else predictor[name]
+                predicted.append(known.detach().reshape(-1).numpy())
+        self._owners, self._predicted = np.concatenate(owners), np.concatenate(predicted).astype(np.float32)
         self._counts = np.bincount(self._owners, minlength=n * len(modules))
-        self._factors = np.array([0.0 if step is None else 2 * math.e / step for _, _, step in modules for _ in KINDS])
+        self._factors = np.array([0.0 if m[2] is None else 2 * math.e / m[2] for m in modules for _ in KINDS])
+        self._is_predicted = any(m[3] is not None for m in modules)
 
     def add(self, values: NDArray[np.float32], slopes: NDArray[np.float32], bit_slope: float) -> float:
         """Bits of values [N], whose derivatives times bit_slope are added to slopes [N]."""
+        bits, inside = self._bits(values)
+        counted = values
+        if self._is_predicted:
+            difference = values - self._predicted
+            cheaper, closer = self._bits(difference)
+            by_module = cheaper.reshape(-1, len(KINDS)).sum(1) < bits.reshape(-1, len(KINDS)).sum(1)
+            chosen = by_module.repeat(len(KINDS))
+            bits, inside = np.where(chosen, cheaper, bits), np.where(chosen, closer, inside)
+            counted = np.where(chosen[self._owners], difference, values)
+        by_magnitude = (bit_slope / math.log(2) * self._factors / inside).astype(np.float32)
+        slopes += np.sign(counted) * by_magnitude[self._owners]
+        return float(bits.sum())
+
+    def _bits(self, values: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Bits of each kind of each module, and what the logarithm is taken of."""
         sums = np.bincount(self._owners, np.abs(values), len(self._counts))
         inside = 1 + self._factors * sums / np.maximum(self._counts, 1)
-        by_magnitude = (bit_slope / math.log(2) * self._factors / inside).astype(np.float32)
-        slopes += np.sign(values) * by_magnitude[self._owners]
-        return float(self._counts @ np.log2(inside))
+        return self._counts * np.log2(inside), inside

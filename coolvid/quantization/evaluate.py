@@ -67,6 +67,11 @@ class FrameLoss:
         """A module's parameters as they are now."""
         return float_parameters(self.coolchic(name), name.split(".")[1])
 
+    def canonical(self, name: str) -> dict[str, Floats]:
+        """floats(), by the plugin turned into the cheapest ones of the same function."""
+        plugin, values = self.coolchic(name).plugins.get(name.split(".")[1]), self.floats(name)
+        return values if plugin is None else dict(plugin.canonical(values))
+
     def load(self, module: QuantizedModule) -> None:
         """Put a quantised module into the model."""
         module.write(self.coolchic(module.name))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection
 
 import torch
@@ -17,8 +16,6 @@ from coolvid.networks import FrameNetworks, fits, fitted, parameter_names
 
 from .state import QuantizedModule, named_parameters
 from .steps import dequantise
-
-WARM_X = os.environ.get("WARM_X", "arm ifce upsampling synthesis").split()
 
 
 def inherit(frame_encoder: FrameEncoder, networks: FrameNetworks, names: Collection[str]) -> FrameEncoder:
@@ -41,12 +38,16 @@ def inherit(frame_encoder: FrameEncoder, networks: FrameNetworks, names: Collect
 
 
 def warm_start(frame_encoder: FrameEncoder, networks: FrameNetworks) -> FrameEncoder:
-    """The encoder, changed in place, with the parameters of a coded frame, from which training goes on. What that frame
-    does not have, or not in this size, stays as it is."""
+    """The encoder, changed in place, with the parameters of a coded frame, from which training goes on.
+
+    What that frame does not have, or not in this size, stays as it is; so does the synthesis if one of the two has no
+    motion: what makes whole pictures is not a start for what corrects predictions.
+    """
     predict(frame_encoder, networks)
+    same_task = (networks.architecture.motion is None) == (frame_encoder.architecture.motion is None)
     for branch, coolchic in frame_encoder.branches.items():
         for module, source in networks.modules.get(branch, {}).items():
-            if module in WARM_X or networks.architecture.frame_type == frame_encoder.architecture.frame_type:
+            if module != "synthesis" or same_task:
                 _write_common(coolchic, module, source)
     return frame_encoder
 
@@ -67,7 +68,7 @@ def predict(frame_encoder: FrameEncoder, networks: FrameNetworks | None) -> None
     for branch, coolchic in frame_encoder.branches.items():
         known = {} if networks is None else networks.modules.get(branch, {})
         found = {name: fitted(known.get(name), specs) for name, specs in coolchic.tensors.items() if specs}
-        coolchic.predictor = {name: module for name, module in found.items() if module is not None}
+        coolchic.predict_from({name: module for name, module in found.items() if module is not None})
 
 
 def adopt(coolchic: CoolChicEncoder, taken: QuantizedModule) -> None:

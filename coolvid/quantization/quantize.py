@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from coolvid.errors import TrainingError
 from coolvid.model.frame_encoder import FrameEncoder
@@ -18,6 +19,9 @@ from .rdo import rdo_parameters
 from .search import search_pair
 from .state import QuantizedModule
 from .steps import Floats, dequantise, quantise, step_range
+
+# Distances, in steps, below which an integer may fall to its target; rounding alone is 0.5.
+DEAD_ZONES = (0.6, 0.75, 0.95, 1.2)
 
 
 def quantize_model(
@@ -70,7 +74,7 @@ class ModuleSearch:
         self.loss = loss
         self.name = name
         self.specs = loss.specs(name)
-        self.values = loss.floats(name)
+        self.values = loss.canonical(name)
         self.predictor = loss.coolchic(name).predictor.get(name.split(".")[1])
         self._floor = loss.least(name)
         self._known: dict[bytes, float] = {}
@@ -84,7 +88,26 @@ class ModuleSearch:
         module = self._at(*pair)
         if module is None or math.isinf(least):
             raise TrainingError(f"{self.name} has parameters up to {self._largest():.3g}, which no step can represent")
-        return module
+        return self._with_dead_zone(module, least)
+
+    def _with_dead_zone(self, module: QuantizedModule, least: float) -> QuantizedModule:
+        """The module, or the best of those whose integers fall to zero, or to the predictor's, from further away."""
+        best = module
+        for target in module.targets():
+            for width in DEAD_ZONES:
+                trial = module.with_flat(self._fallen(module, target, width))
+                if trial is None:
+                    continue
+                loss = self._measured(trial) + self.loss.loss_per_bit * trial.bits
+                if loss < least:
+                    best, least = trial, loss
+        return best
+
+    def _fallen(self, module: QuantizedModule, target: NDArray[np.int64], width: float) -> NDArray[np.int64]:
+        """The integers [n], the target's wherever the float parameter is less than `width` steps from it."""
+        exact = np.concatenate([self.values[spec.name].ravel() for spec in self.specs] or [np.zeros(0)])
+        near = np.abs(exact / module.flat_steps() - target) < width
+        return np.where(near, target, module.flat())
 
     def loss_of(self, weight_shift: int, bias_shift: int) -> float:
         """Loss with the bits of this module; inf for integers out of range; only a lower bound where that is already

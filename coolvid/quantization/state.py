@@ -100,13 +100,18 @@ class QuantizedModule:
 
     def _sent_from(self) -> NDArray[np.int64]:
         """What the integers [n] are differences to: the predictor's, or zeros."""
-        name = self.name.split(".")[-1]
-        if self.predictor is None or best_mode(name, self.coded, self.specs, self.predictor) is Mode.FRESH:
-            return np.zeros(self.flat().size, np.int64)
+        mode = best_mode(self.name.split(".")[-1], self.coded, self.specs, self.predictor)
+        return self.targets()[-1 if mode is not Mode.FRESH else 0]
+
+    def targets(self) -> tuple[NDArray[np.int64], ...]:
+        """What is cheap to send: zeros [n], and the predictor's integers at these steps if there is one."""
+        zeros = np.zeros(self.flat().size, np.int64)
+        if self.predictor is None or not self.specs:
+            return (zeros,)
         known, own = self.predictor, self.coded
         shifts = {"weight": (known.weight_shift, own.weight_shift), "bias": (known.bias_shift, own.bias_shift)}
         parts = [rescaled(known.parameters[s.name].ravel(), *shifts[s.kind]) for s in self.specs]
-        return np.concatenate(parts).astype(np.int64)
+        return zeros, np.concatenate(parts).astype(np.int64)
 
 
 def named_parameters(coolchic: CoolChicEncoder, module: str) -> dict[str, Tensor]:

@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from coolvid.architecture import MAX_CONTEXT, MAX_FEATURES, Ports
 from coolvid.interfaces import ArmPlugin, FixedPoint, PluginOptions, TensorSpec
 
@@ -56,6 +59,13 @@ class MlpArm(ArmPlugin):
         if self.options.stabiliser:
             out += _linear("stabiliser", 2, width)
         return tuple(out)
+
+    def canonical(self, values: Mapping[str, NDArray[np.float64]]) -> Mapping[str, NDArray[np.float64]]:
+        """One bias instead of two: that of the stabiliser is added to that of the output."""
+        if not self.options.stabiliser:
+            return values
+        both = values["output.bias"] + values["stabiliser.bias"]
+        return {**values, "output.bias": both, "stabiliser.bias": np.zeros_like(both)}
 
     def macs(self) -> float:
         width = self.ports.n_in

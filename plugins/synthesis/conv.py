@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from coolvid.architecture import Ports
 from coolvid.errors import ConfigError
 from coolvid.interfaces import FixedPoint, PluginOptions, SynthesisPlugin, TensorSpec
@@ -100,6 +103,14 @@ class ConvSynthesis(SynthesisPlugin):
         if self.options.stabiliser:
             out += _conv("stabiliser", self.ports.n_out, self.ports.n_in - self.ports.n_noise, 1)
         return tuple(out)
+
+    def canonical(self, values: Mapping[str, NDArray[np.float64]]) -> Mapping[str, NDArray[np.float64]]:
+        """One bias instead of two: that of the stabiliser is added to that of the last layer."""
+        if not self.options.stabiliser or self.layers[-1].relu:
+            return values
+        last = f"layers.{len(self.layers) - 1}.bias"
+        both = values[last] + values["stabiliser.bias"]
+        return {**values, last: both, "stabiliser.bias": np.zeros_like(both)}
 
     def macs(self) -> float:
         weights = (spec.shape for spec in self.tensors() if spec.kind == "weight")
