@@ -69,7 +69,10 @@ QUALITY_OPTIONS = (
         "--warp-filter-size", type=int, default=DEFAULTS.warp_filter_size, show_default=True, help="Taps of the warper."
     ),
     option(
-        "--inherit/--no-inherit", default=True, show_default=True, help="Let frames take networks of earlier frames."
+        "--inherit/--no-inherit",
+        default=True,
+        show_default=True,
+        help="Predict networks from those of earlier frames or the codec's own.",
     ),
     option("--common-randomness", is_flag=True, help="Feed noise that both sides know to the synthesis."),
 )

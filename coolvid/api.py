@@ -165,7 +165,8 @@ def _started(
     def planned(step: CodingStep) -> PlannedFrame:
         size = track.format.height, track.format.width
         training = frame_config(config, step.frame_type, step.depth, size).training
-        return PlannedFrame(step.display_index, step.frame_type, training.iterations_with(len(training.heirs)))
+        n_iterations = training.total_iterations(is_fresh=not config.inherit)
+        return PlannedFrame(step.display_index, step.frame_type, n_iterations)
 
     plan = tuple(planned(step) for step in steps)
     return EncodeStarted(

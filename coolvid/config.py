@@ -29,7 +29,6 @@ RecordOf = Callable[[str, str, Ports, dict[str, Any], Any], PluginRecord]
 ACTIVATIONS = ("none", "relu")
 LAYER_TYPES = ("linear", "residual")
 QUANTIZER_NOISES = ("kumaraswamy", "gaussian", "none")
-HEIRS = ("all", "residue", "motion", "warm")
 PRESETS = ("fast", "medium", "slow", "placebo")
 
 # A comma that separates options: what follows it starts with key=, as nothing inside a bracketed tuple does.
@@ -249,8 +248,7 @@ class TrainingConfig:
 
     motion_start: iterations that the motion branch first spends on reproducing an optical flow (0: none).
     step_search: "full" tries all pairs of quantisation steps, "descent" moves along one step at a time.
-    rdo_rounds: passes of the search over single integers after it (0: none). heirs: models in the warm-up that inherit
-    networks of an earlier frame: all of them, those of one branch, or (warm) all as a start that training changes.
+    rdo_rounds: passes of the search over single integers after it (0: none).
     """
 
     warmup: tuple[WarmupRound, ...]
@@ -258,22 +256,14 @@ class TrainingConfig:
     motion_start: int = 0
     step_search: str = "descent"
     rdo_rounds: int = 0
-    heirs: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         choose("step_search", self.step_search, ("full", "descent"))
-        for heir in self.heirs:
-            choose("heir", heir, HEIRS)
 
-    @property
-    def total_iterations(self) -> int:
-        warmup = sum(r.candidates * r.phase.max_iterations for r in self.warmup)
+    def total_iterations(self, is_fresh: bool) -> int:
+        """Iterations of a frame if nothing stops early; is_fresh: with a warm-up, which trained networks go without."""
+        warmup = sum(r.candidates * r.phase.max_iterations for r in self.warmup) if is_fresh else 0
         return warmup + self.motion_start + sum(p.max_iterations for p in self.phases)
-
-    def iterations_with(self, n_heirs: int) -> int:
-        """Iterations of a frame, if nothing stops early, whose warm-up has so many models that inherit networks."""
-        warmup = self.warmup[0].phase.max_iterations if self.warmup else 0
-        return self.total_iterations + n_heirs * (warmup + self.motion_start)
 
 
 @dataclass(frozen=True)
@@ -324,7 +314,8 @@ class EncodeConfig:
 
     iterations: total for an I frame, others in the preset's proportion (0: the preset's).
     quantizer replaces the one of all phases but the last, which rounds. plugins: kind -> choice for arm, upsampling,
-    synthesis, warper. inherit: P and B frames may take networks of earlier frames.
+    synthesis, warper. inherit: networks are predicted from those of an earlier frame, or from the prior, which comes
+    with the codec.
     training: settings that replace the preset's, by name (see presets.training_types). Raises ConfigError.
     """
 

@@ -15,11 +15,12 @@ from .bitstream.headers import StreamHeader
 from .bitstream.latents import latent_bits
 from .bitstream.packet import PacketContent, PacketInfo, read_packet
 from .bitstream.stream import StreamReader
+from .bitstream.weights import Mode
 from .coded import CodedFrame
 from .decoder import coded_frame, decode_frame, tensors_of
 from .errors import ConfigError, StreamError
 from .events import FrameDecoded, Listener, ignore
-from .networks import FrameNetworks, NetworkStore
+from .networks import PRIOR, FrameNetworks, NetworkStore
 from .reconstruct import ContextModel, FrameParts, frame_parts, reconstruct_frame
 from .types import Frame
 
@@ -64,8 +65,10 @@ def packet_facts(reader: StreamReader) -> tuple[PacketFacts, ...]:
     networks, out = NetworkStore(), []
     for i in range(len(reader)):
         content = _content(reader.read(i), reader.header, networks)
-        networks.add(FrameNetworks(content.display_index, content.architecture, content.modules))
-        out.append(PacketFacts(content.info, content.inherited))
+        if not content.info.is_copy:
+            networks.add(FrameNetworks(content.display_index, content.architecture, content.modules))
+        unchanged = (name for name, mode in content.modes.items() if mode is Mode.UNCHANGED)
+        out.append(PacketFacts(content.info, frozenset(unchanged)))
     return tuple(out)
 
 
@@ -77,7 +80,8 @@ def inspect_frame(
     try:
         content = _content(data, header, networks)
         coded = coded_frame(content, header)
-        networks.add(FrameNetworks.of(coded))
+        if not coded.is_copy:
+            networks.add(FrameNetworks.of(coded))
         picture = reconstruct_frame(coded, references, header.format)
         parts = frame_parts(coded, references, header.format)
         return FrameInspection(content.info, coded, picture, parts, *_priced(coded, header))
@@ -142,5 +146,5 @@ def _needed(known: Mapping[int, PacketInfo], wanted: Collection[int]) -> set[int
         if index not in needed:
             needed.add(index)
             info = known[index]
-            waiting.extend((*info.references, *(() if info.predictor is None else (info.predictor,))))
+            waiting.extend((*info.references, *(() if info.predictor in (None, PRIOR) else (info.predictor,))))
     return needed

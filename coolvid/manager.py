@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -27,18 +27,13 @@ from .gop import CodingStep
 from .metrics import mse, psnr
 from .model.frame_encoder import FrameEncoder
 from .model.translation import global_translation
-from .networks import FrameNetworks, NetworkStore, parameter_names
+from .networks import PRIOR, FrameNetworks, NetworkStore
 from .presets import frame_config
-from .quantization import code_frame, inherit, network_bits, quantize_model, warm_start
+from .quantization import code_frame, quantize_model, warm_start
 from .reconstruct.contexts import ContextModel
 from .training.schedule import train_frame
-from .training.warmup import Heir
 from .types import Frame, FrameType
 
-# What networks that start from the predictor's cost in the end, as a share of the predictor's bits (measured at CIF).
-WARM_SHARE = 0.4
-# The same for a P or B frame that starts from an I frame.
-INTRA_SHARE = 0.95
 SECOND_THOUGHT = 1.25
 
 # A copy that is as good as its references, up to this factor of their mean squared error, is not improved by training.
@@ -80,19 +75,9 @@ class FrameJob:
     reference_mse: float = 0.0
 
     @property
-    def heirs(self) -> dict[str, tuple[str, ...]]:
-        """The modules that each heir in the warm-up inherits, by its name in the configuration."""
-        if self.predictor is None:
-            return {}
-        names, kinds = parameter_names(self.predictor.modules), self.config.training.heirs
-        if self.predictor.architecture != self.header.configurations[self.configuration]:
-            kinds = tuple(kind for kind in kinds if kind == "warm")
-        return {kind: tuple(name for name in names if kind in ("all", name.split(".")[0])) for kind in kinds}
-
-    @property
     def total_iterations(self) -> int:
-        """Training iterations if nothing stops early."""
-        return self.config.training.iterations_with(len(self.heirs))
+        """Training iterations if nothing stops early and no second attempt is needed."""
+        return self.config.training.total_iterations(is_fresh=self.predictor is None)
 
 
 @dataclass(frozen=True)
@@ -146,7 +131,7 @@ class FrameEncoderManager:
             configuration=configuration,
             header=self.header,
             seed=(self.config.seed * 1_000_003 + step.display_index) % 2**32,
-            predictor=self._predictor(step, configuration) if config.training.heirs else None,
+            predictor=self._predictor(configuration, step.depth),
             expected_loss=self._expected_loss(step),
             reference_mse=sum(self._errors.get(i, 0.0) for i in step.references) / max(1, len(step.references)),
         )
@@ -159,16 +144,14 @@ class FrameEncoderManager:
         alike = alike or [each for each in known if each.architecture.frame_type is step.frame_type]
         return min((self._losses[each.display_index] for each in alike), default=math.inf)
 
-    def _predictor(self, step: CodingStep, configuration: int) -> FrameNetworks | None:
-        """The frame coded last that is most alike: of the same architecture and depth, of the same architecture, or one
-        with motion."""
+    def _predictor(self, configuration: int, depth: int) -> FrameNetworks | None:
+        """The frame coded last that has the same architecture, of the same depth if there is one; else the prior."""
+        if not self.config.inherit:
+            return None
         architecture = self.header.configurations[configuration]
-
-        def likeness(each: FrameNetworks) -> tuple[bool, bool, bool]:
-            same_depth = self._depths[each.display_index] == step.depth
-            return each.architecture == architecture, same_depth, each.architecture.motion is not None
-
-        return max(self.networks.frames, key=likeness, default=None)
+        fitting = [each for each in self.networks.frames if each.architecture == architecture]
+        alike = [each for each in fitting if self._depths[each.display_index] == depth]
+        return next(iter(alike or fitting), FrameNetworks.prior(architecture))
 
     def _configuration(self, frame_type: FrameType) -> int:
         types = [c.frame_type for c in self.header.configurations]
@@ -236,14 +219,16 @@ class FrameEncoderManager:
 def encode_frame(job: FrameJob, manager: FrameEncoderManager) -> CodedPicture:
     """The best picture of the frame: a copy of its references, where that is as good as they are or of least loss.
 
-    A frame that inherits and comes out much worse than frames like it is tried afresh: networks that learned to do
-    nothing are a trap for a frame where something happens."""
+    A frame that inherits and comes out much worse than frames like it is tried again from the prior: networks that
+    learned to do nothing are a trap for a frame where something happens."""
     copies = copies_of(job)
     if copies and mse(copies[0].picture, job.frame) <= COPY_TOLERANCE * job.reference_mse:
         return copies[0]
     made = [*copies, attempt(job, manager)]
-    if job.predictor is not None and made[-1].loss > SECOND_THOUGHT * job.expected_loss:
-        made.append(attempt(replace(job, predictor=None), manager))
+    inherits = job.predictor is not None and job.predictor.display_index != PRIOR
+    if inherits and made[-1].loss > SECOND_THOUGHT * job.expected_loss:
+        prior = FrameNetworks.prior(job.header.configurations[job.configuration])
+        made.append(attempt(replace(job, predictor=prior), manager))
     return min(made, key=lambda each: each.loss)
 
 
@@ -271,28 +256,12 @@ def attempt(job: FrameJob, manager: FrameEncoderManager) -> CodedPicture:
         encoder = FrameEncoder(job.config, job.frame, job.references, seed=job.seed + seed)
         return encoder.to(manager.device)
 
-    expected = network_bits(job.predictor) if job.predictor is not None else {}
-    heirs = heirs_of(job, partial(candidate, 0), expected)
-    frame_encoder = train_frame(candidate, job.frame, manager, job.config, heirs, sum(expected.values()))
+    warm = None if job.predictor is None else partial(warm_start, networks=job.predictor)
+    frame_encoder = train_frame(candidate, job.frame, manager, job.config, warm)
     frame_encoder = quantize_model(frame_encoder.cpu(), job.frame, manager, job.predictor)
     predictor = job.predictor.display_index if job.predictor is not None else None
     coded = code_frame(frame_encoder, job.step.display_index, job.step.references, predictor)
     return pack_frame(job, coded, psnr(frame_encoder.picture(), job.frame))
-
-
-def heirs_of(job: FrameJob, fresh: Callable[[], FrameEncoder], expected: Mapping[str, float]) -> list[Heir]:
-    """The models that inherit, for the warm-up. expected: bits of the predictor's modules."""
-    predictor, out = job.predictor, []
-    if predictor is None:
-        return []
-    for kind, names in job.heirs.items():
-        own = sum(bits for name, bits in expected.items() if name not in names)
-        if kind == "warm":
-            share = INTRA_SHARE if predictor.architecture.motion is None else WARM_SHARE
-            out.append(Heir(lambda: warm_start(fresh(), predictor), share * own))
-        else:
-            out.append(Heir(lambda names=names: inherit(fresh(), predictor, names), own))  # type: ignore[misc]
-    return out
 
 
 def pack_frame(job: FrameJob, coded: CodedFrame, float_psnr_db: float) -> CodedPicture:

@@ -71,7 +71,6 @@ class Preset:
     frequency_validation: int = 50
     step_search: str = "descent"
     rdo_rounds: int = 0
-    heirs: tuple[str, ...] = ("warm",)
     network_rate_weight: float = 1.5
 
     def __post_init__(self) -> None:
@@ -247,7 +246,6 @@ def _training(config: EncodeConfig, preset: Preset, frame_type: FrameType, lmbda
         motion_start=0 if is_intra else scaled(preset.motion_start),
         step_search=preset.step_search,
         rdo_rounds=preset.rdo_rounds,
-        heirs=preset.heirs if config.inherit and not is_intra else (),
     )
 
 

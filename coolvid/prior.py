@@ -25,13 +25,14 @@ from .types import FrameType
 Branches = Mapping[str, Mapping[str, CodedModule]]
 
 _FILE = Path(__file__).with_name("prior.npz")
-_SHA256 = "?"
+_SHA256 = "cdf1759c7abbc559e47e2523e94c0fa903247e22da6b1a1a361f83a7f30b7517"
 
 
 @cache
 def prior_modules(frame_type: FrameType) -> Branches:
     """By branch and module. Raises UnsupportedStream when the installed file is not the one of this format."""
-    arrays, out = _arrays(), {}
+    arrays = _arrays()
+    out: dict[str, dict[str, CodedModule]] = {}
     for place in (name for name in arrays if name.startswith(f"{frame_type.name}/") and name.count("/") == 2):
         _, branch, module = place.split("/")
         weight_shift, bias_shift, *scales = arrays[place].tolist()

@@ -85,7 +85,8 @@ class PacketHeader(Record):
 class PacketInfo:
     """What is known of a packet without decoding it. bits_by_part adds up to 8 * n_bytes: "header" (with checksum,
     padding), "residue.latents", and "residue.arm" ..., or "networks" for all modules where they were not told apart; a
-    copy has nothing but "header". predictor: display index of the frame whose networks its own are predicted from, or PRIOR."""
+    copy has nothing but "header". predictor: display index of the frame from whose networks its own are predicted, or
+    PRIOR."""
 
     display_index: int
     configuration: int

@@ -274,7 +274,8 @@ class CoolChicEncoder(nn.Module):
 
     def estimated_network_bits(self) -> Tensor:
         """What the networks that are sent might cost once quantised: a differentiable scalar, in bits."""
-        bits = [estimated_bits(*each) for each in self.sent_modules() if each[2]]
+        sent = self.sent_modules()
+        bits = [estimated_bits(module, tensors, step, known) for module, tensors, step, known in sent if step]
         return torch.stack([torch.zeros_like(self.latents[0][0, 0, 0, 0]), *bits]).sum()
 
     def sent_modules(self) -> list[SentModule]:

@@ -105,4 +105,4 @@ class NetworkEstimate:
         """Bits of each kind of each module, and what the logarithm is taken of."""
         sums = np.bincount(self._owners, np.abs(values), len(self._counts))
         inside = 1 + self._factors * sums / np.maximum(self._counts, 1)
-        return self._counts * np.log2(inside), inside
+        return np.asarray(self._counts * np.log2(inside), dtype=np.float64), inside

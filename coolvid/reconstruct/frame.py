@@ -49,7 +49,7 @@ def reconstruct_frame(coded: CodedFrame, references: Sequence[Frame], format: Vi
 def copied(references: Sequence[Frame], shifts: Sequence[tuple[int, int]], format: VideoFormat) -> Frame:
     """The mean of one or two references, each moved by its shift (dy, dx)."""
     moved = [translated(dense_planes(each), *shift) for each, shift in zip(references, shifts, strict=True)]
-    total = np.sum(moved, axis=0, dtype=np.int64)
+    total = np.array(moved, np.int64).sum(axis=0)
     return finish((total << DENSE_BITS) // len(moved), format)
 
 

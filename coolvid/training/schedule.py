@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
-from functools import partial
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from coolvid.config import FrameConfig
@@ -13,7 +11,7 @@ from coolvid.types import Frame
 from .loop import TrainingManager
 from .motion_start import start_motion
 from .train import train_phase
-from .warmup import Heir, compete
+from .warmup import compete
 
 if TYPE_CHECKING:
     from coolvid.model.frame_encoder import FrameEncoder
@@ -24,29 +22,27 @@ def train_frame(
     frame: Frame,
     manager: TrainingManager,
     config: FrameConfig,
-    heirs: Sequence[Heir] = (),
-    network_bits: float = 0.0,
+    warm_start: Callable[[FrameEncoder], FrameEncoder] | None = None,
 ) -> FrameEncoder:
     """Train one frame by its configuration and return the best encoder (float networks, to be quantised next).
 
     frame_encoder_factory(i) makes a fresh encoder, the same each time for the same candidate i = 0, 1, ...; all
-    else is deterministic. With a motion start, even candidates begin with motion that follows the optical flow.
-    heirs, network_bits: models that inherit networks, and compete with the fresh ones (see compete()).
-    Raises ConfigError, PluginError (motion estimator), TrainingError.
+    else is deterministic. warm_start: gives an encoder trained networks; then there is no warm-up, for there is
+    nothing to choose from. With a motion start, motion begins with the optical flow (in a warm-up, that of even
+    candidates). Raises ConfigError, PluginError (motion estimator), TrainingError.
     """
-    make = _with_motion_start(frame_encoder_factory, frame, manager, config)
-    born = [replace(each, make=partial(_started, each.make, frame, manager, config)) for each in heirs]
-    encoder = compete(make, frame, manager, config.lmbda, config.training.warmup, born, network_bits)
+    if warm_start is not None:
+        encoder = _started(warm_start(frame_encoder_factory(0)), frame, manager, config)
+    else:
+        make = _with_motion_start(frame_encoder_factory, frame, manager, config)
+        encoder = compete(make, frame, manager, config.lmbda, config.training.warmup)
     for number, phase in enumerate(config.training.phases, 1):
         encoder = train_phase(encoder, frame, manager, config.lmbda, phase, f"phase {number}")
     return encoder
 
 
-def _started(
-    make: Callable[[], FrameEncoder], frame: Frame, manager: TrainingManager, config: FrameConfig
-) -> FrameEncoder:
-    """A model that inherits networks, its motion started as far as that is not inherited."""
-    encoder = make()
+def _started(encoder: FrameEncoder, frame: Frame, manager: TrainingManager, config: FrameConfig) -> FrameEncoder:
+    """The encoder, whose motion follows the optical flow if there is a motion start."""
     if config.motion is not None and config.training.motion_start:
         encoder.branches["motion"].set_param(start_motion(encoder, frame, manager, config))
     return encoder

@@ -46,7 +46,7 @@ function drawStructure(sheet, frame) {
     for (const index of each.references) {
       if (sheet.places.has(index)) into[is ? "push" : "append"](arrow(at(frameOf.get(index)), at(each), "arrow" + is, 0));
     }
-    if (each.inherited.length && sheet.places.has(each.predictor)) {
+    if (each.predictor !== null && sheet.places.has(each.predictor)) {
       into[is ? "push" : "append"](arrow(at(frameOf.get(each.predictor)), at(each), "inherit" + is, 0.22));
     }
   }
@@ -187,7 +187,7 @@ function showPager(part) {
 function showLegend() {
   const parts = PARTS.filter((_, i) => frames.some((frame) => bitsOf(frame)[i]));
   const lines = [["arrow", "reference to predicted frame"]];
-  if (frames.some((frame) => frame.inherited.length)) lines.push(["inherit", "inherited networks"]);
+  if (frames.some((frame) => frame.predictor !== null && frame.predictor >= 0)) lines.push(["inherit", "inherited networks"]);
   const drawn = frames.some((frame) => frame.references.length) ? lines : [];
   byId("legend").replaceChildren(
     ...drawn.map(([kind, name]) =>
@@ -201,7 +201,7 @@ function showDetails(frame) {
   const facts = [
     ["coded as number", String(frame.order)],
     ["predicted from", frame.references.length ? `frame${frame.references.length > 1 ? "s" : ""} ${frame.references.join(" and ")}` : "nothing"],
-    ["networks from", frame.inherited.length ? `frame ${frame.predictor}` : "itself"],
+    ["networks from", frame.predictor === null ? "itself" : frame.predictor < 0 ? "the prior" : `frame ${frame.predictor}`],
     ["size", `${whole(frame.bytes)} bytes`],
     ["rate", `${(total / (report.width * report.height)).toFixed(4)} bpp`],
   ];
