@@ -25,7 +25,7 @@ from .types import FrameType
 Branches = Mapping[str, Mapping[str, CodedModule]]
 
 _FILE = Path(__file__).with_name("prior.npz")
-_SHA256 = "cdf1759c7abbc559e47e2523e94c0fa903247e22da6b1a1a361f83a7f30b7517"
+_SHA256 = "db06dc99f9f6e1d5adee5bc2ab0aab4a27be92883544187ea24567903adc17d3"
 
 
 @cache
