@@ -20,7 +20,7 @@ from .events import DecodeStarted, EncodeDone, EncodeStarted, FrameRestored, Lis
 from .gop import CodingStep, plan
 from .media import Crop, Source, open_sink, open_source
 from .metrics import mse, psnr
-from .types import ColorInfo, Frame, VideoFormat
+from .types import ColorInfo, Frame, FrameType, VideoFormat
 
 DEFAULT_FPS = Fraction(25)
 
@@ -165,7 +165,7 @@ def _started(
     def planned(step: CodingStep) -> PlannedFrame:
         size = track.format.height, track.format.width
         training = frame_config(config, step.frame_type, step.depth, size).training
-        n_iterations = training.total_iterations(is_fresh=not config.inherit)
+        n_iterations = training.total_iterations(is_fresh=not config.inherit or step.frame_type is FrameType.I)
         return PlannedFrame(step.display_index, step.frame_type, n_iterations)
 
     plan = tuple(planned(step) for step in steps)

@@ -261,7 +261,8 @@ class TrainingConfig:
         choose("step_search", self.step_search, ("full", "descent"))
 
     def total_iterations(self, is_fresh: bool) -> int:
-        """Iterations of a frame if nothing stops early; is_fresh: with a warm-up, which trained networks go without."""
+        """Iterations of a frame if nothing stops early; is_fresh: with a warm-up, which those go without that start
+        from an earlier frame's networks."""
         warmup = sum(r.candidates * r.phase.max_iterations for r in self.warmup) if is_fresh else 0
         return warmup + self.motion_start + sum(p.max_iterations for p in self.phases)
 
@@ -333,7 +334,7 @@ class EncodeConfig:
     motion_estimator: PluginChoice = PluginChoice("lucas_kanade")
     plugins: tuple[tuple[str, PluginChoice], ...] = ()
     training: Mapping[str, Any] | tuple[tuple[str, Any], ...] = ()
-    lmbda_per_depth: float = 1.5
+    lmbda_per_depth: float = 1.9
     common_randomness: bool = False
     inherit: bool = True
     threads: int = 0
@@ -355,5 +356,7 @@ class EncodeConfig:
         return dict(self.plugins).get(kind, default)
 
     def lmbda_at(self, frame_type: FrameType, depth: int) -> float:
-        """lmbda of a frame: B frames of depth d (2 and more) are coded with lmbda * lmbda_per_depth**d."""
-        return self.lmbda * (self.lmbda_per_depth**depth if frame_type is FrameType.B else 1.0)
+        """lmbda of a frame: those that others refer to are coded finer. I frames have lmbda itself, P frames lmbda *
+        lmbda_per_depth**0.5, B frames of depth d (2 and more) lmbda * lmbda_per_depth**d."""
+        exponent = {FrameType.I: 0.0, FrameType.P: 0.5, FrameType.B: float(depth)}[frame_type]
+        return self.lmbda * self.lmbda_per_depth**exponent

@@ -11,7 +11,6 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 import torch
 
@@ -75,19 +74,24 @@ class FrameJob:
     reference_mse: float = 0.0
 
     @property
+    def inherits(self) -> bool:
+        """Whether the predictor is an earlier frame, not the prior."""
+        return self.predictor is not None and self.predictor.display_index != PRIOR
+
+    @property
     def total_iterations(self) -> int:
         """Training iterations if nothing stops early and no second attempt is needed."""
-        return self.config.training.total_iterations(is_fresh=self.predictor is None)
+        return self.config.training.total_iterations(is_fresh=not self.inherits)
 
 
 @dataclass(frozen=True)
 class CodedPicture:
-    """A frame's packet, the picture that its bytes decode to, its networks, the quality of the float model, and the
-    real loss, MSE + lmbda * bits per pixel."""
+    """A frame's packet, the picture that its bytes decode to, its networks (None: a copy), the quality of the float
+    model, and the real loss, MSE + lmbda * bits per pixel."""
 
     packet: Packet
     picture: Frame
-    networks: FrameNetworks
+    networks: FrameNetworks | None
     float_psnr_db: float
     loss: float
 
@@ -145,13 +149,17 @@ class FrameEncoderManager:
         return min((self._losses[each.display_index] for each in alike), default=math.inf)
 
     def _predictor(self, configuration: int, depth: int) -> FrameNetworks | None:
-        """The frame coded last that has the same architecture, of the same depth if there is one; else the prior."""
+        """The prior for an I frame; else the frame coded last that has the same architecture, of the same depth if any,
+        or at least has motion; None where there is none."""
+        architecture = self.header.configurations[configuration]
         if not self.config.inherit:
             return None
-        architecture = self.header.configurations[configuration]
-        fitting = [each for each in self.networks.frames if each.architecture == architecture]
+        if architecture.frame_type is FrameType.I:
+            return FrameNetworks.prior(architecture)
+        moving = [each for each in self.networks.frames if each.architecture.motion is not None]
+        fitting = [each for each in moving if each.architecture == architecture]
         alike = [each for each in fitting if self._depths[each.display_index] == depth]
-        return next(iter(alike or fitting), FrameNetworks.prior(architecture))
+        return next(iter(alike or fitting or moving), None)
 
     def _configuration(self, frame_type: FrameType) -> int:
         types = [c.frame_type for c in self.header.configurations]
@@ -169,7 +177,7 @@ class FrameEncoderManager:
         start = time.perf_counter()
         coded = encode_frame(job, self)
         self._note(step, coded.picture, frame, coded.loss)
-        if coded.networks.modules:
+        if coded.networks is not None:
             self.networks.add(coded.networks)
         if keep is not None:
             keep(coded.packet)
@@ -219,16 +227,14 @@ class FrameEncoderManager:
 def encode_frame(job: FrameJob, manager: FrameEncoderManager) -> CodedPicture:
     """The best picture of the frame: a copy of its references, where that is as good as they are or of least loss.
 
-    A frame that inherits and comes out much worse than frames like it is tried again from the prior: networks that
-    learned to do nothing are a trap for a frame where something happens."""
+    A frame that inherits and comes out much worse than frames like it is tried afresh: networks that learned to do
+    nothing are a trap for a frame where something happens."""
     copies = copies_of(job)
     if copies and mse(copies[0].picture, job.frame) <= COPY_TOLERANCE * job.reference_mse:
         return copies[0]
     made = [*copies, attempt(job, manager)]
-    inherits = job.predictor is not None and job.predictor.display_index != PRIOR
-    if inherits and made[-1].loss > SECOND_THOUGHT * job.expected_loss:
-        prior = FrameNetworks.prior(job.header.configurations[job.configuration])
-        made.append(attempt(replace(job, predictor=prior), manager))
+    if job.inherits and made[-1].loss > SECOND_THOUGHT * job.expected_loss:
+        made.append(attempt(replace(job, predictor=None), manager))
     return min(made, key=lambda each: each.loss)
 
 
@@ -254,10 +260,9 @@ def attempt(job: FrameJob, manager: FrameEncoderManager) -> CodedPicture:
 
     def candidate(seed: int) -> FrameEncoder:
         encoder = FrameEncoder(job.config, job.frame, job.references, seed=job.seed + seed)
-        return encoder.to(manager.device)
+        return (encoder if job.predictor is None else warm_start(encoder, job.predictor)).to(manager.device)
 
-    warm = None if job.predictor is None else partial(warm_start, networks=job.predictor)
-    frame_encoder = train_frame(candidate, job.frame, manager, job.config, warm)
+    frame_encoder = train_frame(candidate, job.frame, manager, job.config, is_trained=job.inherits)
     frame_encoder = quantize_model(frame_encoder.cpu(), job.frame, manager, job.predictor)
     predictor = job.predictor.display_index if job.predictor is not None else None
     coded = code_frame(frame_encoder, job.step.display_index, job.step.references, predictor)
@@ -278,13 +283,14 @@ def pack_frame(job: FrameJob, coded: CodedFrame, float_psnr_db: float) -> CodedP
 
 
 def _packed(job: FrameJob, coded: CodedFrame, float_psnr_db: float) -> CodedPicture:
-    kept = [job.predictor] if job.predictor is not None else []
+    kept = [job.predictor] if job.predictor is not None and job.inherits else []
     models = context_models(coded, job.frame.height, job.frame.width)
     packet = write_packet(coded, job.configuration, models, tensors_of, NetworkStore(kept))
     store = NetworkStore(kept)
     picture = decode_frame(packet.data, job.header, job.references, store)
     loss = real_loss(picture, job.frame, packet.data, job.config.lmbda)
-    return CodedPicture(packet, picture, store.frames[0], float_psnr_db, loss)
+    networks = None if coded.is_copy else store.frames[0]
+    return CodedPicture(packet, picture, networks, float_psnr_db, loss)
 
 
 def real_loss(picture: Frame, frame: Frame, data: bytes, lmbda: float) -> float:

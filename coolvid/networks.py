@@ -38,8 +38,8 @@ class FrameNetworks:
 
     @classmethod
     def prior(cls, architecture: FrameArchitecture) -> FrameNetworks:
-        """Those that come with the codec, for a frame of this architecture."""
-        return cls(PRIOR, architecture, prior_modules(architecture.frame_type))
+        """Those that come with the codec, for an I frame of this architecture."""
+        return cls(PRIOR, architecture, {"residue": prior_modules()})
 
 
 class NetworkStore:
@@ -63,7 +63,7 @@ class NetworkStore:
 
     def find(self, display_index: int, architecture: FrameArchitecture) -> FrameNetworks:
         """The frame that a frame of this architecture names as its predictor, or the prior. Raises StreamError."""
-        if display_index == PRIOR:
+        if display_index == PRIOR and architecture.frame_type is FrameType.I:
             return FrameNetworks.prior(architecture)
         found = next((each for each in self._frames if each.display_index == display_index), None)
         if found is None:

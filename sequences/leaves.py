@@ -1,7 +1,7 @@
 """Falling leaves: pictures of overlapping shapes with textures, in layers that move.
 
 Shapes of all sizes that hide one another have much of the statistics of photographs (Lee, Mumford and Huang, "Occlusion
-models for natural images", 2001). They are drawn at SCALE times the size: edges are soft, and motion finer than a pixel.
+models for natural images", 2001). They are drawn at SCALE times the size, for soft edges.
 """
 
 from __future__ import annotations

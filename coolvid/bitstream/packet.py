@@ -69,7 +69,7 @@ class PacketHeader(Record):
     )
     predictor: int | None = coded(
         When(lambda known: not known["is_copy"], "not a copy", Maybe(Signed(1, MAX_FRAMES))),
-        "display index, less this frame's, of the frame whose networks this one's are predicted from; 0: the prior",
+        "display index, less this frame's, of the frame whose networks this one's are predicted from; I: 0, the prior",
     )
     output_range: tuple[tuple[int, int], ...] | None = coded(
         When(lambda known: known["frame_type"] is FrameType.I, "I", Maybe(Many(Many(U(10), 2), 3))),
@@ -238,6 +238,13 @@ def _predictor(header: PacketHeader) -> int | None:
     return header.display_index + header.predictor if header.predictor else PRIOR
 
 
+def _may_inherit(header: PacketHeader, last: int) -> bool:
+    """Whether a predictor is one: the prior for an I frame, another frame for others."""
+    if header.frame_type is FrameType.I or not header.predictor:
+        return header.frame_type is FrameType.I and not header.predictor
+    return 0 <= header.display_index + header.predictor <= last
+
+
 def _references(header: PacketHeader) -> tuple[int, ...]:
     return tuple(header.display_index + step for step in header.references)
 
@@ -271,7 +278,7 @@ def _open(data: bytes, header: StreamHeader) -> tuple[BitReader, PacketHeader]:
             raise StreamError(f"a packet names frame {index} of 0..{last}; the stream is damaged")
     if found.display_index in _references(found):
         raise StreamError(f"frame {found.display_index} refers to itself; the stream is damaged")
-    if found.predictor and (found.frame_type is FrameType.I or not 0 <= (_predictor(found) or 0) <= last):
+    if found.predictor is not None and not _may_inherit(found, last):
         raise StreamError(f"frame {found.display_index} inherits from frame {_predictor(found)}; the stream is damaged")
     return reader, found
 

@@ -22,17 +22,17 @@ def train_frame(
     frame: Frame,
     manager: TrainingManager,
     config: FrameConfig,
-    warm_start: Callable[[FrameEncoder], FrameEncoder] | None = None,
+    is_trained: bool = False,
 ) -> FrameEncoder:
     """Train one frame by its configuration and return the best encoder (float networks, to be quantised next).
 
-    frame_encoder_factory(i) makes a fresh encoder, the same each time for the same candidate i = 0, 1, ...; all
-    else is deterministic. warm_start: gives an encoder trained networks; then there is no warm-up, for there is
+    frame_encoder_factory(i) makes a new encoder, the same each time for the same candidate i = 0, 1, ...; all
+    else is deterministic. is_trained: with networks of a frame like this one; then there is no warm-up, for there is
     nothing to choose from. With a motion start, motion begins with the optical flow (in a warm-up, that of even
     candidates). Raises ConfigError, PluginError (motion estimator), TrainingError.
     """
-    if warm_start is not None:
-        encoder = _started(warm_start(frame_encoder_factory(0)), frame, manager, config)
+    if is_trained:
+        encoder = _started(frame_encoder_factory(0), frame, manager, config)
     else:
         make = _with_motion_start(frame_encoder_factory, frame, manager, config)
         encoder = compete(make, frame, manager, config.lmbda, config.training.warmup)
