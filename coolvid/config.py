@@ -359,4 +359,4 @@ class EncodeConfig:
         """lmbda of a frame: those that others refer to are coded finer. I frames have lmbda itself, P frames lmbda *
         lmbda_per_depth**0.5, B frames of depth d (2 and more) lmbda * lmbda_per_depth**d."""
         exponent = {FrameType.I: 0.0, FrameType.P: 0.5, FrameType.B: float(depth)}[frame_type]
-        return self.lmbda * self.lmbda_per_depth**exponent
+        return float(self.lmbda * self.lmbda_per_depth**exponent)

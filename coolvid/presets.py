@@ -56,8 +56,8 @@ MOTION = {
 
 @dataclass(frozen=True)
 class Preset:
-    """Effort of a preset. Iterations are those of the main phase; `final` those of the rounding phase after it. intra is
-    for large pictures, small_intra for those that need few bits (see SMALL)."""
+    """Effort of a preset. Iterations are those of the main phase; `final` those of the rounding phase after it.
+    small_intra is for pictures that need few bits, intra for all others (see SMALL)."""
 
     intra: str = "hop"
     small_intra: str = "mop"

@@ -1,4 +1,4 @@
-"""Inherited networks on the encoder's side: frozen, free, chosen by loss, and the same in the decoder."""
+"""Networks predicted from earlier ones on the encoder's side, and the same in the decoder."""
 
 import copy
 import math
@@ -16,22 +16,16 @@ import coolvid
 from coolvid import EncodeConfig, Frame, FrameType, PixelFormat, StructureConfig, VideoFormat
 from coolvid import manager as room
 from coolvid.bitstream.headers import StreamHeader
-from coolvid.bitstream.weights import module_bits
 from coolvid.coded import MODULES
-from coolvid.config import HEIRS, Phase, WarmupRound
-from coolvid.errors import ConfigError
 from coolvid.events import FrameDone, FrameStarted
 from coolvid.gop import plan
 from coolvid.manager import FrameEncoderManager
 from coolvid.model.frame_encoder import FrameEncoder
-from coolvid.modules import module_tensors
-from coolvid.networks import FrameNetworks, parameter_names, same_parameters
+from coolvid.networks import PRIOR, FrameNetworks, same_parameters
 from coolvid.presets import frame_config
-from coolvid.quantization import code_frame, inherit, network_bits, quantize_model, rdo_parameters, warm_start
+from coolvid.quantization import code_frame, quantize_model, warm_start
 from coolvid.training.loop import Counters
-from coolvid.training.schedule import train_frame
 from coolvid.training.train import train
-from coolvid.training.warmup import Heir, compete
 from coolvid.types import ColorInfo
 
 FORMAT = VideoFormat(32, 48, PixelFormat.YUV420, 8)
@@ -71,45 +65,6 @@ def networks():
     return FrameNetworks.of(code_frame(quantize_model(encoder, picture(1), Counters()), 6, (0, 2)))
 
 
-RESIDUE = ("residue.arm", "residue.synthesis", "residue.upsampling")
-ALL = (*RESIDUE, "motion.arm", "motion.synthesis", "motion.upsampling")
-
-
-def test_inherited_modules_are_neither_trained_nor_searched_nor_paid(networks):
-    heir = inherit(fresh(), networks, RESIDUE)
-    assert heir.inherited == frozenset(RESIDUE)
-    train(heir, picture(1), Counters(), LMBDA, max_iterations=20, frequency_validation=5, network_rate_weight=1.0)
-    quantize_model(heir, picture(1), Counters())
-    rdo_parameters(heir, picture(1), Counters(), 1)
-    coded = code_frame(heir, 1, (0, 2), 6)
-    assert coded.predictor == 6
-    for branch, coolchic in coded.coolchics.items():
-        for name in MODULES:
-            same = same_parameters(coolchic.modules[name], networks.modules[branch][name])
-            assert same == (f"{branch}.{name}" in RESIDUE or not coolchic.modules[name].parameters), (branch, name)
-    rate = heir.get_network_rate()
-    assert all(bits == 0.0 for kinds in rate["residue"].values() for bits in kinds.values())
-    assert heir.get_network_rate_bits() == sum(sum(kinds.values()) for kinds in rate["motion"].values()) > 0
-    assert any(latent.any() for latent in coded.coolchics["residue"].latents)
-
-
-def test_who_inherits_everything_trains_latents_alone(networks):
-    heir = inherit(fresh(), networks, parameter_names(networks.modules))
-    assert heir.inherited == frozenset(ALL) and float(heir.estimated_network_bits()) == 0.0
-    before = heir.get_param()
-    train(heir, picture(1), Counters(), LMBDA, max_iterations=20, frequency_validation=5, network_rate_weight=1.0)
-    moved = {name for name, value in heir.get_param().items() if not torch.equal(value, before[name])}
-    assert moved and all(".latents." in name for name in moved)
-    heir.reinitialize_parameters()
-    assert heir.inherited == frozenset()
-
-
-def test_frozen_modules_of_another_architecture_are_refused(networks):
-    other = frame_config(replace(FAST, residue="mop"), FrameType.B, 2, (32, 48))
-    with pytest.raises(ConfigError, match=r"frame 6 has no module 'residue\.arm' of this"):
-        inherit(FrameEncoder(other, picture(1), (picture(0), picture(2))), networks, ALL)
-
-
 def test_a_warm_start_in_other_shapes_takes_what_both_have(networks):
     config = frame_config(replace(FAST, residue="mop"), FrameType.P, 1, (32, 48))
     encoder = FrameEncoder(config, picture(1), (picture(0),))
@@ -128,7 +83,7 @@ def test_a_warm_start_in_other_shapes_takes_what_both_have(networks):
 def test_a_warm_start_is_trained_on_and_gives_back_what_has_not_moved(networks):
     """A module that ends near where it began may be the predictor's after all, which costs next to nothing."""
     encoder = warm_start(fresh(), networks)
-    assert encoder.inherited == frozenset() and encoder.get_network_rate_bits() == 0.0
+    assert encoder.get_network_rate_bits() == 0.0
     train(
         encoder, picture(1), Counters(), LMBDA, max_iterations=6, optimized_module=("all.latents", "residue.synthesis")
     )
@@ -141,40 +96,6 @@ def test_a_warm_start_is_trained_on_and_gives_back_what_has_not_moved(networks):
     ]  # fmt: skip
     assert len(unchanged) >= 2
     assert encoder.get_network_rate_bits() < alone.get_network_rate_bits() / 2
-
-
-def test_expected_bits_are_those_of_sending(networks):
-    bits = network_bits(networks)
-    assert set(bits) == set(ALL)
-    tensors = module_tensors(networks.architecture.motion)["arm"]
-    assert bits["motion.arm"] == sum(module_bits("arm", networks.modules["motion"]["arm"], tensors).values())
-
-
-@pytest.mark.parametrize("price, wins", [(0.0, False), (1e9, True)])
-def test_fresh_candidates_are_charged_for_their_networks(networks, price, wins):
-    """A heir that has had no training loses unless networks are dear."""
-    idle, busy = Phase(0), Phase(8, frequency_validation=4)
-    spoilt = replace(networks, modules={b: dict(m) for b, m in networks.modules.items()})
-    synthesis = networks.modules["residue"]["synthesis"]
-    values = {name: v * 0 + 90 for name, v in synthesis.parameters.items()}
-    spoilt.modules["residue"]["synthesis"] = replace(synthesis, parameters=values)
-    heirs = [Heir(lambda: inherit(fresh(), spoilt, ALL), 0.0)]
-    rounds = (WarmupRound(2, busy), WarmupRound(2, idle))
-    won = compete(fresh, picture(1), Counters(), LMBDA, rounds, heirs, price)
-    assert (won.inherited == frozenset(ALL)) is wins
-
-
-def test_a_heir_gets_its_own_motion_start(networks):
-    config = replace(B, training=replace(B.training, motion_start=20, warmup=(WarmupRound(1, Phase(2)),), phases=()))
-    counters, born = Counters(), []
-
-    def heir():
-        born.append(inherit(fresh(), networks, ALL))
-        return born[-1]
-
-    train_frame(fresh, picture(1), counters, config, [Heir(heir, 0.0)], 0.0)
-    assert counters.iterations_counter == 2 * (20 + 2)
-    assert any(latent.any() for latent in born[0].branches["motion"].latents)
 
 
 # -- whole encodes --------------------------------------------------------------------------------------------------
@@ -208,7 +129,7 @@ def test_later_b_frames_inherit_and_decode_to_the_encoders_pictures_elsewhere(en
     path, seen, done = encoded[True]
     packets = coolvid.read_info(path).packets
     assert [info.display_index for info in packets] == [0, 4, 2, 1, 3]
-    assert packets[0].predictor is None and all(info.predictor in (0, None) for info in packets[1:2])
+    assert packets[0].predictor in (PRIOR, None) and packets[1].predictor is None
     assert packets[3].predictor == 2 and packets[4].predictor == 1
     heirs = [event for event in seen if isinstance(event, FrameDone)][3:]
     alone = [event for event in encoded[False][1] if isinstance(event, FrameDone)][3:]
@@ -259,14 +180,12 @@ def test_a_job_carries_the_nearest_networks_of_its_own_depth(networks, preset):
         encoder.networks.add(replace(networks, display_index=index))
         encoder._depths[index] = steps[index].depth
     job = pickle.loads(pickle.dumps(encoder.job(steps[6], picture(6))))
-    assert job.predictor.display_index == 2 and job.heirs == {"warm": ()}
+    assert job.predictor.display_index == 2 and job.inherits
     assert encoder.job(steps[5], picture(5)).predictor.display_index == 3
     assert encoder.job(steps[4], picture(4)).predictor.display_index == 3
     assert encoder.job(steps[8], picture(8)).predictor.display_index == 3
-    training = replace(job.config.training, heirs=HEIRS)
-    several = replace(job, config=replace(job.config, training=training)).heirs
-    assert set(several["all"]) == set(ALL) and several["residue"] == RESIDUE and several["warm"] == ()
-    assert job.total_iterations > job.config.training.total_iterations
+    assert job.total_iterations == job.config.training.total_iterations(is_fresh=False)
+    assert encoder.job(steps[0], picture(0)).predictor.display_index == PRIOR
     alone, _ = manager(replace(config, inherit=False))
     alone.decoded, alone.networks, alone._depths = encoder.decoded, encoder.networks, encoder._depths
     assert alone.job(steps[6], picture(6)).predictor is None
@@ -278,7 +197,7 @@ def test_a_job_carries_the_nearest_networks_of_its_own_depth(networks, preset):
     ([1.3, 1.4], 1.0, 2, 1.3),
     ([9.0], math.inf, 1, 9.0),
 ])  # fmt: skip
-def test_a_disappointing_heir_is_tried_afresh(monkeypatch, losses, expected, tried, kept):
+def test_a_disappointing_heir_is_tried_afresh(networks, monkeypatch, losses, expected, tried, kept):
 
     jobs = []
 
@@ -287,6 +206,6 @@ def test_a_disappointing_heir_is_tried_afresh(monkeypatch, losses, expected, tri
         return room.CodedPicture(None, None, None, 0.0, losses[len(jobs) - 1])
 
     monkeypatch.setattr(room, "attempt", attempt)
-    job = room.FrameJob(None, None, (), None, 0, None, 0, predictor=object(), expected_loss=expected)
+    job = room.FrameJob(None, None, (), None, 0, None, 0, predictor=networks, expected_loss=expected)
     assert room.encode_frame(job, None).loss == kept
     assert [each.predictor is None for each in jobs] == [False, True][:tried]

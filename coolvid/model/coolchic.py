@@ -44,8 +44,7 @@ class CoolChicEncoder(nn.Module):
 
     latents: [1, 1, h, w] each, finest first as architecture.grids(); times encoder_gain and rounded they are what is
     sent. modules_by_name: arm, ifce, synthesis, upsampling. quantization: steps of the networks, by module and kind.
-    predictor: modules of an earlier frame, fitted to these shapes, from which the stream may predict. inherited: those
-    that are the predictor's, which costs nothing: neither trained nor quantised again.
+    predictor: modules of an earlier frame, fitted to these shapes, from which the stream may predict.
     """
 
     def __init__(self, param: CoolChicEncoderParameter, n_out: int, seed: int = 0) -> None:
@@ -62,7 +61,6 @@ class CoolChicEncoder(nn.Module):
         self.quantization = _no_steps()
         self.predictor: Mapping[str, CodedModule] = {}
         self._predicted: dict[str, dict[str, Tensor]] = {}
-        self.inherited: frozenset[str] = frozenset()
         self._randomness: Tensor | None = None
 
     def _fresh_modules(self, seed: int) -> dict[str, nn.Module]:
@@ -241,7 +239,6 @@ class CoolChicEncoder(nn.Module):
         self.noise = NoiseSource(seed)
         self.quantization = _no_steps()
         self.predict_from({})
-        self.inherited = frozenset()
 
     def quantized_latents(self) -> tuple[Integers, ...]:
         """The latents as sent: int32 [h, w], finest first, |value| <= MAX_LATENT."""
@@ -259,11 +256,10 @@ class CoolChicEncoder(nn.Module):
         return {name: dict(steps) for name, steps in self.quantization.items()}
 
     def get_network_rate(self) -> dict[str, dict[str, float]]:
-        """Bits of the networks by module and kind ("weight", "bias"); 0 for what is inherited or not quantised yet."""
-        steps: dict[str, Steps] = {name: {} if name in self.inherited else self.quantization[name] for name in MODULES}
+        """Bits of the networks by module and kind ("weight", "bias"); 0 for what is not quantised yet."""
         return {
-            name: network_rate(name, self.modules_by_name[name], self.tensors[name], own, self.predictor.get(name))
-            for name, own in steps.items()
+            name: network_rate(name, self.modules_by_name[name], self.tensors[name], steps, self.predictor.get(name))
+            for name, steps in self.quantization.items()
         }
 
     def predict_from(self, modules: Mapping[str, CodedModule]) -> None:
@@ -275,14 +271,12 @@ class CoolChicEncoder(nn.Module):
     def estimated_network_bits(self) -> Tensor:
         """What the networks that are sent might cost once quantised: a differentiable scalar, in bits."""
         sent = self.sent_modules()
-        bits = [estimated_bits(module, tensors, step, known) for module, tensors, step, known in sent if step]
+        bits = [estimated_bits(*each) for each in sent]
         return torch.stack([torch.zeros_like(self.latents[0][0, 0, 0, 0]), *bits]).sum()
 
     def sent_modules(self) -> list[SentModule]:
-        """All modules in stream order, their tensors, their usual step (None for what is inherited, not sent), and the
-        predictor's values, where there are such."""
-        steps = {name: None if name in self.inherited else USUAL_STEPS[name] for name in MODULES}
-        return [(self.modules_by_name[n], self.tensors[n], steps[n], self._predicted.get(n)) for n in MODULES]
+        """All modules in stream order, their tensors, their usual step, and the predictor's values where there are such."""
+        return [(self.modules_by_name[n], self.tensors[n], USUAL_STEPS[n], self._predicted.get(n)) for n in MODULES]
 
     # -- complexity ---------------------------------------------------------------------------------------------
 

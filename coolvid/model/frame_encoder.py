@@ -219,27 +219,18 @@ class FrameEncoder(nn.Module):
         """The Cool-chics by name, typed."""
         return dict(self.coolchics.items())  # type: ignore[arg-type]
 
-    @property
-    def inherited(self) -> frozenset[str]:
-        """Modules as ``residue.arm`` whose parameters are those of an earlier frame (quantization.inherit)."""
-        return frozenset(f"{name}.{part}" for name, branch in self.branches.items() for part in branch.inherited)
-
     def named_groups(self) -> dict[str, list[nn.Parameter]]:
         """What train() may be told to optimise: ``residue.arm``, ``motion.latents``, ``residue.all``,
-        ``all.synthesis``, ``all.warper``, ``all``. Inherited modules have nothing to optimise. The warper belongs to
-        both branches, and appears once in ``all``."""
+        ``all.synthesis``, ``all.warper``, ``all``. The warper belongs to both branches, and appears once in ``all``."""
         groups: dict[str, list[nn.Parameter]] = {}
         parts = (*MODULES, "latents", "warper")
         for name, branch in self.branches.items():
             for part in parts:
-                groups[f"{name}.{part}"] = self._trainable(branch, part)
+                groups[f"{name}.{part}"] = list(self._part(branch, part).parameters())
             groups[f"{name}.all"] = _unique(p for part in parts for p in groups[f"{name}.{part}"])
         for part in (*parts, "all"):
             groups[f"all.{part}"] = _unique(p for name in self.branches for p in groups[f"{name}.{part}"])
         return groups | {"all": groups["all.all"]}
-
-    def _trainable(self, branch: CoolChicEncoder, part: str) -> list[nn.Parameter]:
-        return [] if part in branch.inherited else list(self._part(branch, part).parameters())
 
     def _part(self, branch: CoolChicEncoder, part: str) -> nn.Module:
         if part == "warper":

@@ -64,13 +64,13 @@ def _kind_bits(values: Tensor, step: float) -> Tensor:
     return values.numel() * torch.log2(1 + 2 * math.e / step * values.abs().mean())
 
 
-SentModule = tuple[nn.Module, tuple[TensorSpec, ...], float | None, Mapping[str, Tensor] | None]
+SentModule = tuple[nn.Module, tuple[TensorSpec, ...], float, Mapping[str, Tensor] | None]
 
 
 class NetworkEstimate:
     """The sum of estimated_bits over modules whose parameters lie in one vector, with derivatives in closed form.
 
-    modules: as estimated_bits() takes them, in the order of the vector; step None: costs nothing.
+    modules: as estimated_bits() takes them, in the order of the vector.
     """
 
     def __init__(self, modules: Sequence[SentModule]) -> None:
@@ -83,7 +83,7 @@ class NetworkEstimate:
                 predicted.append(known.detach().reshape(-1).numpy())
         self._owners, self._predicted = np.concatenate(owners), np.concatenate(predicted).astype(np.float32)
         self._counts = np.bincount(self._owners, minlength=n * len(modules))
-        self._factors = np.array([0.0 if m[2] is None else 2 * math.e / m[2] for m in modules for _ in KINDS])
+        self._factors = np.array([2 * math.e / step for _, _, step, _ in modules for _ in KINDS])
         self._is_predicted = any(m[3] is not None for m in modules)
 
     def add(self, values: NDArray[np.float32], slopes: NDArray[np.float32], bit_slope: float) -> float:

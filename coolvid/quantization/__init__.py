@@ -1,8 +1,8 @@
 """From a trained frame encoder to integers: quantize_model, rdo_parameters, code_frame; and back: inherit."""
 
 from .coded import code_coolchic, code_frame
-from .inherit import inherit, network_bits, warm_start
+from .inherit import warm_start
 from .quantize import quantize_model
 from .rdo import rdo_parameters
 
-__all__ = ["code_coolchic", "code_frame", "inherit", "network_bits", "quantize_model", "rdo_parameters", "warm_start"]
+__all__ = ["code_coolchic", "code_frame", "quantize_model", "rdo_parameters", "warm_start"]

@@ -40,15 +40,14 @@ _WORTH_MERGING = 0.8
 class FrameLoss:
     """Distortion + lmbda * bits per pixel of a frame encoder in evaluation mode.
 
-    modules: names as ``motion.arm``, sorted, without inherited ones. loss_per_bit: lmbda / pixels. Module parameters
+    modules: names as ``motion.arm``, sorted. loss_per_bit: lmbda / pixels. Module parameters
     are changed through load(); whoever changes them otherwise calls changed(). Latents must not change.
     """
 
     def __init__(self, frame_encoder: FrameEncoder, frame: Frame) -> None:
         self.frame_encoder = frame_encoder.eval()
         self.branches = frame_encoder.branches
-        every = {f"{branch}.{module}" for branch in self.branches for module in MODULES}
-        self.modules = tuple(sorted(every - frame_encoder.inherited))
+        self.modules = tuple(sorted(f"{branch}.{module}" for branch in self.branches for module in MODULES))
         self.loss_per_bit = frame_encoder.config.lmbda / (frame.height * frame.width)
         self._distortion = distortion_of(frame_encoder.config.distortion)
         self._target = _moved(frame.as_tensor(), next(frame_encoder.parameters()).device)

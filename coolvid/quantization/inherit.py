@@ -2,39 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-
 import torch
 
-from coolvid.bitstream.weights import module_bits
 from coolvid.coded import CodedModule
-from coolvid.errors import ConfigError
 from coolvid.model.coolchic import CoolChicEncoder
 from coolvid.model.frame_encoder import FrameEncoder
-from coolvid.modules import module_tensors
-from coolvid.networks import FrameNetworks, fits, fitted, parameter_names
+from coolvid.networks import FrameNetworks, fitted
 
-from .state import QuantizedModule, named_parameters
+from .state import named_parameters
 from .steps import dequantise
-
-
-def inherit(frame_encoder: FrameEncoder, networks: FrameNetworks, names: Collection[str]) -> FrameEncoder:
-    """The encoder, changed in place, with these modules ("residue.arm", ...) of a coded frame: frozen and quantised.
-
-    Names of modules without parameters are passed over. Raises ConfigError for modules of other shapes.
-    """
-    predict(frame_encoder, networks)
-    for name in names:
-        branch, module = name.split(".")
-        coolchic, source = frame_encoder.branches[branch], networks.modules.get(branch, {}).get(module)
-        if not coolchic.tensors[module]:
-            continue
-        if source is None or not fits(source, coolchic.tensors[module]):
-            raise ConfigError(f"frame {networks.display_index} has no module '{name}' of this architecture")
-        taken = QuantizedModule(name, coolchic.tensors[module], source, source)
-        taken.write(coolchic)
-        adopt(coolchic, taken)
-    return frame_encoder
 
 
 def warm_start(frame_encoder: FrameEncoder, networks: FrameNetworks) -> FrameEncoder:
@@ -69,19 +45,3 @@ def predict(frame_encoder: FrameEncoder, networks: FrameNetworks | None) -> None
         known = {} if networks is None else networks.modules.get(branch, {})
         found = {name: fitted(known.get(name), specs) for name, specs in coolchic.tensors.items() if specs}
         coolchic.predict_from({name: module for name, module in found.items() if module is not None})
-
-
-def adopt(coolchic: CoolChicEncoder, taken: QuantizedModule) -> None:
-    """Declare a module inherited, whose values are already in the model."""
-    taken.record(coolchic)
-    coolchic.inherited |= {taken.name.split(".")[1]}
-
-
-def network_bits(networks: FrameNetworks) -> dict[str, float]:
-    """What each module of a coded frame costs when it is sent: what a frame like it may expect to pay."""
-    tensors = {branch: module_tensors(each) for branch, each in networks.architecture.branches.items()}
-    return {
-        name: sum(module_bits(module, networks.modules[branch][module], tensors[branch][module]).values())
-        for name in parameter_names(networks.modules)
-        for branch, module in [name.split(".")]
-    }

@@ -32,8 +32,8 @@ def quantize_model(
     Modules are taken in sorted order; each gets the pair of steps (weights, biases) of least distortion + lmbda *
     (latent bits + parameter bits) / pixels (codec.md, section 4), by config.training.step_search, or, where
     that is better, the predictor's parameters, which cost next to nothing; then config.training.rdo_rounds passes over
-    single integers follow. predictor: networks that the stream may predict these from. Inherited modules stay as they
-    are. Raises TrainingError for parameters that no integer can stand for.
+    single integers follow. predictor: networks that the stream may predict these from. Raises TrainingError for
+    parameters that no integer can stand for.
     """
     training = frame_encoder.config.training
     _check_finite(frame_encoder)
