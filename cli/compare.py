@@ -47,7 +47,9 @@ def parse_peers(text: str) -> tuple[Peer, ...]:
 
 @click.command("compare")
 @click.argument("source", type=click.Path(path_type=Path))
-@click.option("-o", "--out", type=click.Path(path_type=Path), default="compare", show_default=True, help="Folder.")
+@click.option(
+    "-o", "--out", type=click.Path(path_type=Path), default="compare", show_default=True, help="Folder to write to."
+)
 @click.option(
     "--lmbda",
     "lmbdas",
@@ -55,7 +57,7 @@ def parse_peers(text: str) -> tuple[Peer, ...]:
     metavar="L,L,...",
     default=DEFAULT_LMBDAS,
     show_default=True,
-    help="A coolvid point at each.",
+    help="Encode by coolvid at each of these.",
 )
 @click.option(
     "--against",
@@ -63,7 +65,7 @@ def parse_peers(text: str) -> tuple[Peer, ...]:
     metavar="NAME[:PRESET],...",
     default="x264,x265,svtav1",
     show_default=True,
-    help=f"Encoders, of {', '.join(ENCODERS)}; x265:veryslow for another preset.",
+    help=f"Compare with these, of {', '.join(ENCODERS)}; x265:veryslow for another preset.",
 )
 @click.option("--vmaf", is_flag=True, help="Add VMAF, which needs an ffmpeg with libvmaf.")
 @click.option("--force", is_flag=True, help="Make points again that are in the folder already.")
@@ -82,8 +84,8 @@ def command(
     """Encode SOURCE by coolvid and by other encoders over the same PSNRs, and compare bits at equal quality.
 
     The other encoders run inside PyAV, tuned for PSNR, with an I frame where coolvid has one; their bits are those of
-    the packets without container. OUT gets comparison.csv, .json and .png, and all streams. Points that are there
-    already are not made again.
+    the packets without container. OUT gets comparison.csv, .json and .png (with matplotlib), and all streams. Points
+    that are there already are not made again. `coolvid report STREAM --compare OUT/comparison.json` draws the curves.
     """
     given = {name: settings.pop(name, None) for name in encode.SOURCE_NAMES}
     opening = {name: value for name, value in given.items() if value is not None}
@@ -104,7 +106,7 @@ def command(
 
 
 # How coolvid encodes is said by the options of `coolvid encode`.
-command.params += [param for param in encode.command.params if param.name in SHARED]
+command.params[-2:-2] = [param for param in encode.command.params if param.name in SHARED]
 
 
 class PointConsole(FrameConsole):

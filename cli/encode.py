@@ -37,6 +37,8 @@ from .settings import CONFIG_OPTIONS, TARGET_OPTIONS, TARGETS, chosen_config, ch
 
 DEFAULTS = EncodeConfig()
 SOURCE_NAMES = ("size", "fps", "pix_fmt", "start", "crop", "scale")
+PRESETS_OWN = "the preset's"
+EFFORT = "Training effort; more of it makes smaller files (see coolvid presets)."
 VERIFIED = "A separate `coolvid decode` of the file gives exactly the pictures of the encoder."
 
 option = click.option
@@ -45,9 +47,19 @@ out_path = click.Path(path_type=Path, dir_okay=False)
 
 STRUCTURE_OPTIONS = (
     option(
-        "--gop", type=int, default=DEFAULTS.structure.gop, show_default=True, help="Frames of a B hierarchy; 1: no B."
+        "--gop",
+        type=int,
+        default=DEFAULTS.structure.gop,
+        show_default=True,
+        help="From one I or P frame to the next, B frames between; 1: all frames are I frames.",
     ),
-    option("--intra-period", type=int, default=0, show_default="first frame only", help="Frames between I frames."),
+    option(
+        "--intra-period",
+        type=int,
+        default=0,
+        show_default="first frame only",
+        help="From one I frame to the next, a multiple of --gop.",
+    ),
     option("--low-delay", is_flag=True, help="Predict every frame from the one before it."),
     option("--intra-pos", type=parse_positions, metavar="N,N,...", help="I frames at these positions; -1 is the last."),
     option("--p-pos", type=parse_positions, metavar="N,N,...", help="P frames at these positions."),
@@ -58,15 +70,27 @@ QUALITY_OPTIONS = (
         type=float,
         default=DEFAULTS.lmbda,
         show_default=True,
-        help="Price of a bit; larger makes smaller files.",
+        help="Price of a bit: larger makes a smaller file of lower quality.",
     ),
-    option("--preset", type=click.Choice(PRESETS), default=DEFAULTS.preset, show_default=True, help="Training effort."),
-    option("--iterations", type=int, default=0, show_default="the preset's", help="Iterations of an I frame."),
-    option("--intra", type=click.Choice(tuple(INTRA)), help="Network size of I frames."),
-    option("--residue", type=click.Choice(tuple(RESIDUE)), help="Network size of P and B frames."),
-    option("--motion", type=click.Choice(tuple(MOTION)), help="Network size of motion."),
+    option("--preset", type=click.Choice(PRESETS), default=DEFAULTS.preset, show_default=True, help=EFFORT),
     option(
-        "--warp-filter-size", type=int, default=DEFAULTS.warp_filter_size, show_default=True, help="Taps of the warper."
+        "--iterations",
+        type=int,
+        default=0,
+        show_default=PRESETS_OWN,
+        help="Training iterations of an I frame; P and B frames get theirs in the preset's proportion.",
+    ),
+    option("--intra", type=click.Choice(tuple(INTRA)), show_default=PRESETS_OWN, help="Network size of I frames."),
+    option(
+        "--residue", type=click.Choice(tuple(RESIDUE)), show_default=PRESETS_OWN, help="Network size of P and B frames."
+    ),
+    option("--motion", type=click.Choice(tuple(MOTION)), show_default=PRESETS_OWN, help="Network size of motion."),
+    option(
+        "--warp-filter-size",
+        type=int,
+        default=DEFAULTS.warp_filter_size,
+        show_default=True,
+        help="Taps of the filter that fetches values between pixels.",
     ),
     option(
         "--inherit/--no-inherit",
@@ -74,35 +98,57 @@ QUALITY_OPTIONS = (
         show_default=True,
         help="Predict networks from those of earlier frames or the codec's own.",
     ),
-    option("--common-randomness", is_flag=True, help="Feed noise that both sides know to the synthesis."),
+    option("--common-randomness", is_flag=True, help="Give the synthesis noise that encoder and decoder draw alike."),
 )
 PLUGIN_OPTIONS = (
-    plugin_option("--quantizer", "Rounding during training."),
-    plugin_option("--arm", "Probability model of the latents."),
-    plugin_option("--upsampling", "Latents to full size."),
-    plugin_option("--synthesis", "Full-size latents to pixels."),
-    plugin_option("--warper", "Motion compensation."),
-    plugin_option("--distortion", "What is minimised beside the rate."),
-    plugin_option("--motion-estimator", "Optical flow that motion starts from."),
+    plugin_option("--quantizer", "Plugin that stands in for rounding during training."),
+    plugin_option("--arm", "Plugin that predicts the latents."),
+    plugin_option("--upsampling", "Plugin that brings latents to full size."),
+    plugin_option("--synthesis", "Plugin that turns those into pixels."),
+    plugin_option("--warper", "Plugin that fetches moved pixels from the references."),
+    plugin_option("--distortion", "Plugin that says what is minimised beside the rate."),
+    plugin_option("--motion-estimator", "Plugin for the optical flow that motion starts from."),
 )
 SOURCE_OPTIONS = (
-    option("--frames", "n_frames", type=whole, default=0, show_default="all", metavar="N", help="Encode N frames."),
-    option("--start", type=whole, default=0, show_default=True, metavar="N", help="First frame to encode."),
-    option("--crop", type=parse_crop, metavar="WxH+X+Y", help="Encode this rectangle of every picture."),
-    option("--scale", type=parse_size, metavar="WxH", help="Resize, after cropping, by swscale's bicubic filter."),
-    option("--size", type=parse_size, metavar="WxH", help="Of raw video whose name does not tell."),
-    option("--fps", type=parse_fps, metavar="FPS", help="As 25 or 30000/1001; of raw video, or instead of the file's."),
-    option("--pix-fmt", metavar="NAME", help="Of raw video, as yuv420p10le."),
+    option("--frames", "n_frames", type=whole, default=0, show_default="all", metavar="N", help="Take N frames."),
+    option(
+        "--start",
+        type=whole,
+        default=0,
+        show_default=True,
+        metavar="N",
+        help="Number of the first frame to take, from 0.",
+    ),
+    option("--crop", type=parse_crop, metavar="WxH+X+Y", help="Take this rectangle of every picture."),
+    option("--scale", type=parse_size, metavar="WxH", help="Resize to this, after cropping."),
+    option("--size", type=parse_size, metavar="WxH", help="Frame size of raw video whose name does not tell it."),
+    option(
+        "--fps",
+        type=parse_fps,
+        metavar="FPS",
+        help="Frames per second, as 25 or 30000/1001: of raw video, or instead of the file's own.",
+    ),
+    option("--pix-fmt", metavar="NAME", help="Pixel format of raw video, as yuv420p10le."),
 )
 RECORD_OPTIONS = (
-    option("--log", type=out_path, metavar="FILE.jsonl", help="Record the run: settings, frames, summary."),
-    option("--csv", type=out_path, metavar="FILE.csv", help="Record a line a frame."),
+    option(
+        "--log",
+        type=out_path,
+        metavar="FILE.jsonl",
+        help="Write all settings, every frame and a summary as JSON lines.",
+    ),
+    option("--csv", type=out_path, metavar="FILE.csv", help="Write a table with a row for every frame."),
 )
 RUN_OPTIONS = (
     option("--seed", type=int, default=DEFAULTS.seed, show_default=True, help="Start of the random numbers."),
     option("--device", default=DEFAULTS.device, show_default=True, help="Where to train, as cpu or cuda."),
-    option("--resume", is_flag=True, help="Continue an interrupted encode, or search for a target."),
-    option("--verify/--no-verify", default=True, show_default=True, help="Decode the finished file and compare."),
+    option("--resume", is_flag=True, help="Continue an interrupted encode or search that had the same settings."),
+    option(
+        "--verify/--no-verify",
+        default=True,
+        show_default=True,
+        help="Decode the finished file in a process of its own and compare the pictures.",
+    ),
     threads_option,
     quiet_option,
     debug_option,
@@ -120,7 +166,9 @@ def all_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @click.command("encode")
 @click.argument("source", type=click.Path(path_type=Path))
-@option("-o", "--out", type=click.Path(path_type=Path), show_default="SOURCE's name with .cvd")
+@option(
+    "-o", "--out", type=click.Path(path_type=Path), show_default="SOURCE's name with .cvd", help="The stream to write."
+)
 @all_options
 def command(
     source: Path,
@@ -171,8 +219,9 @@ def encode(
 def missed(found: TargetDone, wanted: coolvid.Target | None) -> str:
     """What to say when no trial met the target."""
     return (
-        f"no trial met {wanted}; {found.out} is the closest, {found.text} at lambda {found.lmbda:g}: little training "
-        "makes the size of a file jump from one lambda to the next; train longer (--preset, --iterations)"
+        f"no trial met {wanted}; {found.out} is the closest, {found.text} at lambda {found.lmbda:g}: with little "
+        "training or at low quality, results jump from one lambda to the next; train longer (--preset, --iterations), "
+        "or choose another target"
     )
 
 

@@ -14,14 +14,18 @@ from .console import make_console, make_table
 from .options import debug_option
 
 RANGES = {0: "unspecified", 1: "limited", 2: "full"}
-FRAME_TITLES = ("frame", "type", "from", "bytes", "header")
+FRAME_TITLES = ("frame", "type", "from", "networks from", "bytes", "header")
 
 
 @click.command("info")
 @click.argument("stream", type=click.Path(path_type=Path))
 @debug_option
 def command(stream: Path) -> None:
-    """Show header, frames and bits of STREAM."""
+    """Show header, frames and bits of STREAM.
+
+    Frames stand in coding order. "from" are those that a frame is predicted from, "networks from" is the one whose
+    networks it takes; all figures right of "bytes" are bits.
+    """
     info = coolvid.read_info(stream)
     console = make_console()
     console.print(make_table((str(stream), ""), header_rows(info), left=2))
@@ -69,7 +73,8 @@ def _frame_row(packet: Any, latents: list[str]) -> list[object]:
     apart = [bits.get(part, 0) for part in ("header", *latents)]
     references = ",".join(map(str, packet.references)) or "-"
     networks = sum(bits.values()) - sum(apart)
-    return [packet.display_index, packet.frame_type.name, references, packet.n_bytes, *apart, networks]
+    predictor = "-" if packet.predictor is None else packet.predictor
+    return [packet.display_index, packet.frame_type.name, references, predictor, packet.n_bytes, *apart, networks]
 
 
 def part_rows(packets: Any) -> list[tuple[str, int, str]]:

@@ -28,8 +28,14 @@ option = click.option
 
 @click.command("report")
 @click.argument("stream", type=click.Path(path_type=Path))
-@option("-o", "--out", type=click.Path(path_type=Path), show_default="STREAM's name with .html")
-@option("--source", type=click.Path(path_type=Path), help="What was encoded: adds PSNR, SSIM and its pictures.")
+@option(
+    "-o", "--out", type=click.Path(path_type=Path), show_default="STREAM's name with .html", help="The page to write."
+)
+@option(
+    "--source",
+    type=click.Path(path_type=Path),
+    help="The video that STREAM was encoded from: adds PSNR, SSIM and its pictures.",
+)
 @option("--compare", type=click.Path(path_type=Path), help="comparison.json of `coolvid compare`: adds its curves.")
 @option(
     "--frames",
@@ -41,9 +47,9 @@ option = click.option
 @option("--start", type=click.IntRange(0), metavar="N", help="As in encode, for the source.")
 @option("--crop", type=parse_crop, metavar="WxH+X+Y", help="As in encode, for the source.")
 @option("--scale", type=parse_size, metavar="WxH", help="As in encode, for the source.")
-@option("--size", type=parse_size, metavar="WxH", help="Of a raw source whose name does not tell.")
-@option("--fps", type=parse_fps, metavar="FPS", help="Of a raw source, as 25 or 30000/1001.")
-@option("--pix-fmt", metavar="NAME", help="Of a raw source, as yuv420p10le.")
+@option("--size", type=parse_size, metavar="WxH", help="Frame size of a raw source whose name does not tell it.")
+@option("--fps", type=parse_fps, metavar="FPS", help="Frames per second of a raw source, as 25 or 30000/1001.")
+@option("--pix-fmt", metavar="NAME", help="Pixel format of a raw source, as yuv420p10le.")
 @threads_option
 @quiet_option
 @debug_option

@@ -19,9 +19,20 @@ from .options import debug_option, quiet_option, refuse_overwriting, threads_opt
 @click.option(
     "--source", type=click.Path(path_type=Path), required=True, help="The video that STREAM was encoded from."
 )
-@click.option("-o", "--out", type=click.Path(path_type=Path), show_default="STREAM's name with _review.mp4")
 @click.option(
-    "--amplify", type=float, default=DEFAULT_AMPLIFY, show_default=True, metavar="X", help="Factor of the difference."
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path),
+    show_default="STREAM's name with _review.mp4",
+    help="The video to write.",
+)
+@click.option(
+    "--amplify",
+    type=float,
+    default=DEFAULT_AMPLIFY,
+    show_default=True,
+    metavar="X",
+    help="How much the difference is amplified.",
 )
 @threads_option
 @quiet_option
@@ -44,4 +55,4 @@ def command(
 
 
 # How the source is read is said by the options of `coolvid encode`.
-command.params += [param for param in encode.command.params if param.name in encode.SOURCE_NAMES]
+command.params[-3:-3] = [param for param in encode.command.params if param.name in encode.SOURCE_NAMES]

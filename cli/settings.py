@@ -33,19 +33,26 @@ def parse_bitrate(text: str) -> float:
 TARGET_OPTIONS = (
     click.option("--bpp", type=float, metavar="BITS", help="Instead of --lmbda: bits per luma pixel, met within 2 %."),
     click.option(
-        "--bitrate", type=parse_bitrate, metavar="RATE", help="Instead: bits per second, as 300k, met within 2 %."
+        "--bitrate",
+        type=parse_bitrate,
+        metavar="RATE",
+        help="Instead of --lmbda: bits per second, as 300k, met within 2 %.",
     ),
-    click.option("--psnr", type=float, metavar="DB", help="Instead: PSNR over all samples, met within 0.1 dB."),
+    click.option(
+        "--psnr", type=float, metavar="DB", help="Instead of --lmbda: PSNR over all samples, met within 0.1 dB."
+    ),
 )
 CONFIG_OPTIONS = (
-    click.option("--config", "config_file", type=path, metavar="FILE.toml", help="Settings; options here win over it."),
+    click.option(
+        "--config", "config_file", type=path, metavar="FILE.toml", help="Read settings from it; options win over them."
+    ),
     click.option(
         "--set",
         "assignments",
         type=parse_setting,
         multiple=True,
         metavar="NAME=VALUE",
-        help="One setting, as training.max_iterations=500; may be repeated.",
+        help="One setting, named as in a file of --config; may be repeated.",
     ),
     click.option("--write-config", type=path, metavar="FILE.toml", help="Write all settings as used, for --config."),
 )

@@ -6,13 +6,14 @@ import hashlib
 import math
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 from .bitstream.headers import StreamHeader
-from .bitstream.packet import Packet, PacketInfo
+from .bitstream.packet import PacketInfo
 from .bitstream.stream import StreamReader, StreamWriter
 from .config import EncodeConfig
 from .errors import ConfigError, InputError
@@ -20,6 +21,7 @@ from .events import DecodeStarted, EncodeDone, EncodeStarted, FrameRestored, Lis
 from .gop import CodingStep, plan
 from .media import Crop, Source, open_sink, open_source
 from .metrics import mse, psnr
+from .resume import kept_packets, noting, run_settings
 from .types import ColorInfo, Frame, FrameType, VideoFormat
 
 DEFAULT_FPS = Fraction(25)
@@ -72,14 +74,15 @@ def encode(
     size (width, height), fps and pix_fmt describe a raw source whose name does not. start is the number of the first
     frame to code; crop (width, height, x, y) cuts a rectangle, which scale (width, height) resizes.
 
-    The stream grows in ``<out>.part`` and takes its name when complete; resume continues such a part with the same
-    source and configuration.
+    The stream grows in ``<out>.part`` and takes its name when complete; resume continues such a part. Its settings lie
+    beside it in ``<out>.part.toml``, and those of the call must be the same, threads excepted.
     The digest of the result is that of all decoded pictures, as digest() makes it. Raises CoolvidError.
     """
     config = config or EncodeConfig()
     with open_source(source, size, fps, pix_fmt, start=start, crop=crop, scale=scale) as video:
         frames, n_frames = _frames(video, config.n_frames)
-        track = _Track(n_frames, video.format, video.fps, video.color, str(source))
+        origin = {"name": Path(source).name, "start": start, "crop": crop, "scale": scale, "pix_fmt": pix_fmt}
+        track = _Track(n_frames, video.format, video.fps, video.color, str(source), origin)
         return _encode(frames, track, out, config, resume, listen)
 
 
@@ -107,13 +110,14 @@ def encode_frames(
 
 @dataclass(frozen=True)
 class _Track:
-    """What a source says of its frames."""
+    """What a source says of its frames. origin: how they were read, for a resume to be the same."""
 
     n_frames: int
     format: VideoFormat
     fps: Fraction
     color: ColorInfo
     source: str = ""
+    origin: Mapping[str, Any] = field(default_factory=dict)
 
 
 def _encode(
@@ -125,11 +129,12 @@ def _encode(
     start = time.perf_counter()
     steps = plan(track.n_frames, config.structure)
     header = _header(track, steps, config)
-    coded = _previous(out, header, len(steps)) if resume else []
+    settings = run_settings(config, track.origin)
+    coded = kept_packets(out, header, settings, len(steps)) if resume else []
     manager = FrameEncoderManager(config, header, listen)
     listen(_started(track, steps, config, str(out), len(coded)))
     buffer, tally = FrameBuffer(frames), _Tally()
-    with StreamWriter(out, header) as writer:
+    with noting(out, settings), StreamWriter(out, header) as writer:
         for packet in coded:  # all at once, so that another interruption loses none of them
             writer.append(packet)
         for i, step in enumerate(steps):
@@ -304,14 +309,3 @@ def _header(track: _Track, steps: tuple[CodingStep, ...], config: EncodeConfig) 
         structure.low_delay,
         configurations,
     )
-
-
-def _previous(out: str | Path, header: StreamHeader, n_steps: int) -> list[Packet]:
-    """Packets of an interrupted encode of the same thing."""
-    part = Path(f"{out}.part")
-    if not part.exists():
-        raise InputError(f"nothing to resume: there is no {part}")
-    with StreamReader(part) as reader:
-        if reader.header != header:
-            raise InputError(f"{part} was made from another source or configuration; delete it to start anew")
-        return [Packet(reader.read(i), info) for i, info in enumerate(reader.packets[:n_steps])]

@@ -144,9 +144,9 @@ class Comparison:
         ]  # fmt: skip
 
 
-def write_comparison(comparison: Comparison, folder: Path) -> tuple[Path, Path]:
+def write_comparison(comparison: Comparison, folder: str | Path) -> tuple[Path, Path]:
     """comparison.csv and comparison.json in an existing folder. Raises OutputError."""
-    csv_path, json_path = folder / "comparison.csv", folder / "comparison.json"
+    csv_path, json_path = Path(folder) / "comparison.csv", Path(folder) / "comparison.json"
     write_text(csv_path, comparison.to_csv())
     write_text(json_path, json.dumps(comparison.to_json(), indent=1, allow_nan=False) + "\n")
     return csv_path, json_path
@@ -165,7 +165,7 @@ def write_text(path: Path, text: str) -> None:
         part.unlink(missing_ok=True)
 
 
-def plot_comparison(comparison: Comparison, path: Path) -> None:
+def plot_comparison(comparison: Comparison, path: str | Path) -> None:
     """PSNR over bits per pixel, a line for each codec, as PNG. Raises MissingExtra without matplotlib, OutputError."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg  # type: ignore[import-not-found, unused-ignore]
@@ -173,6 +173,7 @@ def plot_comparison(comparison: Comparison, path: Path) -> None:
         from matplotlib.ticker import FuncFormatter, LogLocator  # type: ignore[import-not-found, unused-ignore]
     except ImportError as error:
         raise MissingExtra("the plot needs matplotlib: pip install 'coolvid[plot]'") from error
+    path = Path(path)
     check_writable(path)
     figure = Figure(figsize=(8, 5.5), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)

@@ -29,6 +29,8 @@ NEVER = 1 << 16
 B_FRAMES = 7
 _X26X_PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
 _CRF = range(1, 52)
+# x265 4.2 writes beyond its memory where a side is below its block size.
+_X265_MIN_SIDE = 64
 _H264_SEI, _USER_DATA = 6, 5
 _AV_ERRORS = (av.error.FFmpegError, OSError, ValueError)
 
@@ -78,7 +80,7 @@ def _svtav1(preset: str, placement: Placement) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class PeerEncoder:
-    """An encoder of PyAV and what it can be told."""
+    """An encoder of PyAV and what it can be told. min_side: of pictures that it encodes without harm."""
 
     codec: str
     suffix: str
@@ -86,11 +88,12 @@ class PeerEncoder:
     default_preset: str
     crfs: range
     options: Options
+    min_side: int = 1
 
 
 ENCODERS: Mapping[str, PeerEncoder] = {
     "x264": PeerEncoder("libx264", ".264", _X26X_PRESETS, "medium", _CRF, _x264),
-    "x265": PeerEncoder("libx265", ".265", _X26X_PRESETS, "medium", _CRF, _x265),
+    "x265": PeerEncoder("libx265", ".265", _X26X_PRESETS, "medium", _CRF, _x265, _X265_MIN_SIDE),
     "svtav1": PeerEncoder("libsvtav1", ".obu", tuple(map(str, range(14))), "4", range(1, 64), _svtav1),
 }
 
@@ -128,6 +131,11 @@ class Peer:
         wanted = _stored_format(format)
         if wanted not in taken:
             raise InputError(f"{self.name} does not encode {wanted}; leave it out, or convert the source to yuv420")
+        if min(format.width, format.height) < self.encoder.min_side:
+            raise InputError(
+                f"{self.name} does not encode {format.width}x{format.height} without harm, only sides of "
+                f"{self.encoder.min_side} pixels or more; leave it out"
+            )
 
     def settings(self, crf: int, placement: Placement) -> dict[str, str]:
         """All that decides the bytes besides the frames."""

@@ -18,7 +18,7 @@ from typing import Any
 
 from .api import encode
 from .config import EncodeConfig, choose, within
-from .config_file import settings_of
+from .config_file import settings_of_bytes
 from .errors import ConfigError, InputError
 from .events import EncodeDone, Listener, TargetDone, TrialDone, TrialStarted, ignore
 from .media import open_source
@@ -244,7 +244,8 @@ class _Trials:
     def _purpose(self) -> dict[str, Any]:
         options = {name: str(value) for name, value in self.options.items() if value is not None}
         target = {self.target.quantity: self.target.value}
-        return {"source": str(self.source), "options": options, "target": target, "config": settings_of(self.config)}
+        config = settings_of_bytes(self.config)
+        return {"source": str(self.source), "options": options, "target": target, "config": config}
 
     def _beside(self, suffix: str) -> Path:
         return self.out.with_name(self.out.name + suffix)

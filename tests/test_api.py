@@ -1,8 +1,10 @@
 """The main job through the front door: frames in, a file, and the same pictures out of a process of its own."""
 
+import re
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from coolvid import EncodeConfig, Frame, FrameType, PixelFormat, StructureConfig
 from coolvid.errors import ConfigError, InputError, TrainingError
 from coolvid.events import FrameDone
 
+WEAVE = Path(__file__).parents[1] / "sequences" / "tiny" / "weave_64x48_24p_yuv444_8b.yuv"
 FAST = EncodeConfig(preset="fast", iterations=8, structure=StructureConfig(gop=2), threads=1)
 VIDEOS = [
     (PixelFormat.YUV420, 8, 34, 50),
@@ -98,6 +101,35 @@ def test_resuming_gives_the_bytes_of_an_encode_in_one_go(tmp_path):
     assert [e.coding_index for e in done_again if isinstance(e, FrameDone)] == [1, 2]
     with pytest.raises(InputError, match="nothing to resume"):
         coolvid.encode_frames(frames, path, FAST, resume=True)
+
+
+OTHER_RUNS = [
+    (replace(FAST, lmbda=0.02), {}, "lmbda 0.001, which is 0.02 now"),
+    (replace(FAST, seed=5), {}, "seed 0, which is 5 now"),
+    (replace(FAST, training={"final": 3}), {}, "training.final unset, which is 3 now"),
+    (FAST, {"start": 1}, "source.start 0, which is 1 now"),
+    (FAST, {"crop": (32, 24, 0, 2)}, "source.crop unset, which is [32, 24, 0, 2] now"),
+]
+
+
+@pytest.mark.parametrize("config, opening, told", OTHER_RUNS, ids=[told.split(" ")[0] for *_, told in OTHER_RUNS])
+def test_resuming_with_other_settings_is_refused(tmp_path, config, opening, told):
+    out, part = tmp_path / "out.cvd", tmp_path / "out.cvd.part"
+
+    def interrupt(event):
+        if isinstance(event, FrameDone):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        coolvid.encode(WEAVE, out, replace(FAST, n_frames=2), listen=interrupt)
+    kept = part.read_bytes()
+    with pytest.raises(InputError, match=re.escape(told)):
+        given = replace(config, n_frames=2, threads=2)
+        coolvid.encode(WEAVE, out, given, resume=True, **opening)
+    assert part.read_bytes() == kept
+    (tmp_path / "out.cvd.part.toml").unlink()
+    with pytest.raises(InputError, match="no readable"):
+        coolvid.encode(WEAVE, out, replace(FAST, n_frames=2), resume=True)
 
 
 def test_an_error_leaves_nothing_behind(tmp_path, monkeypatch):

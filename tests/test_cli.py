@@ -64,7 +64,9 @@ def calls(monkeypatch):
         format=FORMAT, fps=Fraction(30), color=ColorInfo(), n_frames=2, gop=8, intra_period=0, low_delay=False,
         configurations=(),
     )  # fmt: skip
-    packet = SimpleNamespace(display_index=1, frame_type=FrameType.P, references=(0,), n_bytes=138, bits_by_part=bits)
+    packet = SimpleNamespace(
+        display_index=1, frame_type=FrameType.P, references=(0,), n_bytes=138, bits_by_part=bits, predictor=0
+    )
     info = SimpleNamespace(header=header, packets=(packet,), n_bytes=200)
     for name, stand_in in (
         ("encode", encode),
@@ -165,8 +167,8 @@ def test_info_shows_header_frames_and_parts(calls):
         "pixels yuv420, 8 bit",
         "structure gop 8, intra period none",
         "frames 1 of 2",
-        "frame type from bytes header residue latents motion latents networks",
-        "1 P 0 138 80 800 40 180",
+        "frame type from networks from bytes header residue latents motion latents networks",
+        "1 P 0 0 138 80 800 40 180",
         "residue.latents 800 72.7%",
     ):
         assert expected in lines

@@ -92,10 +92,10 @@ def test_the_note_of_x264_is_not_counted():
 OPEN = Placement()
 
 
-def peer_stream(path, out, name, placement=OPEN, n=3):
+def peer_stream(path, out, name, placement=OPEN, n=3, **opening):
     peer = Peer.parse(name)
     target = out / f"clip{peer.encoder.suffix}"
-    with open_source(path) as source:
+    with open_source(path, **opening) as source:
         frames = list(islice(source, n))
         done = encode_peer(iter(frames), target, peer, 30, placement, source.fps, source.color)
         decoded = list(decode_peer(target, source.format, source.fps))
@@ -106,7 +106,7 @@ def peer_stream(path, out, name, placement=OPEN, n=3):
 @pytest.mark.parametrize("path", [ORBIT, DRIFT])
 def test_peers_encode_and_decode(path, name, tmp_path):
     """8 bits of even size, and 10 bits of odd size."""
-    frames, decoded, done, target = peer_stream(path, tmp_path, name)
+    frames, decoded, done, target = peer_stream(path, tmp_path, name, scale=(99, 71) if path == DRIFT else None)
     assert (done.n_frames, done.n_bytes) == (len(frames), target.stat().st_size)
     assert done.duration_s > 0
     quality = sequence_quality(zip(frames, decoded, strict=True))
@@ -127,9 +127,16 @@ def test_formats_a_peer_does_not_take(path, name, tmp_path):
         peer_stream(path, tmp_path, name)
 
 
+@pytest.mark.parametrize("size", [(64, 48), (48, 64), (96, 62)])
+def test_pictures_too_small_for_x265_are_refused(size, tmp_path):
+    with pytest.raises(InputError, match=f"x265 does not encode {size[0]}x{size[1]} without harm.*leave it out"):
+        peer_stream(ORBIT, tmp_path, "x265", scale=size)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("path, name", [(WEAVE, "x264"), (WEAVE, "x265"), (CARD, "x265")])
 def test_other_formats_stay_what_they_are(path, name, tmp_path):
-    frames, decoded, _, _ = peer_stream(path, tmp_path, name)
+    frames, decoded, _, _ = peer_stream(path, tmp_path, name, scale=(96, 72))
     assert [f.format for f in decoded] == [f.format for f in frames]
     assert sequence_quality(zip(frames, decoded, strict=True)).psnr_db > 28
 

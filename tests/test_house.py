@@ -57,8 +57,9 @@ ARROWS: dict[str, set[str]] = {
     },
     "api": {
         "manager", "decoder", "media", "bitstream", "gop", "config", "presets", "events", "metrics", "modules",
-        "kernels",
+        "kernels", "resume",
     },
+    "resume": {"bitstream", "config", "config_file"},
     "vmaf": {"media"},
     "curves": {"media", "metrics"},
     "peers": {"config", "media"},

@@ -275,7 +275,7 @@ class CoolChicEncoder(nn.Module):
         return torch.stack([torch.zeros_like(self.latents[0][0, 0, 0, 0]), *bits]).sum()
 
     def sent_modules(self) -> list[SentModule]:
-        """All modules in stream order, their tensors, their usual step, and the predictor's values where there are such."""
+        """All modules in stream order, their tensors, their usual step, and the predictor's values, if any."""
         return [(self.modules_by_name[n], self.tensors[n], USUAL_STEPS[n], self._predicted.get(n)) for n in MODULES]
 
     # -- complexity ---------------------------------------------------------------------------------------------
