@@ -23,8 +23,9 @@ FRAME_TITLES = ("frame", "type", "from", "networks from", "bytes", "header")
 def command(stream: Path) -> None:
     """Show header, frames and bits of STREAM.
 
-    Frames stand in coding order. "from" are those that a frame is predicted from, "networks from" is the one whose
-    networks it takes; all figures right of "bytes" are bits.
+    Frames stand in coding order. "from" are those that a frame is predicted from, "networks from" is the one from
+    whose networks its own are predicted, "prior" for those that come with coolvid, "copy" for a frame without any: the
+    mean of its references. All figures right of "bytes" are bits.
     """
     info = coolvid.read_info(stream)
     console = make_console()
@@ -73,8 +74,17 @@ def _frame_row(packet: Any, latents: list[str]) -> list[object]:
     apart = [bits.get(part, 0) for part in ("header", *latents)]
     references = ",".join(map(str, packet.references)) or "-"
     networks = sum(bits.values()) - sum(apart)
-    predictor = "-" if packet.predictor is None else packet.predictor
-    return [packet.display_index, packet.frame_type.name, references, predictor, packet.n_bytes, *apart, networks]
+    source = _networks_from(packet)
+    return [packet.display_index, packet.frame_type.name, references, source, packet.n_bytes, *apart, networks]
+
+
+def _networks_from(packet: Any) -> str:
+    """Where a frame's networks come from, in a word."""
+    if packet.is_copy:
+        return "copy"
+    if packet.predictor is None:
+        return "-"
+    return "prior" if packet.predictor < 0 else str(packet.predictor)
 
 
 def part_rows(packets: Any) -> list[tuple[str, int, str]]:

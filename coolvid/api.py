@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -167,13 +168,13 @@ def _started(
     from .kernels import description
     from .presets import frame_config
 
-    def planned(step: CodingStep) -> PlannedFrame:
+    def planned(before: CodingStep, step: CodingStep) -> PlannedFrame:
         size = track.format.height, track.format.width
         training = frame_config(config, step.frame_type, step.depth, size).training
-        n_iterations = training.total_iterations(is_fresh=not config.inherit or step.frame_type is FrameType.I)
-        return PlannedFrame(step.display_index, step.frame_type, n_iterations)
+        is_fresh = not config.inherit or FrameType.I in (before.frame_type, step.frame_type)
+        return PlannedFrame(step.display_index, step.frame_type, training.total_iterations(is_fresh))
 
-    plan = tuple(planned(step) for step in steps)
+    plan = tuple(planned(*pair) for pair in pairwise((steps[0], *steps)))
     return EncodeStarted(
         track.n_frames, config, description(), plan, n_restored, track.format, track.fps, track.source, out
     )

@@ -29,7 +29,7 @@ from .types import Frame
 class FrameInspection:
     """One coded frame, taken apart.
 
-    info: bits_by_part tells every module apart. coded: all integers, latents and inherited modules included.
+    info: bits_by_part tells every module apart. coded: all integers, latents and unchanged modules included.
     picture: the decoded one. parts: what it was composed of. grids and latent_bits: by branch ("residue", "motion"),
     finest first; latent_bits float64 [h, w] are what the probability tables ask for each latent.
     """
@@ -54,10 +54,10 @@ class FrameInspection:
 
 @dataclass(frozen=True)
 class PacketFacts:
-    """A packet's info with the modules told apart, and which of them ("residue.arm") it inherits."""
+    """A packet's info with the modules told apart, and which of them ("residue.arm") are its predictor's, unchanged."""
 
     info: PacketInfo
-    inherited: frozenset[str]
+    unchanged: frozenset[str]
 
 
 def packet_facts(reader: StreamReader) -> tuple[PacketFacts, ...]:

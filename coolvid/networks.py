@@ -1,4 +1,4 @@
-"""Networks that later frames may inherit: the store that encoder and decoder keep alike."""
+"""Networks from which later frames may predict theirs: the store that encoder and decoder keep alike."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .architecture import FrameArchitecture
-from .coded import MODULES, CodedFrame, CodedModule
+from .coded import CodedFrame, CodedModule
 from .errors import StreamError
 from .interfaces import TensorSpec
 from .prior import prior_modules
@@ -24,7 +24,7 @@ Branches = Mapping[str, Mapping[str, CodedModule]]
 
 @dataclass(frozen=True, eq=False)
 class FrameNetworks:
-    """The modules of one coded frame, by branch and name, inherited ones included."""
+    """The modules of one coded frame, by branch and name, unchanged ones included."""
 
     display_index: int
     architecture: FrameArchitecture
@@ -70,16 +70,6 @@ class NetworkStore:
             known = sorted(each.display_index for each in self._frames)
             raise StreamError(f"a packet inherits networks of frame {display_index}; those of {known} are kept")
         return found
-
-
-def parameter_names(modules: Branches) -> tuple[str, ...]:
-    """BRANCH.MODULE of every module that has parameters, in stream order: what can be inherited."""
-    return tuple(
-        f"{branch}.{name}"
-        for branch, own in modules.items()
-        for name in MODULES
-        if name in own and own[name].parameters
-    )
 
 
 def same_parameters(a: CodedModule, b: CodedModule) -> bool:

@@ -18,6 +18,7 @@ SCALE = 4
 MARGIN = 24
 N_LAYERS = 4
 Image = NDArray[np.float32]
+Vector = NDArray[np.float64]
 _TO_YUV = np.array([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]])
 
 
@@ -27,7 +28,7 @@ class Layer:
 
     color: Image
     alpha: Image
-    velocity: NDArray[np.float64]
+    velocity: Vector
 
 
 def scene(height: int, width: int, seed: int, times: Sequence[int]) -> list[Frame]:
@@ -57,7 +58,7 @@ def _radii(n: int, largest: float, rng: np.random.Generator, least: float = 2.0)
 
 
 def _layer(
-    height: int, width: int, radii: NDArray[np.float64], velocity: Image, rng: np.random.Generator, grey: float = 0.0
+    height: int, width: int, radii: NDArray[np.float64], velocity: Vector, rng: np.random.Generator, grey: float = 0.0
 ) -> Layer:
     color = np.full((height * SCALE, width * SCALE, 3), grey, np.float32)
     alpha = np.full(color.shape[:2], float(grey > 0), np.float32)

@@ -9,10 +9,11 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
+from coolvid import networks
 from coolvid.architecture import Architecture, FrameArchitecture, PluginRecord
 from coolvid.bitstream.binary import Decoder, Encoder
 from coolvid.bitstream.crc import crc32c
-from coolvid.bitstream.headers import StreamHeader
+from coolvid.bitstream.headers import FORMAT_VERSION, MAGIC, StreamHeader
 from coolvid.bitstream.latents import decode_latents
 from coolvid.bitstream.packet import PacketHeader, read_info, read_packet, write_packet
 from coolvid.bitstream.weights import (
@@ -27,7 +28,7 @@ from coolvid.bitstream.weights import (
 from coolvid.coded import CodedCoolChic, CodedFrame, CodedModule
 from coolvid.errors import ConfigError, StreamError
 from coolvid.interfaces import Integers, TensorSpec
-from coolvid.networks import FrameNetworks, NetworkStore
+from coolvid.networks import PRIOR, FrameNetworks, NetworkStore
 from coolvid.types import ColorInfo, FrameType, PixelFormat, VideoFormat
 
 HEIGHT, WIDTH = 32, 48
@@ -302,7 +303,7 @@ def test_overhead_of_a_b_frame() -> None:
     assert info.bits_by_part["header"] <= 16 * 8
 
 
-def heir(*kept: str, fresh: float = 2, scales: bool = True, latents: bool = True) -> CodedFrame:
+def predicted(*kept: str, fresh: float = 2, scales: bool = True, latents: bool = True) -> CodedFrame:
     """A B frame 20 of the networks of frame 18, but for the modules that are not kept."""
     own, other = coded_frame(FrameType.B), coded_frame(FrameType.B, scale=fresh + 1)
     coolchics = {}
@@ -326,7 +327,7 @@ KEPT = [(), ALL, ("motion.arm",), ("residue.arm", "residue.synthesis")]
 @pytest.mark.parametrize("kept", KEPT)
 @pytest.mark.parametrize("scales", [True, False])
 def test_unchanged_modules_round_trip_and_cost_next_to_nothing(kept: tuple[str, ...], scales: bool) -> None:
-    frame = heir(*kept, scales=scales)
+    frame = predicted(*kept, scales=scales)
     packet = write_packet(frame, 2, MODELS, tensors_of, STORE)
     content = read_packet(packet.data, HEADER, tensors_of, STORE)
     assert {name for name, mode in content.modes.items() if mode is Mode.UNCHANGED} == set(kept)
@@ -339,15 +340,15 @@ def test_unchanged_modules_round_trip_and_cost_next_to_nothing(kept: tuple[str, 
 
 
 def test_overhead_of_a_b_frame_that_changes_nothing() -> None:
-    info = write_packet(heir(*ALL), 2, MODELS, tensors_of, STORE).info
+    info = write_packet(predicted(*ALL), 2, MODELS, tensors_of, STORE).info
     assert info.bits_by_part["header"] <= 16 * 8
     assert sum(n for part, n in info.bits_by_part.items() if part.split(".")[-1] in TENSORS) <= 16
-    assert write_packet(heir(*ALL, latents=False), 2, MODELS, tensors_of, STORE).info.n_bytes <= 16
+    assert write_packet(predicted(*ALL, latents=False), 2, MODELS, tensors_of, STORE).info.n_bytes <= 16
 
 
 def test_frames_of_other_types_are_predictors_too() -> None:
     store = NetworkStore([FrameNetworks.of(replace(coded_frame(FrameType.I), display_index=18))])
-    frame = heir(*ALL)
+    frame = predicted(*ALL)
     packet = write_packet(frame, 2, MODELS, tensors_of, store)
     content = read_packet(packet.data, HEADER, tensors_of, store)
     assert {name for name, mode in content.modes.items() if mode is Mode.UNCHANGED} == set(ALL[:3])
@@ -355,21 +356,51 @@ def test_frames_of_other_types_are_predictors_too() -> None:
 
 
 def test_what_cannot_be_predicted_is_not_written() -> None:
-    frame, intra = heir(*ALL), coded_frame(FrameType.I)
+    frame, intra = predicted(*ALL), coded_frame(FrameType.I)
     with pytest.raises(ConfigError, match=r"those of \[\] are kept"):
         write_packet(frame, 2, MODELS, tensors_of)
-    with pytest.raises(ConfigError, match="has no predictor"):
+    with pytest.raises(ConfigError, match="frame 20 is an I frame, which nothing but the prior can predict"):
         write_packet(replace(intra, predictor=18), 0, MODELS, tensors_of, networks=STORE)
+    with pytest.raises(ConfigError, match=r"frame 20: .* of frame -1"):
+        write_packet(replace(frame, predictor=PRIOR), 2, MODELS, tensors_of, networks=STORE)
+    with pytest.raises(ConfigError, match="frame 20 is a copy, which has no networks to predict"):
+        write_packet(replace(frame, coolchics={}), 2, {}, tensors_of, networks=STORE)
+
+
+def test_an_intra_frame_is_predicted_from_the_prior(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the store holds; the prior here has this file's tiny modules."""
+    alone = coded_frame(FrameType.I, scale=50)
+    prior = alone.coolchics["residue"].modules
+    monkeypatch.setattr(networks, "prior_modules", lambda: prior)
+    own = {**prior, "synthesis": nudged(prior["synthesis"]), "arm": modules(2, 7)["arm"]}
+    frame = replace(alone, predictor=PRIOR, coolchics={"residue": replace(alone.coolchics["residue"], modules=own)})
+    for store in (None, STORE):
+        packet = write_packet(frame, 0, MODELS, tensors_of, store)
+        content = read_packet(packet.data, HEADER, tensors_of, store)
+        assert (
+            content.info == packet.info and read_info(packet.data, HEADER).predictor == content.info.predictor == PRIOR
+        )
+        assert_same_modules(content.modules["residue"], own)
+        assert content.modes["residue.upsampling"] is Mode.UNCHANGED
+        assert content.modes["residue.synthesis"] is Mode.DIFFERENCE
+    unpredicted = write_packet(replace(frame, predictor=None), 0, MODELS, tensors_of)
+    assert len(packet.data) < len(unpredicted.data)
+    assert read_packet(unpredicted.data, HEADER, tensors_of).info.predictor is None
+
+
+def test_streams_with_the_prior_are_of_format_2() -> None:
+    assert FORMAT_VERSION == 2
+    assert HEADER.pack()[len(MAGIC)] == 2
 
 
 def test_a_predictor_that_is_not_kept_is_a_stream_error() -> None:
-    data = write_packet(heir(*ALL), 2, MODELS, tensors_of, STORE).data
+    data = write_packet(predicted(*ALL), 2, MODELS, tensors_of, STORE).data
     with pytest.raises(StreamError, match=r"those of \[\] are kept"):
         read_packet(data, HEADER, tensors_of)
 
 
 def test_unchanged_modules_of_other_shapes_are_a_stream_error() -> None:
-    data = write_packet(heir(*ALL), 2, MODELS, tensors_of, STORE).data
+    data = write_packet(predicted(*ALL), 2, MODELS, tensors_of, STORE).data
     larger = {"half": np.zeros(6, np.int32)}
     frame = STORE.frames[0]
     odd = {b: {**ms, "upsampling": replace(ms["upsampling"], parameters=larger)} for b, ms in frame.modules.items()}
@@ -386,7 +417,8 @@ def test_golden_networks() -> None:
 GOLDEN_NETWORKS = "a9bff8baa4d7bee2f2d72464013754ea472ddf8668d86ad3"
 GOLDEN_PREDICTED = "960d53ddf50bf8"
 GOLDENS = [
-    (PacketHeader(0, FrameType.I, 0, (), None, None, None, None, (0,)), "902000"),
+    (PacketHeader(0, FrameType.I, 0, (), None, None, None, None, (0,)), "901000"),
+    (PacketHeader(0, FrameType.I, 0, (), None, None, 0, None, (0,)), "906400"),
     (PacketHeader(2, FrameType.B, 20, (-4, 4), None, False, None, None, (64, 3)), "7685121010c0"),
     (PacketHeader(2, FrameType.B, 20, (-4, 4), None, False, -2, None, (64, 3)), "76851259010c"),
     (PacketHeader(1, FrameType.P, 3, (-3,), ((2, -1),), False, None, None, (100, 0)), "4c6467214900"),
@@ -402,12 +434,23 @@ def test_packet_header_is_these_bytes_and_back(header: PacketHeader, golden: str
 
 def test_a_copy_is_a_header_and_nothing_else() -> None:
     whole = FRAMES[3]
-    copy = replace(whole, coolchics={}, predictor=None, inherited=frozenset())
+    copy = replace(whole, coolchics={})
     packet = write_packet(copy, 2, {}, tensors_of)
     assert len(packet.data) <= 16
     assert packet.info.bits_by_part == {"header": 8 * len(packet.data)}
     found = read_packet(packet.data, HEADER, tensors_of)
-    assert (found.modules, found.latents, found.references) == ({}, {}, whole.references)
+    assert (found.modules, found.latents, found.modes, found.references) == ({}, {}, {}, whole.references)
+    assert copy.is_copy and packet.info.is_copy and packet.info.predictor is None
+    assert found.info == packet.info == read_info(packet.data, HEADER)
+    assert not any(
+        read_info(write_packet(f, f.frame_type.value, MODELS, tensors_of).data, HEADER).is_copy for f in FRAMES
+    )
+
+
+def test_nothing_follows_the_header_of_a_copy() -> None:
+    header = PacketHeader(2, FrameType.B, 20, (-4, 4), None, True, None, None, ())
+    with pytest.raises(StreamError):
+        read_packet(sealed_body(header.pack() + b"\x00"), HEADER, tensors_of)
 
 
 def test_every_flipped_bit_and_every_cut_is_found() -> None:
@@ -449,7 +492,10 @@ IMPOSSIBLE = [
     (PacketHeader(0, FrameType.I, 40, (), None, None, None, None, (0,)), "frame 40 of 0..39"),
     (PacketHeader(1, FrameType.P, 3, (-4,), None, False, None, None, (0, 0)), "frame -1"),
     (PacketHeader(1, FrameType.P, 3, (0,), None, False, None, None, (0, 0)), "refers to itself"),
-    (PacketHeader(1, FrameType.P, 3, (-3,), None, False, 0, None, (0, 0)), "inherits from frame 3"),
+    (PacketHeader(1, FrameType.P, 3, (-3,), None, False, 0, None, (0, 0)), "frame 3 inherits from frame -1"),
+    (PacketHeader(2, FrameType.B, 20, (-4, 4), None, False, 0, None, (0, 0)), "frame 20 inherits from frame -1"),
+    (PacketHeader(0, FrameType.I, 20, (), None, None, -2, None, (0,)), "frame 20 inherits from frame 18"),
+    (PacketHeader(0, FrameType.I, 20, (), None, None, 3, None, (0,)), "frame 20 inherits from frame 23"),
     (PacketHeader(1, FrameType.P, 3, (-3,), None, False, -4, None, (0, 0)), "inherits from frame -1"),
     (PacketHeader(1, FrameType.P, 3, (-3,), None, False, 37, None, (0, 0)), "inherits from frame 40"),
     (PacketHeader(0, FrameType.I, 0, (), None, None, None, None, (99,)), "longer than the packet"),

@@ -15,6 +15,7 @@ from coolvid_cli.main import COMMANDS, main
 
 import coolvid
 from coolvid import events
+from coolvid.bitstream.packet import PacketInfo
 from coolvid.config import EncodeConfig, PluginChoice, StructureConfig
 from coolvid.errors import ConfigError, InputError
 from coolvid.types import ColorInfo, FrameType, PixelFormat, VideoFormat
@@ -64,10 +65,8 @@ def calls(monkeypatch):
         format=FORMAT, fps=Fraction(30), color=ColorInfo(), n_frames=2, gop=8, intra_period=0, low_delay=False,
         configurations=(),
     )  # fmt: skip
-    packet = SimpleNamespace(
-        display_index=1, frame_type=FrameType.P, references=(0,), n_bytes=138, bits_by_part=bits, predictor=0
-    )
-    info = SimpleNamespace(header=header, packets=(packet,), n_bytes=200)
+    packet = PacketInfo(1, 1, FrameType.P, (0,), 138, bits, predictor=0)
+    info = coolvid.StreamInfo(header, (packet,), 200)
     for name, stand_in in (
         ("encode", encode),
         ("decode", decode),
@@ -172,6 +171,24 @@ def test_info_shows_header_frames_and_parts(calls):
         "residue.latents 800 72.7%",
     ):
         assert expected in lines
+
+
+SOURCES_OF_NETWORKS = [
+    (FrameType.I, (), None, False, "0 I - - 12 96"),
+    (FrameType.I, (), -1, False, "0 I - prior 12 96"),
+    (FrameType.B, (3, 0), None, False, "0 B 3,0 - 12 96"),
+    (FrameType.B, (3, 0), 3, False, "0 B 3,0 3 12 96"),
+    (FrameType.B, (3, 0), None, True, "0 B 3,0 copy 12 96"),
+]
+
+
+@pytest.mark.parametrize("frame_type, references, predictor, is_copy, row", SOURCES_OF_NETWORKS)
+def test_info_says_where_networks_come_from(calls, monkeypatch, frame_type, references, predictor, is_copy, row):
+    packet = PacketInfo(0, 0, frame_type, references, 12, {"header": 96}, predictor, is_copy)
+    header = coolvid.read_info("in.cvd").header
+    monkeypatch.setattr(coolvid, "read_info", lambda path: coolvid.StreamInfo(header, (packet,), 20))
+    lines = [" ".join(line.split()) for line in invoke("info", "in.cvd").stdout.splitlines()]
+    assert f"{row} 0" in lines
 
 
 def test_plugins_lists_every_built_in_kind():

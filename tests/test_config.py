@@ -13,11 +13,12 @@ from coolvid.config import (
     StructureConfig,
     SynthesisLayer,
     TrainingConfig,
+    WarmupRound,
     automatic_top,
     parse_layers,
 )
 from coolvid.errors import ConfigError
-from coolvid.presets import INTRA, MOTION, RESIDUE, TABLE, frame_config
+from coolvid.presets import INTRA, MOTION, RESIDUE, SMALL, TABLE, frame_config
 from coolvid.types import FrameType
 
 SIZE = (288, 352)
@@ -189,10 +190,30 @@ def test_configurations_are_frozen_and_checked_again_by_replace():
     assert hash(config) == hash(EncodeConfig())
 
 
-def test_only_b_frames_pay_for_their_depth():
-    config = EncodeConfig(lmbda=1e-3)
-    assert config.lmbda_at(FrameType.I, 0) == config.lmbda_at(FrameType.P, 1) == 1e-3
-    assert config.lmbda_at(FrameType.B, 3) == pytest.approx(1e-3 * 1.5**3)
+LMBDAS = [
+    (FrameType.I, 0, 1.9, 1e-3),
+    (FrameType.P, 1, 1.9, 1.3784048752090222e-3),
+    (FrameType.P, 7, 1.9, 1.3784048752090222e-3),
+    (FrameType.B, 2, 1.9, 3.61e-3),
+    (FrameType.B, 3, 1.9, 6.859e-3),
+    (FrameType.B, 4, 1.9, 13.0321e-3),
+    (FrameType.I, 0, 4.0, 1e-3),
+    (FrameType.P, 1, 4.0, 2e-3),
+    (FrameType.B, 2, 4.0, 16e-3),
+    (FrameType.P, 1, 1.0, 1e-3),
+    (FrameType.B, 3, 1.0, 1e-3),
+]
+
+
+@pytest.mark.parametrize("frame_type, depth, per_depth, lmbda", LMBDAS)
+def test_frames_that_others_refer_to_are_coded_finer(frame_type, depth, per_depth, lmbda):
+    config = EncodeConfig(lmbda=1e-3, lmbda_per_depth=per_depth)
+    assert config.lmbda_at(frame_type, depth) == pytest.approx(lmbda)
+    assert frame_config(config, frame_type, depth, SIZE).lmbda == config.lmbda_at(frame_type, depth)
+
+
+def test_the_default_lmbda_per_depth():
+    assert EncodeConfig().lmbda_per_depth == 1.9
 
 
 def test_frame_config_wants_motion_for_p_and_b_only():
@@ -210,12 +231,12 @@ def test_every_preset_describes_every_frame(preset, frame_type):
     assert config.frame_type is frame_type
     assert (config.motion is None) == (frame_type is FrameType.I)
     assert config.training.phases[-1].quantizer_type == "hardround"
-    assert config.training.total_iterations > 0
+    assert config.training.total_iterations(is_fresh=True) > config.training.total_iterations(is_fresh=False) > 0
 
 
 def test_slower_presets_do_more():
     totals = [
-        frame_config(EncodeConfig(preset=p), FrameType.I, 0, SIZE).training.total_iterations
+        frame_config(EncodeConfig(preset=p), FrameType.I, 0, SIZE).training.total_iterations(is_fresh=True)
         for p in ("fast", "medium", "slow", "placebo")
     ]
     assert totals == sorted(set(totals))
@@ -225,7 +246,44 @@ def test_slower_presets_do_more():
 @pytest.mark.parametrize("preset", TABLE)
 def test_iterations_are_those_of_an_intra_frame(preset, wanted):
     made = frame_config(EncodeConfig(preset=preset, iterations=wanted), FrameType.I, 0, SIZE)
-    assert made.training.total_iterations == pytest.approx(wanted, abs=10, rel=0.05)
+    assert made.training.total_iterations(is_fresh=True) == pytest.approx(wanted, abs=10, rel=0.05)
+
+
+def test_only_a_fresh_frame_has_a_warm_up():
+    rounds = (WarmupRound(3, Phase(20)), WarmupRound(2, Phase(5)))
+    training = TrainingConfig(rounds, (Phase(100), Phase(10)), motion_start=7)
+    assert training.total_iterations(is_fresh=True) == 3 * 20 + 2 * 5 + 7 + 100 + 10
+    assert training.total_iterations(is_fresh=False) == 7 + 100 + 10
+
+
+SIZES = [
+    # pixels below SMALL * sqrt(lmbda): 70,000 at 1e-4, 221,359 at 1e-3
+    ("medium", 1e-3, (288, 352), "mop"),
+    ("medium", 1e-3, (470, 470), "mop"),
+    ("medium", 1e-3, (471, 471), "hop"),
+    ("medium", 1e-3, (1080, 1920), "hop"),
+    ("medium", 1e-4, (288, 352), "hop"),
+    ("medium", 1e-4, (264, 265), "mop"),
+    ("slow", 1e-3, (288, 352), "mop"),
+    ("placebo", 1e-2, (720, 960), "mop"),
+    ("placebo", 1e-2, (720, 1280), "hop"),
+    ("fast", 1e-3, (288, 352), "mop"),
+    ("fast", 1e-3, (1080, 1920), "mop"),
+]
+
+
+@pytest.mark.parametrize("preset, lmbda, size, point", SIZES)
+def test_intra_networks_are_small_where_few_bits_are_wanted(preset, lmbda, size, point):
+    made = frame_config(EncodeConfig(preset=preset, lmbda=lmbda), FrameType.I, 0, size).residue
+    asked = frame_config(EncodeConfig(preset=preset, lmbda=lmbda, intra=point), FrameType.I, 0, size).residue
+    assert made == asked
+    assert SMALL == 7e6
+
+
+def test_an_operating_point_counts_for_pictures_of_every_size():
+    for size in ((32, 48), (1080, 1920)):
+        made = frame_config(EncodeConfig(intra="vhop"), FrameType.I, 0, size)
+        assert made.residue.spatial_context_arm == INTRA["vhop"]["spatial_context_arm"]
 
 
 def test_operating_points_override_the_preset():

@@ -21,7 +21,7 @@ from coolvid.decoder import decode_frame, decode_stream, read_frame, tensors_of
 from coolvid.errors import CoolvidError, MissingPlugin, StreamError
 from coolvid.events import FrameDecoded
 from coolvid.modules import module_tensors
-from coolvid.networks import FrameNetworks, NetworkStore, parameter_names
+from coolvid.networks import FrameNetworks, NetworkStore
 from coolvid.reconstruct import ContextModel, choose_scales, reconstruct_frame
 from coolvid.registry import record
 from coolvid.types import ColorInfo, FrameType, PixelFormat, VideoFormat
@@ -156,8 +156,8 @@ def test_frames_come_in_display_order_and_only_the_needed_are_decoded(video, str
     assert [event.display_index for event in events] == decoded
 
 
-# Display index, type, references, predictor, inherited, in coding order: frame 3 depends on the networks of 2 and 1
-# without referring to frame 1; frame 7 follows another I frame.
+# Display index, type, references, predictor, unchanged modules, in coding order: frame 3 depends on the networks of 2
+# and 1 without referring to frame 1; frame 7 follows another I frame.
 FAMILY = (
     (0, FrameType.I, (), None, ()),
     (4, FrameType.P, (0,), None, ()),
@@ -170,26 +170,26 @@ FAMILY = (
 )
 
 
-def heir(index, frame_type, references, predictor, inherited):
-    """A frame with the modules of its predictor in place of those it inherits; None: all of them."""
+def predicted(index, frame_type, references, predictor, unchanged):
+    """A frame with the modules of its predictor in place of those that stay unchanged; None: all of them."""
     own = coded_frame(index, frame_type, references)
     if predictor is None:
         return own
-    names = parameter_names(predictor.modules) if inherited is None else inherited
     coolchics = {}
     for branch, each in own.coolchics.items():
-        taken = {n: m for n, m in predictor.modules[branch].items() if f"{branch}.{n}" in names}
+        known = predictor.modules[branch]
+        taken = {n: m for n, m in known.items() if unchanged is None or f"{branch}.{n}" in unchanged}
         coolchics[branch] = choose_scales(replace(each, modules={**each.modules, **taken}), *SIZE)
     return replace(own, coolchics=coolchics, predictor=predictor.display_index)
 
 
 @pytest.fixture(scope="module")
 def family():
-    """(frames by display index, bytes of a stream whose frames inherit)."""
+    """(frames by display index, bytes of a stream whose networks are predicted)."""
     frames, packets, store = {}, [], NetworkStore()
-    for index, frame_type, references, predictor, inherited in FAMILY:
+    for index, frame_type, references, predictor, unchanged in FAMILY:
         kept = {each.display_index: each for each in store.frames}
-        coded = heir(index, frame_type, references, kept.get(predictor), inherited)
+        coded = predicted(index, frame_type, references, kept.get(predictor), unchanged)
         frames[index] = reconstruct_frame(coded, [frames[r] for r in references], FORMAT)
         packets.append(packed(coded, store))
         store.add(FrameNetworks.of(coded))
@@ -231,7 +231,7 @@ def test_frames_decode_one_by_one_with_a_store(family):
 
 
 @pytest.mark.parametrize("threads", [1, 3])
-def test_a_damaged_predictor_is_found_when_its_heir_is_asked_for(family, threads):
+def test_a_damaged_predictor_is_found_when_what_depends_on_it_is_asked_for(family, threads):
     """Under a correct checksum: only the networks say that something is wrong."""
     frames, data = family
     reader = StreamReader(data)

@@ -1,18 +1,20 @@
 """The inside of frames: the same pictures and integers as decoding, and bits that add up."""
 
+import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import coolvid
-from coolvid import EncodeConfig, Frame, FrameType, PixelFormat, StructureConfig, VideoFormat
+from coolvid import EncodeConfig, Frame, FrameType, PixelFormat, StructureConfig, VideoFormat, manager
 from coolvid.bitstream.stream import StreamReader
 from coolvid.decoder import decode_stream, read_frame
 from coolvid.errors import ConfigError, StreamError
 from coolvid.events import FrameDecoded
 from coolvid.inspection import inspect_frame, inspect_stream, packet_facts
-from coolvid.networks import FrameNetworks, NetworkStore
+from coolvid.networks import PRIOR, FrameNetworks, NetworkStore
+from coolvid.reconstruct.frame import BLEND_BITS
 
 FORMAT = VideoFormat(33, 50, PixelFormat.YUV420, 8)
 CONFIG = EncodeConfig(preset="fast", iterations=20, lmbda=3e-4, structure=StructureConfig(gop=4), threads=1)
@@ -31,8 +33,21 @@ def moving(n_frames):
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory) -> Path:
+    """A stream without copies."""
     path = tmp_path_factory.mktemp("inspection") / "a.cvd"
-    coolvid.encode_frames(moving(5), path, CONFIG)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(manager, "copies_of", lambda job: [])
+        coolvid.encode_frames(moving(5), path, CONFIG)
+    return path
+
+
+@pytest.fixture(scope="module")
+def copies(tmp_path_factory) -> Path:
+    """A stream in which all but the I frame are copies."""
+    path = tmp_path_factory.mktemp("copies") / "a.cvd"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(manager, "COPY_TOLERANCE", math.inf)
+        coolvid.encode_frames(moving(3), path, CONFIG)
     return path
 
 
@@ -60,8 +75,10 @@ def test_bits_add_up(path, frames):
         found = frames[each.info.display_index]
         assert dict(found.info.bits_by_part) == dict(each.info.bits_by_part)
         assert sum(each.info.bits_by_part.values()) == 8 * each.info.n_bytes
-        assert found.coded.inherited == each.inherited
-        assert (each.info.predictor is None) <= (not each.inherited)
+        assert found.coded.predictor == each.info.predictor and not each.info.is_copy
+        assert each.unchanged <= each.info.bits_by_part.keys() - {"header"}
+        assert all(each.info.bits_by_part[name] <= 16 for name in each.unchanged)
+        assert (each.info.predictor is None) <= (not each.unchanged)
         assert "networks" not in each.info.bits_by_part
         total = 0.0
         for branch, bits in found.latent_bits.items():
@@ -79,6 +96,34 @@ def test_motion_is_there_for_predicted_frames_only(frames):
         n = found.info.frame_type.n_references
         assert found.parts.flow.shape == (n, 2, 33, 50)
         assert (found.parts.prediction is None) == (found.info.frame_type is FrameType.I)
+
+
+def test_a_copy_has_a_prediction_and_nothing_else(copies):
+    reader = StreamReader(copies)
+    pictures = list(decode_stream(reader))
+    assert [info.is_copy for info in reader.packets] == [False, True, True]
+    facts = {each.info.display_index: each for each in packet_facts(reader)}
+    for found in inspect_stream(copies):
+        index, references = found.info.display_index, found.info.references
+        assert found.picture == pictures[index] and found.info == facts[index].info
+        assert found.coded.is_copy == found.info.is_copy == (index != 0)
+        if index == 0:
+            continue
+        assert found.grids == found.latent_bits == found.coded.coolchics == {}
+        assert facts[index].unchanged == frozenset() and facts[index].info.predictor is None
+        assert dict(facts[index].info.bits_by_part) == {"header": 8 * found.info.n_bytes}
+        assert not found.bits_per_pixel().any() and found.bits_per_pixel().shape == (33, 50)
+        assert found.parts.prediction == found.picture
+        for flow, (dy, dx) in zip(found.parts.flow, found.coded.global_translation, strict=True):
+            assert (flow[0] == 64 * dx).all() and (flow[1] == 64 * dy).all()
+        assert [plane.max() / (1 << BLEND_BITS) for plane in found.parts.weights] == [1.0, 0.5][: len(references)]
+
+
+def test_an_intra_frame_may_start_from_the_prior(path, frames):
+    facts = packet_facts(StreamReader(path))[0]
+    assert facts.info.frame_type is FrameType.I and facts.info.predictor in (PRIOR, None)
+    assert frames[0].coded.predictor == facts.info.predictor
+    assert [each.info.display_index for each in inspect_stream(path, [0])] == [0]
 
 
 def test_only_what_is_asked_for_and_what_it_needs(path, frames):

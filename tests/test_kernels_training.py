@@ -382,7 +382,7 @@ PHASE = Phase(1, network_rate_weight=1.5)
 
 def frame_task(frame_type, pixel_format=PixelFormat.YUV420):
     """A model of small pictures with random parameters, and its training task."""
-    config = frame_config(EncodeConfig(), frame_type, 1, (45, 67))
+    config = frame_config(EncodeConfig(intra="hop"), frame_type, 1, (45, 67))
     references = tuple(frame(1 + i, pixel_format=pixel_format) for i in range(frame_type.n_references))
     target = frame(0, pixel_format=pixel_format)
     encoder = randomised(FrameEncoder(config, target, references), 0.1).train()

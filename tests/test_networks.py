@@ -10,14 +10,15 @@ from coolvid.coded import CodedModule
 from coolvid.errors import StreamError
 from coolvid.interfaces import TensorSpec
 from coolvid.networks import (
+    PRIOR,
     STORED_FRAMES,
     FrameNetworks,
     NetworkStore,
     fits,
     fitted,
-    parameter_names,
     same_parameters,
 )
+from coolvid.prior import prior_modules
 from coolvid.types import FrameType
 
 PLAIN = PluginRecord("plain", 1)
@@ -39,9 +40,18 @@ def frame(index, frame_type=FrameType.B):
 def test_the_frames_coded_last_are_kept():
     store = NetworkStore(frame(i) for i in range(STORED_FRAMES + 3))
     assert [each.display_index for each in store.frames] == [*range(STORED_FRAMES + 2, 2, -1)]
-    assert store.find(3) is store.frames[-1]
+    assert store.find(3, shape(FrameType.B)) is store.find(3, shape(FrameType.P)) is store.frames[-1]
     with pytest.raises(StreamError, match=r"frame 2; those of \[3, 4, 5, 6, 7, 8, 9, 10\] are kept"):
-        store.find(2)
+        store.find(2, shape(FrameType.B))
+
+
+def test_the_prior_is_for_intra_frames_whatever_is_kept():
+    for store in (NetworkStore(), NetworkStore([frame(0, FrameType.I)])):
+        found = store.find(PRIOR, shape(FrameType.I))
+        assert (found.display_index, found.architecture) == (PRIOR, shape(FrameType.I))
+        assert found.modules == {"residue": prior_modules()}
+        with pytest.raises(StreamError, match="frame -1"):
+            store.find(PRIOR, shape(FrameType.P))
 
 
 def test_an_intra_frame_makes_those_before_it_unreachable():
@@ -53,11 +63,6 @@ def test_an_intra_frame_makes_those_before_it_unreachable():
 
 def module(**values):
     return CodedModule({name: np.array(each, np.int32) for name, each in values.items()}, 3, 5, (7,))
-
-
-def test_modules_without_parameters_have_no_name():
-    modules = {"residue": {"arm": module(a=[1]), "ifce": module()}, "motion": {"synthesis": module(b=[2])}}
-    assert parameter_names(modules) == ("residue.arm", "motion.synthesis")
 
 
 def test_equal_parameters():

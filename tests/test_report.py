@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import math
 import re
 import shutil
 import time
@@ -19,7 +20,7 @@ from click.testing import CliRunner
 from coolvid_cli.main import main
 
 import coolvid
-from coolvid import EncodeConfig, Frame, PixelFormat, StructureConfig, VideoFormat
+from coolvid import EncodeConfig, Frame, PixelFormat, StructureConfig, VideoFormat, manager
 from coolvid.curves import BdRate, Comparison, Point, write_comparison
 from coolvid.errors import ConfigError, InputError, OutputError
 from coolvid.inspection import inspect_stream
@@ -35,6 +36,7 @@ VIDEOS = {
     "low delay": (3, VideoFormat(16, 35, PixelFormat.YUV420, 10), StructureConfig(low_delay=True)),
     "intra": (2, VideoFormat(24, 32, PixelFormat.YUV444, 8), StructureConfig(gop=1)),
     "picture": (1, VideoFormat(21, 16, PixelFormat.RGB, 8), StructureConfig()),
+    "copies": (3, VideoFormat(32, 48, PixelFormat.YUV420, 8), StructureConfig(gop=2)),
 }
 POINT = {"codec": "x", "setting": "crf 30", "n_bytes": 90, "bpp": 0.5, "quality": {"psnr_db": 31.0, "ssim": 0.9}}
 VOID = {"meta", "link", "input", "br"}
@@ -61,12 +63,18 @@ def raw_bytes(frame):
 
 @pytest.fixture(scope="module")
 def streams(tmp_path_factory):
-    """A folder with NAME.cvd and its source NAME.yuv for each of VIDEOS."""
+    """A folder with NAME.cvd and its source NAME.yuv for each of VIDEOS. In "copies" all P and B frames are copies, in
+    the others none is."""
     folder = tmp_path_factory.mktemp("report")
     for name, (n_frames, format, structure) in VIDEOS.items():
         config = EncodeConfig(preset="fast", iterations=20, lmbda=3e-4, structure=structure, threads=1)
         frames = moving(n_frames, format)
-        coolvid.encode_frames(frames, folder / f"{name}.cvd", config)
+        with pytest.MonkeyPatch.context() as patch:
+            if name == "copies":
+                patch.setattr(manager, "COPY_TOLERANCE", math.inf)
+            else:
+                patch.setattr(manager, "copies_of", lambda job: [])
+            coolvid.encode_frames(frames, folder / f"{name}.cvd", config)
         (folder / f"{name}.yuv").write_bytes(b"".join(map(raw_bytes, frames)))
     return folder
 
@@ -178,6 +186,18 @@ def test_maps_are_the_integers_of_the_decoder(streams, page):
             assert np.array_equal(np.stack([unpack(sent["x"]), unpack(sent["y"])]), flow / 64)
         assert np.abs(unpack(view["bits"]) - found.bits_per_pixel()).max() <= 1 / 512
         assert list(view["weights"]) == ["alpha", "beta"][: len(found.info.references)]
+
+
+def test_copies_have_motion_but_neither_latents_nor_networks(streams, tmp_path):
+    coolvid.report(streams / "copies.cvd", tmp_path / "a.html")
+    page = Page(tmp_path / "a.html")
+    for frame in page.data["frames"]:
+        view = page.data["views"][str(frame["index"])]
+        assert frame["is_copy"] == (frame["type"] != "I") == (not view["branches"])
+        if frame["is_copy"]:
+            assert list(frame["bits"]) == ["header"] and frame["predictor"] is None and frame["unchanged"] == []
+            assert not unpack(view["bits"]).any() and len(view["flow"]) == len(frame["references"])
+            assert view["pictures"]["prediction"] == view["pictures"]["decoded"]
 
 
 def test_pictures_are_lossless(streams):
@@ -355,7 +375,7 @@ def press(browser, target, keys):
     browser.find_element(By.CSS_SELECTOR, target).send_keys(keys)
 
 
-@pytest.mark.parametrize("name", ["b", "low delay", "intra", "picture"])
+@pytest.mark.parametrize("name", ["b", "low delay", "intra", "picture", "copies"])
 @pytest.mark.parametrize("width", [390, 1280])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_pages_draw_without_errors_and_fit(browser, streams, page, tmp_path, name, width, scheme):
@@ -370,10 +390,14 @@ def test_pages_draw_without_errors_and_fit(browser, streams, page, tmp_path, nam
     assert (sum(ground) > 600) == (scheme == "light")
     assert ask("document.querySelectorAll('#timeline .bar').length") >= VIDEOS[name][0]
     assert ask("document.querySelectorAll('#chips input').length") == VIDEOS[name][0]
-    assert ask("document.querySelectorAll('#latent-tiles canvas').length") >= 1
-    assert ask("document.querySelectorAll('#motion-tiles figure').length") == (
-        4 if name == "b" else 2 * (name == "low delay")
+    assert (
+        ask("frameOf.get(chosen.index).is_copy")
+        == (name == "copies")
+        == ask("document.getElementById('latents').hidden")
     )
+    assert (ask("document.querySelectorAll('#latent-tiles canvas').length") >= 1) == (name != "copies")
+    motion = {"b": 4, "low delay": 2, "copies": 4}.get(name, 0)
+    assert ask("document.querySelectorAll('#motion-tiles figure').length") == motion
     assert ask("document.querySelectorAll('#curves-plot .mark').length") == (3 if name == "b" else 0)
     assert browser.get_log("browser") == []
 
@@ -429,6 +453,40 @@ def test_frames_are_picked_by_chip_button_key_and_click(browser, streams, page):
     ask("document.querySelector('.hit[data-frame=\"2\"]').dispatchEvent(new MouseEvent('click'))")
     wait(lambda: is_shown(2))
     assert ask("document.querySelector('#chips input:checked').value") == "2"
+    assert browser.get_log("browser") == []
+
+
+NETWORKS_FROM = [
+    ({"is_copy": False, "predictor": None}, "itself"),
+    ({"is_copy": False, "predictor": -1}, "the prior"),
+    ({"is_copy": False, "predictor": 0}, "frame 0"),
+    ({"is_copy": True, "predictor": None}, "none: a copy of what it is predicted from"),
+]
+
+
+@pytest.mark.parametrize("frame, words", NETWORKS_FROM)
+def test_details_say_where_networks_come_from(browser, streams, tmp_path, frame, words):
+    """Whatever the first frame's packet says: as if it said this."""
+    path = tmp_path / "a.html"
+    coolvid.report(streams / "copies.cvd", path)
+    ask = show(browser, path)
+    ask("(Object.assign(frames[0], arguments[0]), choose(0))", frame)
+    wait(lambda: ask("document.getElementById('pair').dataset.frame") == "0")
+    facts = ask("[...document.querySelectorAll('#details dt, #details dd')].map((each) => each.textContent)")
+    assert facts[facts.index("networks from") + 1] == words
+    arrows = ask("document.querySelectorAll('#timeline path.inherit').length")
+    assert arrows == (1 if frame["predictor"] == 0 else 0)
+    assert browser.get_log("browser") == []
+
+
+def test_copies_show_motion_without_latents_and_intra_frames_the_reverse(browser, streams, tmp_path):
+    coolvid.report(streams / "copies.cvd", tmp_path / "a.html")
+    ask = show(browser, tmp_path / "a.html")
+    for index in (1, 0, 2):
+        ask(f"choose({index})")
+        wait(lambda index=index: ask("document.getElementById('pair').dataset.frame") == str(index))
+        assert ask("document.getElementById('latents').hidden") == (index != 0)
+        assert ask("document.getElementById('motion').hidden") == (index == 0)
     assert browser.get_log("browser") == []
 
 

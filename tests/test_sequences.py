@@ -12,6 +12,7 @@ import pytest
 
 from coolvid.media import open_source
 from coolvid.metrics import psnr
+from coolvid.types import PixelFormat, VideoFormat
 
 FOLDER = Path(__file__).parent.parent / "sequences"
 CATALOG = tomllib.loads((FOLDER / "catalog.toml").read_text())["sequence"]
@@ -68,3 +69,54 @@ def test_sweep_moves_by_seven_and_three_pixels():
         first, second = (frame.planes[0].astype(int) for frame in (next(source), next(source)))
     assert np.abs(second[:-3, :-7] - first[3:, 7:]).max() <= 10
     assert np.abs(second - first).mean() > 3 * np.abs(second[:-3, :-7] - first[3:, 7:]).mean()
+
+
+# -- falling leaves -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def leaves():
+    spec = importlib.util.spec_from_file_location("coolvid_test_leaves", FOLDER / "leaves.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules[spec.name]
+
+
+@pytest.mark.parametrize("height, width", [(48, 64), (64, 32)])
+def test_leaves_are_pictures_of_the_size_asked_for(leaves, height, width):
+    (picture,) = leaves.scene(height, width, 3, (0,))
+    assert picture.format == VideoFormat(height, width, PixelFormat.YUV420, 8)
+    assert [plane.shape for plane in picture.planes] == list(picture.format.plane_shapes)
+    y, *chroma = picture.planes
+    assert 16 <= y.min() < y.max() <= 235 and np.std(y) > 15
+    assert all(16 <= plane.min() < plane.max() <= 240 for plane in chroma)
+
+
+def test_a_scene_of_leaves_is_its_seed(leaves):
+    one, same, other = (leaves.scene(48, 64, seed, (0, 2)) for seed in (1, 1, 2))
+    assert one == same
+    assert all(psnr(a, b) < 20 for a, b in zip(one, other, strict=True))
+    assert leaves.scene(48, 64, 1, (0,)) == one[:1]
+
+
+def test_leaves_move_the_farther_the_later(leaves):
+    start, *later = leaves.scene(64, 96, 5, (0, 1, 4))
+    assert start != later[0]
+    assert psnr(start, later[0]) > psnr(start, later[1]) + 1
+    background = moved_by(start.planes[0].astype(int), later[1].planes[0].astype(int), 8)
+    assert background != (0, 0)
+
+
+def moved_by(before, after, reach):
+    """The whole-pixel displacement (y, x) that explains the middle of the later picture best."""
+    height, width = before.shape
+    middle = after[reach : height - reach, reach : width - reach]
+    steps = [(dy, dx) for dy in range(-reach, reach + 1) for dx in range(-reach, reach + 1)]
+
+    def difference(step):
+        top, left = reach - step[0], reach - step[1]
+        return np.abs(middle - before[top : top + height - 2 * reach, left : left + width - 2 * reach]).mean()
+
+    return min(steps, key=difference)

@@ -267,7 +267,7 @@ def test_a_frame_is_trained_by_its_configuration_and_always_alike():
         results.append((encoder.get_param(), [phase for phase, i, *_ in manager.told if i == 0], manager))
     (first, phases, manager), (second, _, _) = results
     assert phases == ["warm-up 1.1", "warm-up 1.2", phases[2], "phase 1", "phase 2"]
-    assert manager.iterations_counter == frame_config().training.total_iterations
+    assert manager.iterations_counter == frame_config().training.total_iterations(is_fresh=True)
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 

@@ -172,6 +172,8 @@ def _found(frame: CodedFrame, networks: NetworkStore) -> FrameNetworks | None:
     """The frame's predictor, if it has one. Raises ConfigError."""
     if frame.predictor is None:
         return None
+    if frame.is_copy:
+        raise ConfigError(f"frame {frame.display_index} is a copy, which has no networks to predict")
     if frame.frame_type is FrameType.I and frame.predictor != PRIOR:
         raise ConfigError(f"frame {frame.display_index} is an I frame, which nothing but the prior can predict")
     try:

@@ -49,8 +49,8 @@ function showMotion(frame, view) {
 }
 
 function showLatents(frame, view) {
-  byId("latents").hidden = !view;
-  if (!view) return;
+  byId("latents").hidden = !view || frame.is_copy;
+  if (byId("latents").hidden) return;
   const kind = byId("latent-kind").value;
   const branches = Object.entries(view.branches).flatMap(([branch, grids]) => {
     const total = grids.reduce((sum, grid) => sum + grid.total_bits, 0);

@@ -187,7 +187,7 @@ function showPager(part) {
 function showLegend() {
   const parts = PARTS.filter((_, i) => frames.some((frame) => bitsOf(frame)[i]));
   const lines = [["arrow", "reference to predicted frame"]];
-  if (frames.some((frame) => frame.predictor !== null && frame.predictor >= 0)) lines.push(["inherit", "inherited networks"]);
+  if (frames.some((frame) => frame.predictor !== null && frame.predictor >= 0)) lines.push(["inherit", "networks predicted from a frame"]);
   const drawn = frames.some((frame) => frame.references.length) ? lines : [];
   byId("legend").replaceChildren(
     ...drawn.map(([kind, name]) =>
@@ -201,7 +201,7 @@ function showDetails(frame) {
   const facts = [
     ["coded as number", String(frame.order)],
     ["predicted from", frame.references.length ? `frame${frame.references.length > 1 ? "s" : ""} ${frame.references.join(" and ")}` : "nothing"],
-    ["networks from", frame.predictor === null ? "itself" : frame.predictor < 0 ? "the prior" : `frame ${frame.predictor}`],
+    ["networks from", networksFrom(frame)],
     ["size", `${whole(frame.bytes)} bytes`],
     ["rate", `${(total / (report.width * report.height)).toFixed(4)} bpp`],
   ];
@@ -217,6 +217,12 @@ function showDetails(frame) {
       html("tbody", {}, ...partRows(frame, total))));
 }
 
+function networksFrom(frame) {
+  if (frame.is_copy) return "none: a copy of what it is predicted from";
+  if (frame.predictor === null) return "itself";
+  return frame.predictor < 0 ? "the prior" : `frame ${frame.predictor}`;
+}
+
 function partRows(frame, total) {
   const sums = bitsOf(frame);
   return PARTS.flatMap((part, i) => {
@@ -226,9 +232,9 @@ function partRows(frame, total) {
     const share = (bits) => `${((100 * bits) / total).toFixed(1)} %`;
     const row = html("tr", {}, html("td", {}, swatch, part.name), html("td", {}, whole(sums[i])), html("td", {}, share(sums[i])));
     const modules = part.key.endsWith("networks") ? inside : [];
-    return [row, ...modules.filter((name) => frame.bits[name] || frame.inherited.includes(name)).map((name) => {
-      const isTaken = frame.inherited.includes(name);
-      const cells = isTaken ? [html("td", { class: "inherited", colspan: 2 }, "inherited")] : [html("td", {}, whole(frame.bits[name])), html("td", {}, share(frame.bits[name]))];
+    return [row, ...modules.filter((name) => frame.bits[name] || frame.unchanged.includes(name)).map((name) => {
+      const isTaken = frame.unchanged.includes(name);
+      const cells = isTaken ? [html("td", { class: "unchanged", colspan: 2 }, "unchanged")] : [html("td", {}, whole(frame.bits[name])), html("td", {}, share(frame.bits[name]))];
       return html("tr", { class: "module" }, html("td", {}, name.split(".")[1]), ...cells);
     })];
   });
