@@ -232,9 +232,13 @@ def encode_frame(job: FrameJob, manager: FrameEncoderManager) -> CodedPicture:
     copies = copies_of(job)
     if copies and mse(copies[0].picture, job.frame) <= COPY_TOLERANCE * job.reference_mse:
         return copies[0]
-    made = [*copies, attempt(job, manager)]
-    if job.inherits and made[-1].loss > SECOND_THOUGHT * job.expected_loss:
-        made.append(attempt(replace(job, predictor=None), manager))
+    best = _best(*copies, attempt(job, manager))
+    if job.inherits and best.loss > SECOND_THOUGHT * job.expected_loss:
+        best = _best(best, attempt(replace(job, predictor=None), manager))
+    return best
+
+
+def _best(*made: CodedPicture) -> CodedPicture:
     return min(made, key=lambda each: each.loss)
 
 
