@@ -31,7 +31,7 @@ from .presets import frame_config
 from .quantization import code_frame, quantize_model, warm_start
 from .reconstruct.contexts import ContextModel
 from .training.schedule import train_frame
-from .types import Frame, FrameType
+from .types import Frame, FrameType, PixelFormat
 
 SECOND_THOUGHT = 1.25
 
@@ -149,13 +149,14 @@ class FrameEncoderManager:
         return min((self._losses[each.display_index] for each in alike), default=math.inf)
 
     def _predictor(self, configuration: int, depth: int) -> FrameNetworks | None:
-        """The prior for an I frame; else the frame coded last that has the same architecture, of the same depth if any,
-        or at least has motion; None where there is none."""
+        """The prior for an I frame, unless it is RGB, which the prior was not trained for; else the frame coded last that
+        has the same architecture, of the same depth if any, or at least has motion; None where there is none."""
         architecture = self.header.configurations[configuration]
         if not self.config.inherit:
             return None
         if architecture.frame_type is FrameType.I:
-            return FrameNetworks.prior(architecture)
+            is_rgb = self.header.format.pixel_format is PixelFormat.RGB
+            return None if is_rgb else FrameNetworks.prior(architecture)
         moving = [each for each in self.networks.frames if each.architecture.motion is not None]
         fitting = [each for each in moving if each.architecture == architecture]
         alike = [each for each in fitting if self._depths[each.display_index] == depth]
