@@ -149,7 +149,7 @@ class FrameEncoderManager:
         return min((self._losses[each.display_index] for each in alike), default=math.inf)
 
     def _predictor(self, configuration: int, depth: int) -> FrameNetworks | None:
-        """The prior for an I frame, unless it is RGB, which the prior was not trained for; else the frame coded last that
+        """The prior for an I frame, unless it is RGB, for which it was not trained; else the frame coded last that
         has the same architecture, of the same depth if any, or at least has motion; None where there is none."""
         architecture = self.header.configurations[configuration]
         if not self.config.inherit:

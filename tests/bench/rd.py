@@ -139,7 +139,7 @@ def curve(clip, encoder, n_frames):
 
 def reference_loss(image, lmbda):
     """1000 * loss of the reference for an image of the Kodak set, None where it is not known."""
-    text = (ANCHORS / "coolchic-5.0-kodak.csv").read_text().replace("\r", "")
+    text = (ANCHORS / "coolchic-5.0-kodak.csv").read_bytes().decode().replace("\r", "")  # some numbers end in one
     known = {(row["image"], float(row["lmbda"])): float(row["loss"]) for row in csv.DictReader(text.splitlines())}
     return known.get((image.stem, lmbda))
 
