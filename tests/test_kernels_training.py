@@ -566,10 +566,12 @@ def test_training_without_kernels():
     assert result.stdout == "None PyTorch and numpy 2 True\n", result.stderr
 
 
-def test_training_imports_no_compiler_of_pytorch():
+@pytest.mark.skipif(kernels.compiled is None, reason="without kernels PyTorch's own optimisers train")
+def test_training_imports_no_compiler_of_pytorch(tmp_path):
     """torch.optim and some functions of torch.autograd do at their first use: a second for every encode."""
     script = TRAIN + "import sys\nprint({'torch._dynamo', 'sympy'} & set(sys.modules))"
-    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    command = [sys.executable, "-c", script]  # elsewhere than in the sources, which may have no kernels beside them
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert result.stdout.endswith("True\nset()\n"), result.stdout + result.stderr
 
 
