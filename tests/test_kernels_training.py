@@ -566,7 +566,6 @@ def test_training_without_kernels():
     assert result.stdout == "None PyTorch and numpy 2 True\n", result.stderr
 
 
-@pytest.mark.skipif(kernels.compiled is None, reason="without kernels PyTorch's own optimisers train")
 def test_training_imports_no_compiler_of_pytorch(tmp_path):
     """torch.optim and some functions of torch.autograd do at their first use: a second for every encode."""
     script = TRAIN + "import sys\nprint({'torch._dynamo', 'sympy'} & set(sys.modules))"
