@@ -278,7 +278,7 @@ class FrameConfig:
     warper: PluginChoice
     training: TrainingConfig
     distortion: PluginChoice = PluginChoice("mse")
-    motion_estimator: PluginChoice = PluginChoice("lucas_kanade")
+    motion_estimator: PluginChoice = PluginChoice("block_matching")
 
     def __post_init__(self) -> None:
         within("lmbda", self.lmbda, 1e-9, 1e3)
@@ -331,7 +331,7 @@ class EncodeConfig:
     warp_filter_size: int = 8
     quantizer: PluginChoice | None = None
     distortion: PluginChoice = PluginChoice("mse")
-    motion_estimator: PluginChoice = PluginChoice("lucas_kanade")
+    motion_estimator: PluginChoice = PluginChoice("block_matching")
     plugins: tuple[tuple[str, PluginChoice], ...] = ()
     training: Mapping[str, Any] | tuple[tuple[str, Any], ...] = ()
     lmbda_per_depth: float = 1.9

@@ -1,11 +1,12 @@
 """Optical flow for the start of motion training.
 
-LucasKanade is our own, in numpy: dense, pyramidal, robust enough for a start. DenseInverseSearch is OpenCV's, better on
-fine structure, and needs the extra ``pip install coolvid[flow]``.
+BlockMatching is our own, in numpy: one vector for each small block, searched for as a video encoder does, matching
+error against smoothness. DenseInverseSearch is OpenCV's and needs the extra ``pip install coolvid[flow]``.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,60 +17,140 @@ from coolvid.errors import ConfigError, PluginError
 from coolvid.interfaces import MotionPlugin, PluginOptions
 
 Image = NDArray[np.float32]
+Vectors = NDArray[np.int32]
+"""[2, h, w]: x and y of each block, in steps of 1 / STEPS pixel."""
 
-_SMALLEST_SIDE = 12
+STEPS = 4
+_SMALLEST_SIDE = 32
+_LOCAL_REACH = 4
+_ROUNDS = 3
+_BEND = -0.75
+"""The free parameter of bicubic interpolation (Keys, 1981)."""
+_FARTHEST = 6
+"""Neighbours are no further apart than this, in doublings of a step: what moves on its own pays once."""
 _DIS_PRESETS = ("ultrafast", "fast", "medium")
-# A sorting network that leaves the median of nine values at place 4 (Smith, 1996).
-_MEDIAN_OF_NINE = (
-    (1, 2), (4, 5), (7, 8), (0, 1), (3, 4), (6, 7), (1, 2), (4, 5), (7, 8), (0, 3),
-    (5, 8), (4, 7), (3, 6), (1, 4), (2, 5), (4, 7), (4, 2), (6, 4), (4, 2),
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
-class LucasKanadeOptions(PluginOptions):
-    """radius: half side of the window in pixels. iterations: Gauss-Newton steps per level. levels: halvings of the
-    picture, 0 for as many as it bears. smoothing: strength of the pull towards the current flow,
-    in grey levels of 255."""
+class BlockMatchingOptions(PluginOptions):
+    """block: side of the squares that share a vector, in pixels. reach: pixels searched in each direction at the
+    coarsest level. smoothness: price of a doubling of the difference to a neighbour's vector, in squared error summed
+    over a window of four blocks, samples in [0, 1]."""
 
-    radius: int = 4
-    iterations: int = 4
-    levels: int = 0
-    smoothing: float = 2.0
+    block: int = 4
+    reach: int = 12
+    smoothness: float = 3e-3
 
     def __post_init__(self) -> None:
-        for name, low, high in (("radius", 1, 32), ("iterations", 1, 100), ("levels", 0, 12), ("smoothing", 0.01, 100)):
+        for name, low, high in (("block", 2, 64), ("reach", 1, 64), ("smoothness", 0.0, 1.0)):
             if not low <= getattr(self, name) <= high:
-                raise ConfigError(f"lucas_kanade: {name} is {getattr(self, name)}; choose {low}..{high}")
+                raise ConfigError(f"block_matching: {name} is {getattr(self, name)}; choose {low}..{high}")
 
 
-class LucasKanade(MotionPlugin):
-    """Iterated Lucas-Kanade over a pyramid (Lucas & Kanade, 1981; Bouguet, 2001), dense, with median filtering.
+class BlockMatching(MotionPlugin):
+    """Block matching over a pyramid, to a quarter pixel, with a price on differences between neighbours.
 
-    At every level, each pixel may instead take a neighbour's vector, or none, where that explains its window better.
+    At each level every block tries the coarser level's vector, none, the best whole-pixel one near by, its neighbours'
+    vectors (de Haan et al., 1993: 3-D recursive search) and small steps, and keeps what lowers
+    squared error + smoothness * sum over four neighbours of log2(1 + steps apart).
     """
 
-    name = "lucas_kanade"
-    Options = LucasKanadeOptions
+    name = "block_matching"
+    Options = BlockMatchingOptions
 
     def flow(self, target: Image, reference: Image) -> Image:
-        o: LucasKanadeOptions = self.options
-        levels = _pyramid(target, reference, o.levels or 12)
-        flow = np.zeros((2, *levels[-1][0].shape), dtype=np.float32)
-        for a, b in reversed(levels):
-            flow = _enlarge(flow, a.shape)
-            for shift in _spread(o.radius, a.shape):
-                flow = _choose(a, b, flow, (_shifted(flow, *shift),), o.radius)
-            refined = _refine(a, b, flow, o)
-            flow = _choose(a, b, refined, (flow, np.zeros_like(flow)), o.radius)
-            flow = np.stack([_median(f) for f in flow])
-        return flow
+        o: BlockMatchingOptions = self.options
+        levels = _pyramid(target, reference)
+        vectors = _Level(*levels[-1], o).searched(o.reach)
+        for i, pair in enumerate(reversed(levels)):
+            level = _Level(*pair, o)
+            vectors = level.refined(_doubled(vectors, level.size) if i else vectors)
+        return _spread(vectors, o.block, target.shape).astype(np.float32) / np.float32(STEPS)
 
 
-def _pyramid(target: Image, reference: Image, depth: int) -> list[tuple[Image, Image]]:
+class _Level:
+    """One size of both pictures, and the search on it."""
+
+    def __init__(self, target: Image, reference: Image, options: BlockMatchingOptions) -> None:
+        self.target, self.reference, self.options = target, reference, options
+        self.size = tuple(-(-n // options.block) for n in target.shape)
+        self.between = _interpolated(reference)
+        self.room = np.zeros([n * options.block for n in self.size], dtype=np.float32)
+        rows, columns = (np.arange(n, dtype=np.int32) * STEPS for n in target.shape)
+        self.rows, self.columns = rows[:, None], columns[None, :]
+        self.is_even = np.indices(self.size).sum(axis=0) % 2 == 0
+
+    def searched(self, reach: int) -> Vectors:
+        """The best whole-pixel vector of each block within reach, short ones preferred."""
+        (height, width), padded = self.target.shape, np.pad(self.reference, reach, mode="edge")
+        best = np.full(self.size, np.inf)
+        vectors = np.zeros((2, *self.size), dtype=np.int32)
+        for dy in range(-reach, reach + 1):
+            for dx in range(-reach, reach + 1):
+                moved = padded[reach + dy :, reach + dx :][:height, :width]
+                cost = self._windowed(moved) + self.options.smoothness * math.log2(1 + abs(dy) + abs(dx))
+                better = cost < best
+                best = np.where(better, cost, best)
+                vectors[0][better], vectors[1][better] = dx * STEPS, dy * STEPS
+        return vectors
+
+    def refined(self, vectors: Vectors) -> Vectors:
+        """The vectors after all trials."""
+        self.vectors, self.error = vectors, self._error(vectors)
+        self._try(np.zeros_like(vectors))
+        self._try(self.searched(_LOCAL_REACH))
+        for _ in range(_ROUNDS):
+            for far in (1, 2, 4, 8):
+                for dy, dx in ((0, far), (0, -far), (far, 0), (-far, 0)):
+                    self._try(_shifted(self.vectors, dy, dx))
+            self._try(_median(self.vectors))
+            for step in (2 * STEPS, STEPS, STEPS // 2, STEPS // 4):
+                for dy, dx in ((0, step), (0, -step), (step, 0), (-step, 0)):
+                    self._try(self.vectors + np.array([dx, dy], dtype=np.int32)[:, None, None])
+        return self.vectors
+
+    def _try(self, rival: Vectors) -> None:
+        """Take the rival's vectors where they are better: first every other block, then those between."""
+        error = self._error(rival)
+        for chosen in (self.is_even, ~self.is_even):
+            around = _neighbours(self.vectors)
+            better = chosen & (
+                error + self._roughness(rival, around) < self.error + self._roughness(self.vectors, around)
+            )
+            self.vectors = np.where(better, rival, self.vectors)
+            self.error = np.where(better, error, self.error)
+
+    def _roughness(self, vectors: Vectors, around: list[Vectors]) -> Image:
+        """Price [h, w] of these vectors beside those around them."""
+        apart = [np.abs(each - vectors) for each in around]
+        doublings = np.add.reduce([_DOUBLINGS[np.minimum(x + y, len(_DOUBLINGS) - 1)] for x, y in apart])
+        return np.asarray(np.float32(self.options.smoothness) * doublings)
+
+    def _error(self, vectors: Vectors) -> Image:
+        x, y = _spread(vectors, self.options.block, self.target.shape)
+        height, width = self.between.shape
+        rows = np.minimum(np.maximum(self.rows + y, 0), height - 1)
+        columns = np.minimum(np.maximum(self.columns + x, 0), width - 1)
+        return self._windowed(np.take(self.between, rows * width + columns))
+
+    def _windowed(self, moved: Image) -> Image:
+        """Squared difference to the target, summed over each block and half of its neighbours (corners: a quarter)."""
+        (height, width), block = moved.shape, self.options.block
+        np.subtract(moved, self.target, out=self.room[:height, :width])
+        squared = np.square(self.room)
+        columns = np.add.reduce([squared[:, k::block] for k in range(block)])
+        padded = _framed(np.add.reduce([columns[k::block] for k in range(block)]))
+        padded = padded[:-2] + 2 * padded[1:-1] + padded[2:]
+        return np.asarray((padded[:, :-2] + 2 * padded[:, 1:-1] + padded[:, 2:]) / 4, dtype=np.float32)
+
+
+_DOUBLINGS = np.log2(1 + np.arange(2**_FARTHEST, dtype=np.float32))
+
+
+def _pyramid(target: Image, reference: Image) -> list[tuple[Image, Image]]:
     """Both pictures, full size first, halved while the sides stay long enough."""
     levels = [(target.astype(np.float32), reference.astype(np.float32))]
-    while len(levels) <= depth and min(levels[-1][0].shape) >= 2 * _SMALLEST_SIDE:
+    while min(levels[-1][0].shape) >= 2 * _SMALLEST_SIDE:
         levels.append((_halve(levels[-1][0]), _halve(levels[-1][1])))
     return levels
 
@@ -84,97 +165,62 @@ def _halve(x: Image) -> Image:
     return out
 
 
-def _enlarge(flow: Image, shape: tuple[int, ...]) -> Image:
-    """The flow of the coarser level at this level's size, with doubled vectors (unchanged if it has that size)."""
-    if flow.shape[1:] == shape:
-        return flow
-    rows, columns = (
-        np.clip((np.arange(n, dtype=np.float32) - 0.5) / 2, 0, last - 1).astype(np.float32)
-        for n, last in zip(shape, flow.shape[1:], strict=True)
-    )
-    return np.stack([_bilinear(f, rows[:, None], columns[None, :]) for f in flow]) * np.float32(2)
+def _doubled(vectors: Vectors, size: tuple[int, ...]) -> Vectors:
+    """The vectors of the coarser level at this level's number of blocks and scale."""
+    return 2 * vectors.repeat(2, axis=1).repeat(2, axis=2)[:, : size[0], : size[1]]
 
 
-def _bilinear(x: Image, rows: Image, columns: Image) -> Image:
-    """x at fractional positions inside it (broadcast)."""
-    top, left = rows.astype(np.int32), columns.astype(np.int32)
-    bottom, right = np.minimum(top + 1, x.shape[0] - 1), np.minimum(left + 1, x.shape[1] - 1)
-    down, across = rows - top, columns - left
-    above = x[top, left] * (1 - across) + x[top, right] * across
-    below = x[bottom, left] * (1 - across) + x[bottom, right] * across
-    return np.asarray(above * (1 - down) + below * down, dtype=np.float32)
+def _spread(vectors: Vectors, block: int, shape: tuple[int, ...]) -> Vectors:
+    """[2, H, W]: each pixel's vector."""
+    return vectors.repeat(block, axis=1).repeat(block, axis=2)[:, : shape[0], : shape[1]]
 
 
-def _warp(reference: Image, flow: Image) -> Image:
-    """out[i, j] = reference[i + y, j + x], border replicated."""
-    h, w = reference.shape
-    rows = np.clip(np.arange(h, dtype=np.float32)[:, None] + flow[1], 0, h - 1)
-    columns = np.clip(np.arange(w, dtype=np.float32)[None, :] + flow[0], 0, w - 1)
-    return _bilinear(reference, rows, columns)
+def _framed(x: Any) -> Any:
+    """[..., h + 2, w + 2]: with the border once more around it."""
+    x = np.concatenate((x[..., :1, :], x, x[..., -1:, :]), axis=-2)
+    return np.concatenate((x[..., :1], x, x[..., -1:]), axis=-1)
 
 
-def _box(x: Image, radius: int) -> Image:
-    """Mean over the (2 radius + 1)**2 window, border replicated; [..., H, W]."""
-    size = 2 * radius + 1
-    for axis in (-2, -1):
-        pad = [(0, 0)] * x.ndim
-        pad[axis] = (radius + 1, radius)
-        sums = np.cumsum(np.pad(x, pad, mode="edge"), axis=axis, dtype=np.float64)
-        n = sums.shape[axis]
-        total = np.take(sums, np.arange(size, n), axis=axis) - np.take(sums, np.arange(n - size), axis=axis)
-        x = np.asarray(total / size, dtype=np.float32)
-    return x
+def _neighbours(vectors: Vectors) -> list[Vectors]:
+    """The vectors to the right, left, below and above."""
+    framed = _framed(vectors)
+    return [framed[:, 1:-1, 2:], framed[:, 1:-1, :-2], framed[:, 2:, 1:-1], framed[:, :-2, 1:-1]]
 
 
-def _refine(target: Image, reference: Image, flow: Image, o: LucasKanadeOptions) -> Image:
-    """Gauss-Newton steps of at most one pixel on the windowed squared difference."""
-    damping = np.float32((o.smoothing / 255) ** 2)
-    for _ in range(o.iterations):
-        warped = _warp(reference, flow)
-        gy, gx = np.gradient((warped + target) / 2)
-        difference = warped - target
-        products = np.stack((gx * gx, gx * gy, gy * gy, gx * difference, gy * difference))
-        xx, xy, yy, xt, yt = _box(products, o.radius)
-        xx, yy = xx + damping, yy + damping
-        determinant = xx * yy - xy * xy
-        step = np.stack((xy * yt - yy * xt, xy * xt - xx * yt)) / determinant
-        flow = np.asarray(flow + np.clip(step, -1, 1), dtype=np.float32)
-    return _box(flow, 1)
+def _shifted(vectors: Vectors, dy: int, dx: int) -> Vectors:
+    """The vectors of the blocks at (i + dy, j + dx), border replicated."""
+    rows = np.clip(np.arange(vectors.shape[1]) + dy, 0, vectors.shape[1] - 1)
+    columns = np.clip(np.arange(vectors.shape[2]) + dx, 0, vectors.shape[2] - 1)
+    return vectors[:, rows][:, :, columns]
 
 
-def _spread(radius: int, shape: tuple[int, ...]) -> list[tuple[int, int]]:
-    """Where a pixel looks for a better vector: (dy, dx) of eight neighbours, a window away."""
-    far = min(radius + 1, min(shape) - 1)
-    return [(dy, dx) for dy in (-far, 0, far) for dx in (-far, 0, far) if (dy, dx) != (0, 0)]
+def _median(vectors: Vectors) -> Vectors:
+    """x and y, each the median of 3x3 blocks, border replicated."""
+    nine = [_shifted(vectors, dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)]
+    middle: Vectors = np.sort(np.stack(nine), axis=0)[4]
+    return middle
 
 
-def _shifted(flow: Image, dy: int, dx: int) -> Image:
-    """The flow of the pixel at (i + dy, j + dx), border replicated."""
-    rows = np.clip(np.arange(flow.shape[1]) + dy, 0, flow.shape[1] - 1)
-    columns = np.clip(np.arange(flow.shape[2]) + dx, 0, flow.shape[2] - 1)
-    return np.asarray(flow[:, rows[:, None], columns[None, :]], dtype=np.float32)
+def _interpolated(x: Image) -> Image:
+    """STEPS times the size less one pixel's worth of steps, bicubic: out[STEPS * i, STEPS * j] = x[i, j]."""
+    for axis in (0, 1):
+        n = x.shape[axis]
+        padded = np.pad(x, [(1, 2) if a == axis else (0, 0) for a in (0, 1)], mode="edge")
+        taps = [np.take(padded, np.arange(n) + k, axis=axis) for k in range(4)]
+        phases = [sum(w * t for w, t in zip(_cubic(p / STEPS), taps, strict=True)) for p in range(STEPS)]
+        shape = (n * STEPS, x.shape[1]) if axis == 0 else (x.shape[0], n * STEPS)
+        x = np.stack(phases, axis=axis + 1).reshape(shape).astype(np.float32)
+    return np.ascontiguousarray(x[: -STEPS + 1, : -STEPS + 1])
 
 
-def _choose(target: Image, reference: Image, flow: Image, others: tuple[Image, ...], radius: int) -> Image:
-    """Per pixel, the vector whose window differs least (absolute differences); the first of equals."""
-    best = flow
-    cost = _box(np.abs(_warp(reference, flow) - target), radius)
-    for other in others:
-        rival = _box(np.abs(_warp(reference, other) - target), radius)
-        better = rival < cost
-        best = np.where(better, other, best)
-        cost = np.where(better, rival, cost)
-    return best
+def _cubic(at: float) -> list[np.float32]:
+    """Weights of the four samples around a point, `at` of the way from the second to the third."""
 
+    def weight(d: float) -> float:
+        a = _BEND
+        return (a + 2) * d**3 - (a + 3) * d**2 + 1 if d <= 1 else a * (d**3 - 5 * d**2 + 8 * d - 4)
 
-def _median(x: Image) -> Image:
-    """Median of 3x3, border replicated."""
-    padded = np.pad(x, 1, mode="edge")
-    h, w = x.shape
-    nine = [padded[i : i + h, j : j + w] for i in range(3) for j in range(3)]
-    for a, b in _MEDIAN_OF_NINE:
-        nine[a], nine[b] = np.minimum(nine[a], nine[b]), np.maximum(nine[a], nine[b])
-    return nine[4]
+    return [np.float32(weight(abs(at - k))) for k in (-1, 0, 1, 2)]
 
 
 @dataclass(frozen=True)
@@ -206,5 +252,5 @@ def _opencv() -> Any:
     try:
         import cv2  # type: ignore[import-not-found, unused-ignore]
     except ImportError as error:
-        raise PluginError("motion 'dis' needs OpenCV; pip install coolvid[flow], or choose lucas_kanade") from error
+        raise PluginError("motion 'dis' needs OpenCV; pip install coolvid[flow], or choose block_matching") from error
     return cv2

@@ -202,7 +202,7 @@ def test_plugins_lists_every_built_in_kind():
         ("warper", "sinc", "yes"),
         ("quantizer", "softround", "no"),
         ("distortion", "mse", "no"),
-        ("motion", "lucas_kanade", "no"),
+        ("motion", "block_matching", "no"),
     ):
         assert f" {needed} " in rows[kind, name]
 

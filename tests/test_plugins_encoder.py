@@ -78,37 +78,37 @@ def texture(height, width, seed=0):
 
 
 @pytest.mark.parametrize("dy, dx", [(0, 0), (1, -2), (10, 7), (-20, 15), (0, 30), (-30, 3)])
-def test_lucas_kanade_finds_translations(dy, dx):
+def test_block_matching_finds_translations(dy, dx):
     big = texture(220, 260)
     target, reference = big[40:180, 40:220], big[40 - dy : 180 - dy, 40 - dx : 220 - dx]
-    flow = make("motion", "lucas_kanade").flow(target, reference)
+    flow = make("motion", "block_matching").flow(target, reference)
     assert flow.shape == (2, 140, 180) and flow.dtype == np.float32
     inner = flow[:, 35:-35, 35:-35]
     assert np.median(np.hypot(inner[0] - dx, inner[1] - dy)) < 0.15
 
 
-def test_lucas_kanade_finds_two_motions():
+def test_block_matching_finds_two_motions():
     big = texture(128, 192, 1)
     target, reference = big[16:112, 16:176], big[16:112, 16:176].copy()
     reference[:, :80] = big[13:109, 18:98]
-    flow = make("motion", "lucas_kanade").flow(target, reference)
+    flow = make("motion", "block_matching").flow(target, reference)
     left, right = flow[:, 12:-12, 12:60], flow[:, 12:-12, 100:-12]
     assert np.abs(np.median(left, axis=(1, 2)) - (-2, 3)).max() < 0.1
     assert np.abs(right).max() < 0.1
 
 
 @pytest.mark.parametrize("shape", [(16, 16), (17, 40), (25, 33)])
-def test_lucas_kanade_takes_small_odd_and_flat_pictures(shape):
+def test_block_matching_takes_small_odd_and_flat_pictures(shape):
     flat = np.full(shape, 0.5, dtype=np.float32)
-    assert np.array_equal(make("motion", "lucas_kanade").flow(flat, flat), np.zeros((2, *shape), dtype=np.float32))
-    flow = make("motion", "lucas_kanade", {"levels": "1", "radius": "2"}).flow(texture(*shape), texture(*shape, 1))
+    assert np.array_equal(make("motion", "block_matching").flow(flat, flat), np.zeros((2, *shape), dtype=np.float32))
+    flow = make("motion", "block_matching", {"block": "5", "reach": "2"}).flow(texture(*shape), texture(*shape, 1))
     assert flow.shape == (2, *shape) and np.isfinite(flow).all()
 
 
 @pytest.mark.parametrize(
     "name, options, says",
     [
-        ("lucas_kanade", {"radius": 0}, "radius is 0; choose 1..32"),
+        ("block_matching", {"block": 1}, "block is 1; choose 2..64"),
         ("dis", {"preset": "slow"}, "ultrafast, fast, medium"),
     ],
 )

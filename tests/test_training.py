@@ -302,7 +302,7 @@ def test_half_of_the_candidates_get_the_motion_start():
 
 def test_a_motion_plugin_that_breaks_its_contract_is_named(monkeypatch):
     monkeypatch.setattr("coolvid.training.motion_start.make", lambda *a: type("M", (), {"flow": lambda s, a, b: a})())
-    with pytest.raises(PluginError, match=r"motion 'lucas_kanade' gave"):
+    with pytest.raises(PluginError, match=r"motion 'block_matching' gave"):
         flows(predicted(), picture(), frame_config(FrameType.P))
 
 

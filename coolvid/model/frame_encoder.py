@@ -156,24 +156,24 @@ class FrameEncoder(nn.Module):
 
     def _predictions(self, motion: CoolChicEncoderOutput) -> tuple[Tensor, ...]:
         """Each reference, warped by its flow."""
-        flow = motion.coarse if self._block > 1 else motion.raw_out
+        flow = motion.coarse if self.block > 1 else motion.raw_out
         return self._warped(flow if self.training else round_flow(flow))
 
     def predict(self, flow: Tensor) -> tuple[Tensor, ...]:
         """Each reference [1, 3, H, W], warped by its part of the flow [1, 2n, H, W] in pixels."""
-        return self._warped(flow[:, :, :: self._block, :: self._block])
+        return self._warped(flow[:, :, :: self.block, :: self.block])
 
     def _warped(self, flow: Tensor) -> tuple[Tensor, ...]:
         """Each reference moved by its part of the flow [1, 2n, h, w], one vector per block."""
         pairs = zip(self.references, torch.split(flow, 2, dim=1), strict=True)
-        if self._block == 1:
+        if self.block == 1:
             assert self.warper is not None
             return tuple(self.warper(reference, part) for reference, part in pairs)
         by_blocks = self.warper.warp_blocks  # type: ignore[union-attr]
-        return tuple(by_blocks(reference, part, self._block) for reference, part in pairs)  # type: ignore[operator]
+        return tuple(by_blocks(reference, part, self.block) for reference, part in pairs)  # type: ignore[operator]
 
     @property
-    def _block(self) -> int:
+    def block(self) -> int:
         """Side of the square of pixels that share a flow vector, where the warper knows of such."""
         motion = self.architecture.motion
         if motion is None or motion.final_upsampling != "nearest" or not hasattr(self.warper, "warp_blocks"):

@@ -1,12 +1,13 @@
 """The motion branch learns an optical flow before it learns to serve the picture.
 
 Gradient descent through a warp only sees motion of a pixel or two, so a fresh motion branch finds large motion by luck.
-A classical estimator gives a flow per reference; the branch is trained to code it as if it were an image:
+A classical estimator gives a flow per reference; the branch is trained to code it as if it were an image, where a wrong
+vector costs what it would cost in the picture: with the mean squared slopes S (2x2) of the warped luma around it,
 
-    loss = mean(((raw_out - flow) / FLOW_UNIT)**2) + RATE_FACTOR * lmbda * motion bits / pixels
+    error = d' S d / (1 + d' S d / SATURATION) + FLATNESS * d' d      for a vector that is off by d pixels
+    loss = mean(error) + RATE_FACTOR * lmbda * motion bits / pixels
 
-with flows in pixels and FLOW_UNIT chosen by the final loss on four clips (1, 2 and 4 pixels differ little). The rate
-term smooths away what the estimator invented in flat areas.
+so that flat areas, and what the estimator invented there, cost few bits.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -30,10 +32,14 @@ from .loop import TrainingManager, Validation, optimise
 from .train import device_of, select_groups
 
 if TYPE_CHECKING:
+    from coolvid.model.coolchic import CoolChicEncoderOutput
     from coolvid.model.frame_encoder import FrameEncoder
 
-FLOW_UNIT = 2.0
-RATE_FACTOR = 20.0
+SATURATION = 0.01
+"""A vector that is far off is as bad as one that is a little nearer: the picture there has nothing to do with it."""
+FLATNESS = 2e-5
+RATE_FACTOR = 4.5
+_REACH = 4
 _RGB_TO_LUMA = (0.299, 0.587, 0.114)
 Luma = NDArray[np.float32]
 
@@ -43,8 +49,8 @@ def start_motion(frame_encoder: FrameEncoder, frame: Frame, manager: TrainingMan
 
     Raises PluginError when the motion estimator fails, TrainingError.
     """
-    target = torch.from_numpy(flows(frame_encoder, frame, config))[None].to(device_of(frame_encoder))
-    task = FlowTask(frame_encoder, target, config.lmbda)
+    flow = torch.from_numpy(flows(frame_encoder, frame, config))[None].to(device_of(frame_encoder))
+    task = FlowTask(frame_encoder, flow, slopes(frame_encoder, flow), config.lmbda)
     settings = Phase(
         config.training.motion_start,
         frequency_validation=max(1, config.training.motion_start // 4),
@@ -80,17 +86,37 @@ def luma(planes: Luma, pixel_format: PixelFormat) -> Luma:
     return np.tensordot(np.asarray(_RGB_TO_LUMA, dtype=np.float32), planes, axes=1)
 
 
-class FlowTask:
-    """Coding flows [1, n, H, W] (pixels) with the motion branch of an encoder."""
+def slopes(frame_encoder: FrameEncoder, flow: Tensor) -> Tensor:
+    """Products of the luma's slopes in each reference as warped by flow, [n_references, 3, H, W]: xx, xy and yy, means
+    over the pixels around."""
+    products = []
+    pixel_format = frame_encoder.format.pixel_format
+    with torch.no_grad():
+        for warped in frame_encoder.predict(flow):
+            plane = luma(warped[0].cpu().numpy(), pixel_format)
+            y, x = (torch.from_numpy(np.asarray(slope)) for slope in np.gradient(plane))
+            products.append(torch.stack((x * x, x * y, y * y)))
+    return F.avg_pool2d(torch.stack(products), 2 * _REACH + 1, 1, _REACH, count_include_pad=False).to(flow)
 
-    def __init__(self, frame_encoder: FrameEncoder, target: Tensor, lmbda: float) -> None:
+
+class FlowTask:
+    """Coding flows [1, 2n, H, W] (pixels) with the motion branch of an encoder; products as slopes() gives them. Where
+    pixels share vectors, flows and products are means over them."""
+
+    def __init__(self, frame_encoder: FrameEncoder, target: Tensor, products: Tensor, lmbda: float) -> None:
         self.coolchic = frame_encoder.branches["motion"]
         self.module: nn.Module = self.coolchic
         groups = select_groups(frame_encoder.named_groups(), ("motion.all",))
         self.groups: Mapping[str, Sequence[Tensor]] = {k: v for k, v in groups.items() if k != "motion.warper"}
         self.is_fresh = True
-        self.target = target
+        self.n_pixels = target[0, 0].numel()
         self.lmbda = RATE_FACTOR * lmbda
+        self.block = frame_encoder.block
+        self.target, self.products = _pairs(self._shared(target)), self._shared(products)
+
+    def _shared(self, x: Tensor) -> Tensor:
+        """Means over the pixels that share a vector."""
+        return F.avg_pool2d(x, self.block, ceil_mode=True, count_include_pad=False) if self.block > 1 else x
 
     def get_param(self) -> Any:
         return self.coolchic.get_param()
@@ -110,20 +136,30 @@ class FlowTask:
     @property
     def fused(self) -> FusedLoss | None:
         """loss() and its gradient through compiled kernels alone; None where they do not apply."""
-        bit_slope = self.lmbda / self.target[0, 0].numel()
         return FusedLoss.of(
-            {"motion": self.coolchic}, lambda outputs: self._error(outputs["motion"].raw_out), bit_slope
+            {"motion": self.coolchic}, lambda outputs: self._error(outputs["motion"]), self.lmbda / self.n_pixels
         )
 
     def validate(self) -> Validation:
-        """psnr_db is of the flow, in FLOW_UNIT."""
+        """psnr_db: what the picture would lose by the wrong vectors alone."""
         error, bpp = self._measure(quantizer_noise_type="none", quantizer_type="hardround")
         psnr_db = -10.0 * float(torch.log10(error.clamp_min(1e-12)))
         return Validation(float(error + self.lmbda * bpp), psnr_db, float(bpp))
 
     def _measure(self, **forward: Any) -> tuple[Tensor, Tensor]:
         out = self.coolchic(**forward)
-        return self._error(out.raw_out), out.rate.sum() / self.target[0, 0].numel()
+        return self._error(out), out.rate.sum() / self.n_pixels
 
-    def _error(self, flow: Tensor) -> Tensor:
-        return (((flow - self.target) / FLOW_UNIT) ** 2).mean()
+    def _error(self, out: CoolChicEncoderOutput) -> Tensor:
+        flow = out.coarse if self.block > 1 else out.raw_out
+        off = _pairs(flow) - self.target
+        x, y = off[:, 0], off[:, 1]
+        xx, xy, yy = self.products.unbind(1)
+        error = xx * x * x + 2 * xy * x * y + yy * y * y
+        mean: Tensor = (error / (1 + error / SATURATION)).mean() + 2 * FLATNESS * (off * off).mean()
+        return mean
+
+
+def _pairs(flow: Tensor) -> Tensor:
+    """[1, 2n, h, w] as [n, 2, h, w]."""
+    return flow.view(-1, 2, *flow.shape[2:])

@@ -28,8 +28,8 @@ def train_frame(
 
     frame_encoder_factory(i) makes a new encoder, the same each time for the same candidate i = 0, 1, ...; all
     else is deterministic. is_trained: with networks of a frame like this one; then there is no warm-up, for there is
-    nothing to choose from. With a motion start, motion begins with the optical flow (in a warm-up, that of even
-    candidates). Raises ConfigError, PluginError (motion estimator), TrainingError.
+    nothing to choose from. With a motion start, motion begins with the optical flow. Raises ConfigError, PluginError
+    (motion estimator), TrainingError.
     """
     if is_trained:
         encoder = _started(frame_encoder_factory(0), frame, manager, config)
@@ -51,15 +51,14 @@ def _started(encoder: FrameEncoder, frame: Frame, manager: TrainingManager, conf
 def _with_motion_start(
     factory: Callable[[int], FrameEncoder], frame: Frame, manager: TrainingManager, config: FrameConfig
 ) -> Callable[[int], FrameEncoder]:
-    """The factory, whose even candidates come with a motion branch trained beforehand."""
+    """The factory, whose candidates come with a motion branch trained beforehand."""
     if config.motion is None or config.training.motion_start == 0:
         return factory
     motion = start_motion(factory(0), frame, manager, config)
 
     def make(seed: int) -> FrameEncoder:
         encoder = factory(seed)
-        if seed % 2 == 0:
-            encoder.branches["motion"].set_param(motion)
+        encoder.branches["motion"].set_param(motion)
         return encoder
 
     return make
