@@ -25,7 +25,7 @@ from coolvid.interfaces import MotionPlugin
 from coolvid.registry import make
 from coolvid.types import Frame, PixelFormat
 
-from .fused import FusedLoss
+from .fused import ByAutograd, FusedLoss
 from .loop import TrainingManager, Validation, optimise
 from .train import device_of, select_groups
 
@@ -110,10 +110,9 @@ class FlowTask:
     @property
     def fused(self) -> FusedLoss | None:
         """loss() and its gradient through compiled kernels alone; None where they do not apply."""
-        bit_slope = self.lmbda / self.target[0, 0].numel()
-        return FusedLoss.of(
-            {"motion": self.coolchic}, lambda outputs: self._error(outputs["motion"].raw_out), bit_slope
-        )
+        branches, bit_slope = {"motion": self.coolchic}, self.lmbda / self.target[0, 0].numel()
+        measure = ByAutograd(branches, lambda outputs: self._error(outputs["motion"].raw_out))
+        return FusedLoss.of(branches, measure, bit_slope)
 
     def validate(self) -> Validation:
         """psnr_db is of the flow, in FLOW_UNIT."""
