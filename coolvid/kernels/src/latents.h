@@ -50,7 +50,7 @@ COOLVID_INLINE vf noise(Noise kind, float parameter, uint32_t key, uint32_t i) {
 COOLVID_INLINE vf soft_round(vf x, float t, float scale, vf& slope) {
   vf f = vfloor(x), e = vexp(2.f / t * (x - f - 0.5f)), rest = 1.f / (e + 1.f);  // tanh = 1 - 2 rest
   slope = 4.f * scale / t * (e * rest) * rest;
-  return f + scale * (1.f - 2.f * rest) + 0.5f;
+  return f + (scale * (1.f - 2.f * rest) + 0.5f);  // rounded once at the size of x
 }
 
 constexpr int LATENT_CHUNK = 1 << 14;
