@@ -149,7 +149,7 @@ class Stopwatch:
 
 
 def encode(size, threads, iterations, out, n_frames):
-    """A whole encode of n_frames with a group of 8, imports included, and which part of it was spent outside kernels."""
+    """A whole encode of n_frames with a group of 8, imports included, and which part of it was outside kernels."""
     watch, start = Stopwatch(), time.perf_counter()
     for name, member in list(vars(kernels).items()):
         if isinstance(member, type(sys)) and (member is kernels.compiled or name == "decode"):
