@@ -180,6 +180,9 @@ class WarperPlugin(NormativePlugin):
     module: forward(reference [1, C, H, W], flow [1, 2, H, W] in pixels, x then y) -> [1, C, H, W].
     integer: f(reference int32 [C, H, W] code values, flow int32 [2, H, W] in 1/64 pixel, x then y)
     -> int32 [C, H, W] code values with PREDICTION_BITS fractional bits.
+    The module may also offer warp_blocks(reference, flow [1, 2, h, w], block): one vector per block x block pixels. And
+    kernel(reference, block) -> None or an object with forward(flow [2, h, w], out [C, H, W]) and, for the last forward,
+    backward(d_out, d_flow) (see ArmPlugin).
     """
 
 

@@ -270,7 +270,7 @@ class CoolChicEncoder(nn.Module):
 
     def estimated_network_bits(self) -> Tensor:
         """What the networks that are sent might cost once quantised: a differentiable scalar, in bits."""
-        sent = self.sent_modules()
+        sent = [each for each in self.sent_modules() if each[1]]
         bits = [estimated_bits(*each) for each in sent]
         return torch.stack([torch.zeros_like(self.latents[0][0, 0, 0, 0]), *bits]).sum()
 

@@ -151,8 +151,21 @@ class FrameEncoder(nn.Module):
     ) -> Tensor | None:
         """That of decoded(outputs) in training mode, in one step; None without compiled kernels."""
         predictions = self._predictions(outputs["motion"]) if "motion" in outputs else ()
-        planes = [target] if isinstance(target, Tensor) else [target["y"], target["u"], target["v"]]
-        return fused.composed_error(outputs["residue"].raw_out, predictions, self.gain, self.offset, planes)
+        raw = outputs["residue"].raw_out
+        return fused.composed_error(raw, predictions, self.gain, self.offset, _planes(target))
+
+    def error_kernel(self, target: DictTensorYUV | Tensor) -> fused.PictureError | None:
+        """The same from the branches' coarse planes, with derivatives; None where there are no kernels for it, or where
+        planes are enlarged before they are used."""
+        motion, size = self.architecture.motion, (self.format.height, self.format.width)
+        is_direct = motion is None or self._block == 1 << motion.latent_resolution[0]
+        if self.architecture.residue.latent_resolution[0] or not is_direct:
+            return None
+        offer = getattr(self.warper, "kernel", None)
+        warps = [None if offer is None else offer(reference, self._block) for reference in self.references]
+        if None in warps or not fused.usable(*_planes(target), self.gain):
+            return None
+        return fused.PictureError(self.gain, self.offset, _planes(target), warps, size)
 
     def _predictions(self, motion: CoolChicEncoderOutput) -> tuple[Tensor, ...]:
         """Each reference, warped by its flow."""
@@ -287,6 +300,10 @@ def _output_range(target: Frame | VideoFormat, frame_type: FrameType, given: Out
     if isinstance(target, VideoFormat):
         return None
     return tuple((int(plane.min()), int(plane.max())) for plane in dense_planes(target))
+
+
+def _planes(picture: DictTensorYUV | Tensor) -> list[Tensor]:
+    return [picture] if isinstance(picture, Tensor) else [picture["y"], picture["u"], picture["v"]]
 
 
 def _clamped(picture: DictTensorYUV | Tensor) -> DictTensorYUV | Tensor:

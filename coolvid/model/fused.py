@@ -1,14 +1,18 @@
-"""The frame formula through the compiled kernels, as one differentiable step."""
+"""The frame formula through the compiled kernels: as one differentiable step, and with its derivatives at once."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from coolvid.kernels import compiled, threads
+
+Array = NDArray[np.float32]
 
 
 def usable(*tensors: Tensor) -> bool:
@@ -83,6 +87,38 @@ class _ComposedError(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
         by_input = ctx.slopes if float(gradient) == 1.0 else [d * gradient for d in ctx.slopes]
         return None, None, *by_input, *ctx.absent
+
+
+class PictureError:
+    """Mean squared error of the picture that two branches' planes make, over all samples, and its derivatives by these
+    planes, without autograd.
+
+    gain, offset, target: as composed_error(). warps: the warper's kernel for each reference (see WarperPlugin), whose
+    flows are two of the planes of the motion branch each.
+    """
+
+    def __init__(
+        self, gain: Tensor, offset: Tensor, target: Sequence[Tensor], warps: Sequence[Any], size: tuple[int, int]
+    ) -> None:
+        self._target = [_array(t) for t in target]
+        self._n_samples = sum(t.size for t in self._target)
+        self._formula = gain.flatten().tolist(), offset.flatten().tolist(), len(target) > 1
+        self._warps = warps
+        self._predictions, self._d_predictions = ([np.zeros((3, *size), np.float32) for _ in warps] for _ in range(2))
+
+    def __call__(self, coarse: Mapping[str, Array], slopes: Mapping[str, Array]) -> float:
+        """coarse: raw planes of ``residue`` [3 + n, H, W] and, with warps, flows of ``motion`` [2n, h, w] in pixels;
+        slopes: where derivatives go, in the same shapes."""
+        assert compiled is not None
+        for i, warp in enumerate(self._warps):
+            warp.forward(coarse["motion"][2 * i : 2 * i + 2], self._predictions[i])
+        picture = coarse["residue"], self._predictions, *self._formula, self._target
+        made = slopes["residue"], self._d_predictions
+        total = compiled.compose_error(*picture, 1 / self._n_samples, bool(self._warps), threads(), *made)[0]
+        for i, warp in enumerate(self._warps):
+            warp.backward(self._d_predictions[i], slopes["motion"][2 * i : 2 * i + 2])
+        mean: float = total / self._n_samples
+        return mean
 
 
 def _array(picture: Tensor) -> Any:

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from coolvid.coded import MODULES
 from coolvid.kernels import compiled, threads
 
-from .coolchic import CoolChicEncoder, CoolChicEncoderOutput
+from .coolchic import CoolChicEncoder
 from .fused import usable
 from .network_rate import NetworkEstimate
 
@@ -78,7 +78,11 @@ def _kernels(coolchic: CoolChicEncoder) -> list[Any] | None:
 
 class FusedBranch:
     """forward() and then backward() of one Cool-chic. kernels: of arm, upsampling and synthesis; parts: parameters and
-    gradients of its modules and latents, by name."""
+    gradients of its modules and latents, by name.
+
+    coarse [n_out, h, w]: its planes before the final upsampling, as the last forward() left them; d_coarse: where
+    backward() expects the derivatives by them.
+    """
 
     def __init__(
         self, coolchic: CoolChicEncoder, kernels: Sequence[Any], parts: dict[str, tuple[Array, Array]]
@@ -99,28 +103,28 @@ class FusedBranch:
         self._seen, self._d_seen = self._dense[:n], self._d_dense[:n]
         if n_in > n:
             self._dense[n:] = coolchic.common_noise()[0].numpy()
-        self._coarse = torch.zeros(1, coolchic.architecture.n_out, *size).requires_grad_()
+        self.coarse, self.d_coarse = np.zeros((2, coolchic.architecture.n_out, *size), np.float32)
         self._d_rate, self._d_planes = np.zeros((2, len(self._latents)), np.float32)
         starts = np.cumsum([0, *(g.height * g.width for g in coolchic.grids)]).tolist()
         places = zip(starts, starts[1:], coolchic.grids, strict=False)
         self._places = [(slice(start, stop), g.shape) for start, stop, g in places if not g.is_hyper]
         self._d_normal = self._normal(self._d_planes)
 
-    def forward(self, bit_slope: float, *quantisation: Any) -> CoolChicEncoderOutput:
-        """Total rate (a scalar) and coarse planes. bit_slope: derivative of the loss by a bit. quantisation: types of
-        noise and quantizer, temperature, noise parameter."""
+    def forward(self, bit_slope: float, *quantisation: Any) -> float:
+        """Bits of all latents. bit_slope: derivative of the loss by a bit. quantisation: types of noise and quantizer,
+        temperature, noise parameter."""
         values, slopes = self._values, self._slopes
         latents = self._quantise(*quantisation)
         by_rate = self._d_rate, slopes["arm"], slopes["ifce"]
-        bits = self._rate.run(latents, values["arm"], values["ifce"], bit_slope, by_rate)
+        bits: float = self._rate.run(latents, values["arm"], values["ifce"], bit_slope, by_rate)
         self._upsampling.forward(self._normal(latents), values["upsampling"], self._seen)
-        self._synthesis.forward(self._dense, values["synthesis"], self._coarse.detach()[0].numpy())
-        return self._coolchic.output(torch.tensor(bits, dtype=torch.float64), self._coarse)
+        self._synthesis.forward(self._dense, values["synthesis"], self.coarse)
+        return bits
 
-    def backward(self, d_coarse: Tensor) -> None:
-        """All gradients, given the derivative of the distortion by the coarse planes."""
+    def backward(self) -> None:
+        """All gradients, given d_coarse."""
         slopes = self._slopes
-        self._synthesis.backward(d_coarse[0].contiguous().numpy(), self._d_dense, slopes["synthesis"])
+        self._synthesis.backward(self.d_coarse, self._d_dense, slopes["synthesis"])
         self._upsampling.backward(self._d_seen, self._d_normal, slopes["upsampling"])
         self._quantise_backward(slopes["latents"])
 

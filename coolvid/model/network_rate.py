@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from coolvid.bitstream.weights import module_bits
 from coolvid.coded import CodedModule
 from coolvid.interfaces import TensorSpec
+from coolvid.kernels import compiled
 
 KINDS = ("weight", "bias")
 Steps = Mapping[str, float | None]
@@ -68,41 +69,27 @@ SentModule = tuple[nn.Module, tuple[TensorSpec, ...], float, Mapping[str, Tensor
 
 
 class NetworkEstimate:
-    """The sum of estimated_bits over modules whose parameters lie in one vector, with derivatives in closed form.
+    """The sum of estimated_bits over modules whose parameters lie in one vector, with derivatives, by the compiled
+    kernel.
 
     modules: as estimated_bits() takes them, in the order of the vector.
     """
 
     def __init__(self, modules: Sequence[SentModule]) -> None:
-        owners, predicted, n = [], [], len(KINDS)
+        assert compiled is not None
+        owners: list[int] = []
+        predicted: list[float] = []
         for i, (module, tensors, _, predictor) in enumerate(modules):
-            kinds = {s.name: n * i + KINDS.index(s.kind) for s in tensors}
+            kinds = {s.name: len(KINDS) * i + KINDS.index(s.kind) for s in tensors}
             for name, parameter in module.named_parameters():
-                owners.append(np.full(parameter.numel(), kinds[name]))
+                owners += [kinds[name]] * parameter.numel()
                 known = torch.zeros_like(parameter) if predictor is None else predictor[name]
-                predicted.append(known.detach().reshape(-1).numpy())
-        self._owners, self._predicted = np.concatenate(owners), np.concatenate(predicted).astype(np.float32)
-        self._counts = np.bincount(self._owners, minlength=n * len(modules))
-        self._factors = np.array([2 * math.e / step for _, _, step, _ in modules for _ in KINDS])
-        self._is_predicted = any(m[3] is not None for m in modules)
+                predicted += known.detach().reshape(-1).tolist()
+        factors = [2 * math.e / step for _, _, step, _ in modules for _ in KINDS]
+        is_predicted = any(predictor is not None for *_, predictor in modules)
+        self._kernel = compiled.NetworkRate(owners, factors, predicted if is_predicted else [])
 
     def add(self, values: NDArray[np.float32], slopes: NDArray[np.float32], bit_slope: float) -> float:
         """Bits of values [N], whose derivatives times bit_slope are added to slopes [N]."""
-        bits, inside = self._bits(values)
-        counted = values
-        if self._is_predicted:
-            difference = values - self._predicted
-            cheaper, closer = self._bits(difference)
-            by_module = cheaper.reshape(-1, len(KINDS)).sum(1) < bits.reshape(-1, len(KINDS)).sum(1)
-            chosen = by_module.repeat(len(KINDS))
-            bits, inside = np.where(chosen, cheaper, bits), np.where(chosen, closer, inside)
-            counted = np.where(chosen[self._owners], difference, values)
-        by_magnitude = (bit_slope / math.log(2) * self._factors / inside).astype(np.float32)
-        slopes += np.sign(counted) * by_magnitude[self._owners]
-        return float(bits.sum())
-
-    def _bits(self, values: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Bits of each kind of each module, and what the logarithm is taken of."""
-        sums = np.bincount(self._owners, np.abs(values), len(self._counts))
-        inside = 1 + self._factors * sums / np.maximum(self._counts, 1)
-        return np.asarray(self._counts * np.log2(inside), dtype=np.float64), inside
+        bits: float = self._kernel.add(values, slopes, bit_slope)
+        return bits

@@ -27,7 +27,7 @@ from coolvid.interfaces import MotionPlugin
 from coolvid.registry import make
 from coolvid.types import Frame, PixelFormat
 
-from .fused import FusedLoss
+from .fused import ByAutograd, FusedLoss
 from .loop import TrainingManager, Validation, optimise
 from .train import device_of, select_groups
 
@@ -96,7 +96,7 @@ def slopes(frame_encoder: FrameEncoder, flow: Tensor) -> Tensor:
             plane = luma(warped[0].cpu().numpy(), pixel_format)
             y, x = (torch.from_numpy(np.asarray(slope)) for slope in np.gradient(plane))
             products.append(torch.stack((x * x, x * y, y * y)))
-    return F.avg_pool2d(torch.stack(products), 2 * _REACH + 1, 1, _REACH, count_include_pad=False).to(flow)
+    return F.avg_pool2d(torch.stack(products).to(flow), 2 * _REACH + 1, 1, _REACH, count_include_pad=False)
 
 
 class FlowTask:
@@ -136,9 +136,9 @@ class FlowTask:
     @property
     def fused(self) -> FusedLoss | None:
         """loss() and its gradient through compiled kernels alone; None where they do not apply."""
-        return FusedLoss.of(
-            {"motion": self.coolchic}, lambda outputs: self._error(outputs["motion"]), self.lmbda / self.n_pixels
-        )
+        branches = {"motion": self.coolchic}
+        measure = ByAutograd(branches, lambda outputs: self._error(outputs["motion"]))
+        return FusedLoss.of(branches, measure, self.lmbda / self.n_pixels)
 
     def validate(self) -> Validation:
         """psnr_db: what the picture would lose by the wrong vectors alone."""

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from coolvid.kernels import compiled, threads
@@ -26,6 +27,7 @@ MAX_NORM = 0.1
 _LATENT_EPS = 1e-8
 _FIRST_POWER = 1e-30
 _OPEN = 1e-5
+Array = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ class _Covariances:
         """Take the eigenvectors of the first gradient."""
         n = self.moment.shape[-1]
         preference = torch.linspace(_OPEN, 0.0, n, dtype=self.moment.dtype, device=self.moment.device).diag()
-        self.basis = torch.linalg.eigh(self._scaled(self.moment) + preference).eigenvectors.flip(-1).contiguous()
+        self.basis.copy_(torch.linalg.eigh(self._scaled(self.moment) + preference).eigenvectors.flip(-1))
 
     def refresh(self) -> Tensor:
         """One step of orthogonal iteration; returns the order [k, n] in which the old directions were taken."""
@@ -76,7 +78,7 @@ class _Covariances:
         power = (self.basis * turned).sum(dim=1)
         order = power.argsort(dim=1, descending=True)
         turned = self._scaled(turned).add_(self.basis, alpha=_OPEN)
-        self.basis = torch.linalg.qr(turned.gather(2, order[:, None, :].expand_as(turned))).Q.contiguous()
+        self.basis.copy_(torch.linalg.qr(turned.gather(2, order[:, None, :].expand_as(turned))).Q)
         return order
 
     @staticmethod
@@ -128,19 +130,31 @@ class SOAP:
         self._covariances = {n: _Covariances(count, n, like) for n, count in sides.items()}
         self._first, self._second = like.new_zeros(start), like.new_zeros(start)
         self._sizes = [p.numel() for p in self._params]
-        self._shared: dict[str, list[tuple[Any, ...]]] = {}
+        self._kernel = self._compiled() if compiled is not None and usable(like) else None
 
     def _side_by_side(self, params: Sequence[Tensor]) -> None:
-        """Parameters that lie one after another in memory, and their gradients: read and written as one vector.
-        _order: where there each element of ours lies; _places: where here each element of theirs."""
-        self._values = one_vector([p.detach() for p in params])
-        self._gradients = one_vector([p.grad for p in params])
-        if self._values is None or self._gradients is None:
-            return
-        starts = dict(zip(map(id, params), np.cumsum([0, *(p.numel() for p in params)]).tolist(), strict=False))
-        order = [torch.arange(starts[id(p)], starts[id(p)] + p.numel()) for p in self._params]
-        self._order = torch.cat(order).to(self._values.device)
-        self._places = self._order.argsort()
+        """Parameters that lie one after another in memory, and their gradients, are read and written as one vector, in
+        which _order tells where each element of ours lies; others are collected in our order. For the kernel only."""
+        self._vectors = vectors_of(params)
+        row = params if self._vectors else self._params
+        starts = dict(zip(map(id, row), _starts(row), strict=False))
+        self._order = np.concatenate([np.arange(starts[id(p)], starts[id(p)] + p.numel()) for p in self._params])
+
+    def _compiled(self) -> Any:
+        """The compiled kernel, which works on our moments and covariances."""
+        assert compiled is not None
+
+        def of(side: _Side | None, count: int) -> tuple[Any, Any]:
+            if side is None:
+                return None, None
+            own, part = self._covariances[side.size], slice(side.start, side.start + count)
+            return own.moment[part].numpy(), own.basis[part].numpy()
+
+        sides = [(*of(b.left, b.count), *of(b.right, b.count)) for b in self._blocks]
+        blocks = [(b.start, b.count, b.rows, b.columns, *own) for b, own in zip(self._blocks, sides, strict=True)]
+        moments = self._first.numpy(), self._second.numpy()
+        settings = self._betas, self._eps, self._weight_decay, self._max_norm, _OPEN
+        return compiled.Soap(blocks, self._order.tolist(), *moments, *settings)
 
     @staticmethod
     def _side(size: int, count: int, sides: dict[int, int], max_dimension: int) -> _Side | None:
@@ -154,39 +168,60 @@ class SOAP:
     def step(self, lr: float | None = None) -> None:
         """One update from the parameters' .grad (an absent one counts as zero), at this rate from now on if given."""
         self._lr = self._lr if lr is None else lr
+        if self._kernel is None:
+            self._plain_step()
+        else:
+            self._compiled_step(self._kernel)
+        if self._steps == 0:
+            for covariances in self._covariances.values():
+                covariances.start()
+        self._steps += 1
+
+    @property
+    def _refreshes(self) -> bool:
+        return self._steps > 0 and self._steps % self._every == 0
+
+    def _compiled_step(self, kernel: Any) -> None:
+        if self._vectors is not None:
+            values, gradients = self._vectors
+            kernel.step(gradients, values, self._lr, self._steps, self._refreshes)
+            return
+        flat = torch.cat([p.detach().reshape(-1) for p in self._params])
+        kernel.step(self._collected().numpy(), flat.numpy(), self._lr, self._steps, self._refreshes)
+        torch._foreach_copy_(self._params, self._pieces(flat))
+
+    def _plain_step(self) -> None:
         gradient = self._gradient()
         self._first.lerp_(gradient, 1 - self._betas[0])
         if self._steps:
             self._move(gradient)
         self._observe(gradient, self._betas[1])
-        self._steps += 1
+        if self._refreshes:
+            self._refresh()
+
+    def _collected(self) -> Tensor:
+        """All gradients in our order."""
+        grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in self._params]
+        return torch.cat([g.reshape(-1) for g in grads])
+
+    def _pieces(self, flat: Tensor) -> list[Tensor]:
+        """A vector in our order, in the parameters' shapes."""
+        return [u.view_as(p) for u, p in zip(torch.split(flat, self._sizes), self._params, strict=True)]
 
     def _gradient(self) -> Tensor:
-        if self._values is not None and self._gradients is not None:
-            flat = self._gradients[self._order]
-        else:
-            grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in self._params]
-            flat = torch.cat([g.reshape(-1) for g in grads])
+        """All gradients in our order, clipped."""
+        flat = self._collected()
         return flat.mul_((self._max_norm / (torch.linalg.vector_norm(flat) + 1e-12)).clamp_(max=1.0))
 
     def _move(self, gradient: Tensor) -> None:
         beta1, beta2 = self._betas
         update = self._update(gradient, beta2, math.sqrt(1 - beta2**self._steps), self._eps)
         decay, rate = 1 - self._lr * self._weight_decay, -self._lr / (1 - beta1 ** (self._steps + 1))
-        if self._values is not None and self._gradients is not None:
-            self._values.mul_(decay).add_(update[self._places], alpha=rate)
-            return
-        pieces = [u.view_as(p) for u, p in zip(torch.split(update, self._sizes), self._params, strict=True)]
         torch._foreach_mul_(self._params, decay)
-        torch._foreach_add_(self._params, pieces, alpha=rate)
+        torch._foreach_add_(self._params, self._pieces(update), alpha=rate)
 
     def _update(self, gradient: Tensor, beta2: float, correction: float, eps: float) -> Tensor:
         """Adam's step in the eigenbasis, rotated back [N]."""
-        if self._is_compiled:
-            assert compiled is not None
-            vectors = [t.numpy() for t in (gradient, self._first, self._second)]
-            step = compiled.soap_update(self._arrays("basis"), *vectors, beta2, correction, eps)
-            return torch.from_numpy(step)
         both = torch.stack((gradient, self._first))
         for block in self._blocks:
             self._turn(block, both, forward=True)
@@ -195,25 +230,6 @@ class SOAP:
         for block in self._blocks:
             self._turn(block, update, forward=False)
         return update
-
-    @property
-    def _is_compiled(self) -> bool:
-        return compiled is not None and self._first.dtype is torch.float32 and self._first.device.type == "cpu"
-
-    def _arrays(self, kind: str) -> list[tuple[Any, ...]]:
-        """The blocks with their sides' matrices (kind: basis or moment) as the kernels take them, in shared memory."""
-        if kind not in self._shared:
-            self._shared[kind] = self._share(kind)
-        return self._shared[kind]
-
-    def _share(self, kind: str) -> list[tuple[Any, ...]]:
-        def of(side: _Side | None, count: int) -> Any:
-            if side is None:
-                return None
-            matrices: Tensor = getattr(self._covariances[side.size], kind)
-            return matrices[side.start : side.start + count].numpy()
-
-        return [(b.start, b.count, b.rows, b.columns, of(b.left, b.count), of(b.right, b.count)) for b in self._blocks]
 
     def _turn(self, block: _Block, flat: Tensor, forward: bool) -> None:
         """Rotate a block of the flat vector(s) into the eigenbasis, or back."""
@@ -232,22 +248,7 @@ class SOAP:
         return self._covariances[side.size].basis[side.start : side.start + count]
 
     def _observe(self, gradient: Tensor, beta: float) -> None:
-        """Add the gradient to the covariances; now and then, follow their eigenvectors."""
-        if self._is_compiled:
-            assert compiled is not None
-            compiled.soap_observe(self._arrays("moment"), gradient.numpy(), beta)
-        else:
-            self._observe_plain(gradient, beta)
-        if self._steps == 0:
-            for covariances in self._covariances.values():
-                covariances.start()
-        elif self._steps % self._every == 0:
-            self._refresh()
-        else:
-            return
-        self._shared.pop("basis", None)
-
-    def _observe_plain(self, gradient: Tensor, beta: float) -> None:
+        """Add the gradient to the covariances."""
         for block in self._blocks:
             g = block.of(gradient)
             for side, a, b in ((block.left, g, g.mT), (block.right, g.mT, g)):
@@ -256,6 +257,7 @@ class SOAP:
                     moment.baddbmm_(a, b, beta=beta, alpha=1 - beta)
 
     def _refresh(self) -> None:
+        """Let the bases follow the covariances, and the second moments their order."""
         orders = {size: covariances.refresh() for size, covariances in self._covariances.items()}
         for block in self._blocks:
             second = block.of(self._second)
@@ -281,10 +283,10 @@ def _matrix_shape(p: Tensor) -> tuple[int, int]:
 class FlatAdam:
     """torch.optim.Adam through the compiled kernel, for float32 parameters on the CPU that lie in one vector."""
 
-    def __init__(self, values: Tensor, gradients: Tensor, betas: tuple[float, float], eps: float) -> None:
-        self._values, self._gradients = values.numpy(), gradients.numpy()
+    def __init__(self, values: Array, gradients: Array, betas: tuple[float, float], eps: float) -> None:
+        self._values, self._gradients = values, gradients
         self._betas, self._eps, self._steps = betas, eps, 0
-        self._first, self._second = np.zeros((2, values.numel()), np.float32)
+        self._first, self._second = np.zeros((2, values.size), np.float32)
 
     def step(self, lr: float) -> None:
         """One update from the gradients as they are now."""
@@ -315,14 +317,14 @@ class TorchAdam:
             state["exp_avg"].zero_()
 
 
-def one_vector(tensors: Sequence[Tensor | None]) -> Tensor | None:
+def one_vector(tensors: Sequence[Tensor]) -> Tensor | None:
     """A view [N] of tensors that lie one after another in memory, or None."""
-    first = tensors[0] if tensors else None
-    if first is None:
+    if not tensors:
         return None
+    first = tensors[0]
     end = first.storage_offset()
     for t in tensors:
-        if t is None or not t.is_contiguous() or t.untyped_storage().data_ptr() != first.untyped_storage().data_ptr():
+        if not t.is_contiguous() or t.untyped_storage().data_ptr() != first.untyped_storage().data_ptr():
             return None
         if t.storage_offset() != end or t.dtype != first.dtype:
             return None
@@ -330,11 +332,24 @@ def one_vector(tensors: Sequence[Tensor | None]) -> Tensor | None:
     return first.detach().as_strided((end - first.storage_offset(),), (1,))
 
 
+def vectors_of(parameters: Sequence[Tensor]) -> tuple[Array, Array] | None:
+    """Parameters and gradients as vectors [N] in the memory where they lie one after another, as compiled kernels take
+    them; None where they do not."""
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    if len(gradients) < len(parameters) or not usable(*parameters, *gradients):
+        return None
+    values, slopes = one_vector([p.detach() for p in parameters]), one_vector(gradients)
+    return None if values is None or slopes is None else (values.numpy(), slopes.numpy())
+
+
+def _starts(parameters: Sequence[Tensor]) -> list[int]:
+    """Where each would begin in one vector of them all."""
+    return [0, *np.cumsum([p.numel() for p in parameters]).tolist()]
+
+
 def _adam(latents: Sequence[Tensor], betas: tuple[float, float]) -> FlatAdam | TorchAdam:
-    values, gradients = one_vector([p.detach() for p in latents]), one_vector([p.grad for p in latents])
-    if compiled is None or values is None or gradients is None or not usable(values, gradients):
-        return TorchAdam(latents, betas, _LATENT_EPS)
-    return FlatAdam(values, gradients, betas, _LATENT_EPS)
+    vectors = vectors_of(latents)
+    return TorchAdam(latents, betas, _LATENT_EPS) if vectors is None else FlatAdam(*vectors, betas, _LATENT_EPS)
 
 
 class Optimizers:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from coolvid.config import Phase, PluginChoice, choose
 from coolvid.types import Frame
 
-from .fused import FusedLoss
+from .fused import ByAutograd, FusedLoss
 from .loop import TrainingManager, Validation, evaluation, optimise
 from .loss import Distortion, LossFunctionOutput, Picture, distortion_of, loss_function, n_pixels
 
@@ -143,8 +143,10 @@ class FrameTask:
         encoder = self.encoder
         if encoder.warper is not None and any(True for _ in encoder.warper.parameters()):
             return None
+        kernel = None if self.distortion is not None else encoder.error_kernel(self.target)
+        measure = ByAutograd(encoder.branches, self._distortion_of) if kernel is None else kernel
         bit_slope = self.lmbda / n_pixels(self.target)
-        return FusedLoss.of(encoder.branches, self._distortion_of, bit_slope, self.loss_per_network_bit)
+        return FusedLoss.of(encoder.branches, measure, bit_slope, self.loss_per_network_bit)
 
     def _distortion_of(self, outputs: Mapping[str, CoolChicEncoderOutput]) -> Tensor:
         if self.distortion is None:

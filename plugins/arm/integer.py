@@ -28,6 +28,8 @@ Floats = NDArray[np.float64]
 OUTPUT_LIMIT = 1 << 30
 LEAST_SHIFT = 8
 MAX_LEFT_SHIFT = 31
+ROWS = 2048
+"""Contexts that are computed at a time, so that what lies between the layers stays in the processor's caches."""
 
 
 class _Linear:
@@ -75,18 +77,21 @@ class IntegerMlp:
             self._prepare(scales)
 
     def __call__(self, contexts: Integers) -> Integers:
-        x = contexts.astype(np.float64)
         if self.scales is None:
-            self._prepare(self._choose(x))
+            self._prepare(self._choose(contexts.astype(np.float64)))
+        out = np.empty((len(contexts), 2), np.int32)
+        for start in range(0, len(contexts), ROWS):
+            out[start : start + ROWS] = self._output_of(contexts[start : start + ROWS].astype(np.float64))
+        return out
+
+    def _output_of(self, x: Floats) -> Floats:
         hidden = x
         for matrix, offset in self._layers:
             hidden = _activation(hidden, matrix, offset)
-        out = np.floor(hidden @ self._last[0] + self._last[1])
+        out = _floored(hidden, *self._last)
         if self._side is not None:
-            out += np.floor(x @ self._side[0] + self._side[1])
-        np.maximum(out, -OUTPUT_LIMIT, out=out)
-        np.minimum(out, OUTPUT_LIMIT, out=out)
-        return out.astype(np.int32)
+            out += _floored(x, *self._side)
+        return np.clip(out, -OUTPUT_LIMIT, OUTPUT_LIMIT, out=out)
 
     def _prepare(self, scales: tuple[int, ...]) -> None:
         self.scales = scales
@@ -111,17 +116,22 @@ class IntegerMlp:
     def _choose(self, x: Floats) -> tuple[int, ...]:
         scales: list[int] = []
         bits = CONTEXT_BITS
+        parts = [x[start : start + ROWS] for start in range(0, len(x), ROWS)]
         for layer in self._hidden:
-            accumulator = np.maximum(layer.accumulator(x, bits), 0).astype(np.int64)
-            scales.append(choose_bits(accumulator, bits + layer.shift))
-            x = _activation(x, *layer.scaled(bits, scales[-1]))
+            largest = max((layer.accumulator(part, bits).max(initial=0.0) for part in parts), default=0.0)
+            scales.append(choose_bits(np.array([largest]).astype(np.int64), bits + layer.shift))
+            parts = [_activation(part, *layer.scaled(bits, scales[-1])) for part in parts]
             bits = scales[-1]
         return tuple(scales)
 
 
 def _activation(x: Floats, matrix: Floats, offset: Floats) -> Floats:
     """One residual layer with relu, saturated to int16."""
-    out = np.floor(x @ matrix + offset)
-    np.maximum(out, 0.0, out=out)
-    np.minimum(out, float(INT16_MAX), out=out)
-    return out
+    out = _floored(x, matrix, offset)
+    return np.clip(out, 0.0, float(INT16_MAX), out=out)
+
+
+def _floored(x: Floats, matrix: Floats, offset: Floats) -> Floats:
+    out: Floats = x @ matrix
+    out += offset
+    return np.floor(out, out=out)

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from coolvid.architecture import Ports
 
-from .fused import FusedWarp
+from ..stateful import kernels_for
+from .fused import FusedWarp, WarpKernel
 
 _PIXELS = 8192
 _BLOCKS = 1024
@@ -46,6 +47,11 @@ class SincWarperModule(nn.Module):
             return fused
         out: Tensor = _WarpBlocks.apply(reference, flow, self.taps, block)  # type: ignore[no-untyped-call]
         return out
+
+    def kernel(self, reference: Tensor, block: int) -> WarpKernel | None:
+        """warp_blocks() of this reference without autograd (see WarperPlugin)."""
+        is_own = type(self).warp_blocks is SincWarperModule.warp_blocks and kernels_for(self, SincWarperModule)
+        return self.fused.kernel(reference, block) if is_own else None
 
 
 class _Warp(torch.autograd.Function):

@@ -31,10 +31,17 @@ class FusedWarp:
     def __call__(self, reference: Tensor, flow: Tensor, block: int) -> Tensor | None:
         """reference [1, C, H, W], flow [1, 2, ceil(H / block), ceil(W / block)] -> [1, C, H, W]; None where the kernels
         do not apply."""
-        if self._n_taps > 16 or reference.requires_grad or not usable(reference, flow):
+        if not self._applies(reference) or not usable(flow):
             return None
         out: Tensor = _Warp.apply(self._kernel(reference, block), flow)  # type: ignore[no-untyped-call]
         return out
+
+    def kernel(self, reference: Tensor, block: int) -> WarpKernel | None:
+        """The kernel for one reference, used without autograd; None where there is none."""
+        return WarpKernel(self._kernel(reference, block)) if self._applies(reference) else None
+
+    def _applies(self, reference: Tensor) -> bool:
+        return self._n_taps <= 16 and not reference.requires_grad and usable(reference)
 
     def _kernel(self, reference: Tensor, block: int) -> Stateful:
         assert compiled is not None
@@ -60,6 +67,20 @@ def _table(n_taps: int, tap_values: TapValues) -> tuple[NDArray[np.float32], NDA
     values, slopes = tap_values(torch.arange(STEPS + 1, dtype=torch.float64) / STEPS, n_taps)
     assert slopes is not None
     return values.t().float().contiguous().numpy(), slopes.t().float().contiguous().numpy()
+
+
+class WarpKernel:
+    """Forward and backward in arrays that the caller keeps (see WarperPlugin)."""
+
+    def __init__(self, shared: Stateful) -> None:
+        self._shared = shared
+        self._run: Any = ()
+
+    def forward(self, flow: Any, out: Any) -> None:
+        _, self._run = self._shared.forward(flow, True, out)
+
+    def backward(self, d_out: Any, d_flow: Any) -> None:
+        self._shared.backward(self._run, d_out, d_flow)
 
 
 class _Warp(torch.autograd.Function):

@@ -130,6 +130,7 @@ def encode_rows(threads, folder):
     )
     yield Row("encode of one I frame 352x288, s", answer["seconds"], None)
     yield Row("outside kernels, % of that encode", 100 * answer["outside"], None, "<= 15")
+    yield Row("of which imports, PyTorch's above all, %", 100 * answer["imports_s"] / answer["seconds"], None)
 
 
 def decode_rows(size, threads, iterations, folder, budget_s):

@@ -50,7 +50,7 @@ COOLVID_INLINE vf noise(Noise kind, float parameter, uint32_t key, uint32_t i) {
 COOLVID_INLINE vf soft_round(vf x, float t, float scale, vf& slope) {
   vf f = vfloor(x), e = vexp(2.f / t * (x - f - 0.5f)), rest = 1.f / (e + 1.f);  // tanh = 1 - 2 rest
   slope = 4.f * scale / t * (e * rest) * rest;
-  return f + scale * (1.f - 2.f * rest) + 0.5f;
+  return f + (scale * (1.f - 2.f * rest) + 0.5f);  // rounded once at the size of x
 }
 
 constexpr int LATENT_CHUNK = 1 << 14;
@@ -69,17 +69,11 @@ inline void soft_round_all(Pool& pool, float t, float gain, const float* x, cons
   float scale = 0.5f / std::tanh(0.5f / t);
   latent_chunks(pool, n, [&](size_t start, size_t end) {
     for (size_t i = start; i < end; i += VL) {
-      vf v = {}, e = {}, slope, slope2 = splat(1.f);
-      size_t bytes = std::min<size_t>(VL, end - i) * sizeof(float);
-      std::memcpy(&v, x + i, bytes);
-      vf out = soft_round(gain * v, t, scale, slope);
-      if (noise) {
-        std::memcpy(&e, noise + i, bytes);
-        out = soft_round(out + e, t, scale, slope2);
-      }
-      slope *= gain * slope2;
-      std::memcpy(q + i, &out, bytes);
-      std::memcpy(dq + i, &slope, bytes);
+      vf slope, slope2 = splat(1.f);
+      vf out = soft_round(gain * load_some(x + i, end - i), t, scale, slope);
+      if (noise) out = soft_round(out + load_some(noise + i, end - i), t, scale, slope2);
+      store_some(q + i, out, end - i);
+      store_some(dq + i, gain * slope * slope2, end - i);
     }
   });
 }
@@ -111,10 +105,8 @@ inline void adam(Pool& pool, const AdamStep& step, const float* __restrict gradi
 
 inline void fill_noise(Pool& pool, Noise kind, float parameter, uint32_t key, float* out, size_t n) {
   latent_chunks(pool, n, [&](size_t start, size_t end) {
-    for (size_t i = start; i < end; i += VL) {
-      vf v = noise(kind, parameter, key, static_cast<uint32_t>(i));
-      std::memcpy(out + i, &v, std::min<size_t>(VL, end - i) * sizeof(float));
-    }
+    for (size_t i = start; i < end; i += VL)
+      store_some(out + i, noise(kind, parameter, key, static_cast<uint32_t>(i)), end - i);
   });
 }
 

@@ -9,6 +9,7 @@
 #include "arm.h"
 #include "compose.h"
 #include "latents.h"
+#include "network_rate.h"
 #include "soap.h"
 #include "synthesis.h"
 #include "upsampling.h"
@@ -168,9 +169,9 @@ py::tuple upsampling_backward(coolvid::Upsampling& self, const std::vector<Float
   return py::make_tuple(d_latents, d_up, d_pre);
 }
 
-Floats warp_forward(coolvid::Warp& self, const Floats& flow, bool gradients) {
+Floats warp_forward(coolvid::Warp& self, const Floats& flow, bool gradients, const std::optional<Floats>& given) {
   expect(flow.size() == static_cast<py::ssize_t>(2) * self.blocks(), "flow differs from the reference");
-  Floats out({self.channels(), self.height(), self.width()});
+  Floats out = given_or_new(given, {self.channels(), self.height(), self.width()});
   float* to = out.mutable_data();
   {
     py::gil_scoped_release release;
@@ -179,10 +180,10 @@ Floats warp_forward(coolvid::Warp& self, const Floats& flow, bool gradients) {
   return out;
 }
 
-Floats warp_backward(coolvid::Warp& self, const Floats& d_out) {
+Floats warp_backward(coolvid::Warp& self, const Floats& d_out, const std::optional<Floats>& given) {
   expect(d_out.size() == static_cast<py::ssize_t>(self.channels()) * self.height() * self.width(),
          "gradient differs from the output");
-  Floats d_flow({2, self.block_rows(), self.block_columns()});
+  Floats d_flow = given_or_new(given, {2, self.block_rows(), self.block_columns()});
   float* to = d_flow.mutable_data();
   {
     py::gil_scoped_release release;
@@ -274,11 +275,15 @@ py::tuple compose_backward(const Floats& raw, const std::vector<Floats>& predict
 
 py::tuple compose_error(const Floats& raw, const std::vector<Floats>& predictions, const std::vector<float>& gain,
                         const std::vector<float>& offset, bool subsampled, const std::vector<Floats>& target, float scale,
-                        bool by_prediction, int threads) {
+                        bool by_prediction, int threads, const std::optional<Floats>& given,
+                        const std::optional<std::vector<Floats>>& given_predictions) {
   auto shape = compose_shape(raw, predictions, gain, offset, subsampled);
   expect_planes(shape, target);
-  Floats d_raw({raw.shape(0), raw.shape(1), raw.shape(2)});
-  auto d_predictions = prediction_slopes(shape, by_prediction);
+  Floats d_raw = given_or_new(given, {raw.shape(0), raw.shape(1), raw.shape(2)});
+  auto d_predictions = given_predictions ? *given_predictions : prediction_slopes(shape, by_prediction);
+  for (auto& d : d_predictions)
+    expect(d_predictions.size() == predictions.size() && d.size() == static_cast<py::ssize_t>(3 * shape.pixels()),
+           "an array to write to has another size");
   auto from = const_pointers(predictions), t = three(shape, const_pointers(target));
   auto to = mutable_pointers(d_predictions);
   const float* r = raw.data();
@@ -303,34 +308,64 @@ py::tuple squared_error(const Floats& a, const Floats& b, int threads) {
   return py::make_tuple(sum, difference);
 }
 
-// Blocks of small matrices: (start, count, rows, columns, left, right), the last two [count, n, n] or None, changed in place.
-using SoapBlocks = std::vector<std::tuple<int, int, int, int, std::optional<Floats>, std::optional<Floats>>>;
+// (start, count, rows, columns, left moment, left basis, right moment, right basis); the last four [count, n, n], or None
+// in pairs, changed in place.
+using Matrices = std::optional<Floats>;
+using SoapBlocks = std::vector<std::tuple<int, int, int, int, Matrices, Matrices, Matrices, Matrices>>;
+
+coolvid::SoapSide soap_side(Matrices& moment, Matrices& basis, py::ssize_t size) {
+  expect(moment.has_value() == basis.has_value(), "moments with bases");
+  if (!moment) return {nullptr, nullptr};
+  expect(moment->size() == size && basis->size() == size, "square matrices of a side [count, n, n]");
+  return {moment->mutable_data(), basis->mutable_data()};
+}
 
 std::vector<coolvid::SoapBlock> soap_blocks(SoapBlocks& given, py::ssize_t n) {
   std::vector<coolvid::SoapBlock> out;
-  for (auto& [start, count, rows, columns, left, right] : given) {
+  for (auto& [start, count, rows, columns, left_moment, left_basis, right_moment, right_basis] : given) {
     expect(start >= 0 && count > 0 && rows > 0 && columns > 0 && start + static_cast<py::ssize_t>(count) * rows * columns <= n,
            "block outside the vector");
-    expect(!left || left->size() == static_cast<py::ssize_t>(count) * rows * rows, "left matrices [count, rows, rows]");
-    expect(!right || right->size() == static_cast<py::ssize_t>(count) * columns * columns, "right matrices [count, columns, columns]");
-    out.push_back({start, count, rows, columns, left ? left->mutable_data() : nullptr, right ? right->mutable_data() : nullptr});
+    auto left = soap_side(left_moment, left_basis, static_cast<py::ssize_t>(count) * rows * rows);
+    auto right = soap_side(right_moment, right_basis, static_cast<py::ssize_t>(count) * columns * columns);
+    out.push_back({start, count, rows, columns, left, right});
   }
   return out;
 }
 
-Floats soap_update(SoapBlocks given, const Floats& gradient, const Floats& first, Floats second, float beta2,
-                   float correction, float eps) {
-  py::ssize_t n = gradient.size();
-  expect(first.size() == n && second.size() == n, "vectors of one length");
-  auto blocks = soap_blocks(given, n);
-  Floats update(n);
-  coolvid::soap_update(blocks, gradient.data(), first.data(), second.mutable_data(), update.mutable_data(),
-                       static_cast<int>(n), beta2, correction, eps);
-  return update;
+// The optimiser, and the arrays that it works on.
+struct SharedSoap {
+  SoapBlocks blocks;
+  Floats first, second;
+  py::ssize_t n, reach;  // elements, and the least length of parameters and gradients
+  coolvid::Soap soap;
+
+  SharedSoap(SoapBlocks given, const std::vector<int>& order, Floats m, Floats v, const coolvid::SoapSettings& settings)
+      : blocks(std::move(given)), first(std::move(m)), second(std::move(v)), n(order.size()),
+        reach(n ? *std::max_element(order.begin(), order.end()) + 1 : 0),
+        soap(soap_blocks(blocks, n), order, first.mutable_data(), second.mutable_data(), settings) {
+    expect(first.size() == n && second.size() == n, "moments of one length");
+    expect(std::all_of(order.begin(), order.end(), [](int i) { return i >= 0; }), "places in a vector");
+  }
+
+  void step(const Floats& gradients, Floats values, float lr, int steps, bool refresh) {
+    expect(gradients.size() >= reach && values.size() >= reach, "one gradient for each parameter");
+    soap.step(gradients.data(), values.mutable_data(), lr, steps, refresh);
+  }
+};
+
+std::unique_ptr<coolvid::NetworkRate> network_rate(std::vector<int> owners, std::vector<double> factors,
+                                                   std::vector<float> predicted) {
+  int groups = static_cast<int>(factors.size());
+  expect(groups % coolvid::NetworkRate::KINDS == 0, "all kinds of each module");
+  expect(std::all_of(owners.begin(), owners.end(), [&](int g) { return g >= 0 && g < groups; }), "a group for each owner");
+  expect(predicted.empty() || predicted.size() == owners.size(), "one prediction for each parameter");
+  return std::make_unique<coolvid::NetworkRate>(std::move(owners), std::move(factors), std::move(predicted));
 }
 
-void soap_observe(SoapBlocks given, const Floats& gradient, float beta) {
-  coolvid::soap_observe(soap_blocks(given, gradient.size()), gradient.data(), beta);
+double network_rate_add(coolvid::NetworkRate& self, const Floats& values, Floats slopes, double slope) {
+  py::ssize_t n = self.parameters();
+  expect(values.size() == n && slopes.size() == n, "one value and slope for each parameter");
+  return self.add(values.data(), slopes.mutable_data(), slope);
 }
 
 coolvid::Noise noise_kind(const std::string& name) {
@@ -436,8 +471,8 @@ PYBIND11_MODULE(COOLVID_MODULE, m) {
                                                     taps.shape(1), block, threads);
            }),
            py::arg("reference"), py::arg("taps"), py::arg("slopes"), py::arg("block"), py::arg("threads"))
-      .def("forward", &warp_forward, py::arg("flow"), py::arg("gradients"))
-      .def("backward", &warp_backward, py::arg("d_out"));
+      .def("forward", &warp_forward, py::arg("flow"), py::arg("gradients"), py::arg("out").noconvert() = py::none())
+      .def("backward", &warp_backward, py::arg("d_out"), py::arg("d_flow").noconvert() = py::none());
   m.def("soft_round", &soft_round, py::arg("x"), py::arg("noise"), py::arg("temperature"), py::arg("threads"),
         py::arg("gain") = 1.f);
   m.def("add_and_scale", &add_and_scale, py::arg("a"), py::arg("b"), py::arg("slope"), py::arg("out").noconvert(),
@@ -451,9 +486,20 @@ PYBIND11_MODULE(COOLVID_MODULE, m) {
   m.def("compose_backward", &compose_backward, py::arg("raw"), py::arg("predictions"), py::arg("gain"),
         py::arg("subsampled"), py::arg("d_planes"), py::arg("by_prediction"), py::arg("threads"));
   m.def("compose_error", &compose_error, py::arg("raw"), py::arg("predictions"), py::arg("gain"), py::arg("offset"),
-        py::arg("subsampled"), py::arg("target"), py::arg("scale"), py::arg("by_prediction"), py::arg("threads"));
-  m.def("soap_update", &soap_update, py::arg("blocks"), py::arg("gradient"), py::arg("first"), py::arg("second"),
-        py::arg("beta2"), py::arg("correction"), py::arg("eps"));
-  m.def("soap_observe", &soap_observe, py::arg("blocks"), py::arg("gradient"), py::arg("beta"));
+        py::arg("subsampled"), py::arg("target"), py::arg("scale"), py::arg("by_prediction"), py::arg("threads"),
+        py::arg("d_raw").noconvert() = py::none(), py::arg("d_predictions").noconvert() = py::none());
+  py::class_<coolvid::NetworkRate>(m, "NetworkRate", py::module_local())
+      .def(py::init(&network_rate), py::arg("owners"), py::arg("factors"), py::arg("predicted"))
+      .def("add", &network_rate_add, py::arg("values"), py::arg("slopes").noconvert(), py::arg("slope"));
+  py::class_<SharedSoap>(m, "Soap", py::module_local())
+      .def(py::init([](SoapBlocks blocks, const std::vector<int>& order, Floats first, Floats second,
+                       std::pair<float, float> betas, float eps, float weight_decay, float max_norm, float open) {
+             coolvid::SoapSettings settings{betas.first, betas.second, eps, weight_decay, max_norm, open};
+             return std::make_unique<SharedSoap>(std::move(blocks), order, std::move(first), std::move(second), settings);
+           }),
+           py::arg("blocks").noconvert(), py::arg("order"), py::arg("first").noconvert(), py::arg("second").noconvert(),
+           py::arg("betas"), py::arg("eps"), py::arg("weight_decay"), py::arg("max_norm"), py::arg("open"))
+      .def("step", &SharedSoap::step, py::arg("gradients"), py::arg("values").noconvert(), py::arg("lr"),
+           py::arg("steps"), py::arg("refresh"));
   m.def("squared_error", &squared_error, py::arg("a"), py::arg("b"), py::arg("threads"));
 }

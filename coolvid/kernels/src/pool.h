@@ -40,12 +40,17 @@ class Pool {
     std::function<void(int, int)> task = std::ref(f);
     {
       std::lock_guard<std::mutex> lock(mutex_);
-      task_ = &task, count_ = n, next_.store(0), busy_ = static_cast<int>(workers_.size()), generation_++;
+      task_ = &task, count_ = n, next_.store(0), generation_++;
     }
     wake_.notify_all();
     pick(task, n, 0);
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      task_ = nullptr;  // nothing is left to pick: a worker that wakes only now is not waited for
+    }
+    for (int i = 0; i < SPINS && inside_.load() > 0; i++) std::this_thread::yield();
     std::unique_lock<std::mutex> lock(mutex_);
-    idle_.wait(lock, [this] { return busy_ == 0; });
+    idle_.wait(lock, [this] { return inside_.load() == 0; });
   }
 
  private:
@@ -61,20 +66,22 @@ class Pool {
       if (stop_) return;
       seen = generation_;
       auto* task = task_;
+      if (!task) continue;
       int n = count_;
+      inside_++;
       lock.unlock();
       pick(*task, n, thread);
       lock.lock();
-      if (--busy_ == 0) idle_.notify_one();
+      if (--inside_ == 0) idle_.notify_one();
     }
   }
 
   std::vector<std::thread> workers_;
   std::mutex mutex_, call_;
   std::condition_variable wake_, idle_;
-  std::function<void(int, int)>* task_ = nullptr;
-  std::atomic<int> next_{0};
-  int count_ = 0, busy_ = 0;
+  std::function<void(int, int)>* task_ = nullptr;  // while there are chunks to pick
+  std::atomic<int> next_{0}, inside_{0};           // inside_: workers that picked up the task
+  int count_ = 0;
   std::atomic<uint64_t> generation_{0};
   bool stop_ = false;
 };

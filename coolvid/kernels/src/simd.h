@@ -22,6 +22,17 @@ typedef uint32_t vu __attribute__((vector_size(VL * 4), aligned(4), may_alias));
 
 COOLVID_INLINE vf load(const float* p) { return *(const vf*)p; }
 COOLVID_INLINE void store(float* p, vf v) { *(vf*)p = v; }
+// The first n <= VL lanes, for the ends of arrays; the others are 0, or not written.
+COOLVID_INLINE vf load_some(const float* p, size_t n) {
+  if (n >= VL) return load(p);
+  vf v = {};
+  std::memcpy(&v, p, n * sizeof(float));
+  return v;
+}
+COOLVID_INLINE void store_some(float* p, vf v, size_t n) {
+  if (n >= VL) store(p, v);
+  else std::memcpy(p, &v, n * sizeof(float));
+}
 COOLVID_INLINE vf splat(float x) { return vf{} + x; }
 COOLVID_INLINE vf vmax(vf a, vf b) { return a > b ? a : b; }
 COOLVID_INLINE vf vmin(vf a, vf b) { return a < b ? a : b; }

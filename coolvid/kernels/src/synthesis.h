@@ -213,11 +213,12 @@ class Synthesis {
     }
   }
 
-  // Activations of the head for one block: layer l writes at the returned pointer list; block is the input.
-  const float* head(const float* parameters, int pixels, float* block) {
+  // Activations of the first `layers` of the head for one block, each behind the other from its input on; returns where
+  // the last of them begin.
+  const float* head(const float* parameters, int pixels, float* block, int layers) {
     const float* in = block;
     float* out = block + n_in_ * LD;
-    for (int l = 0; l < n_head_; l++) {
+    for (int l = 0; l < layers; l++) {
       const auto& layer = layers_[l];
       const float* bias = parameters + offsets_[l] + layer.weights();
       product(forward_.data() + offsets_[l], layer.n_out, layer.n_in, in, pixels, [&](int m, int n, vf v) {
@@ -237,7 +238,7 @@ class Synthesis {
     for (int x = 0; x < width_; x += LD) {
       int pixels = std::min(LD, width_ - x);
       load_block(z, y, x, pixels, s);
-      const float* last = head(parameters, pixels, s);
+      const float* last = head(parameters, pixels, s, n_head_);
       for (int c = 0; c < channels(0); c++)
         std::memcpy(planes_[0].row(c, y) + x, last + c * LD, pixels * sizeof(float));
       float* o = s + scratch_size_ - n_out_ * LD;
@@ -405,10 +406,14 @@ class Synthesis {
                      float* acc, bool has_tail) {
     float *s = buffer.data(), *o = s + scratch_size_ - n_out_ * LD;
     float* d = s + scratch_size_ - n_out_ * LD;
+    int head_size = n_in_, n_needed = n_head_;
+    for (int l = 0; l < n_head_; l++) head_size += layers_[l].n_out;
+    if (n_head_ && !layers_[n_head_ - 1].relu) n_needed--;  // its output is not asked for
     for (int x = 0; x < width_; x += LD) {
       int pixels = std::min(LD, width_ - x), padded = (pixels + VL - 1) / VL * VL;
       load_block(z, y, x, pixels, s);
-      const float* end = head(parameters, pixels, s) + (n_head_ ? layers_[n_head_ - 1].n_out : n_in_) * LD;
+      head(parameters, pixels, s, n_needed);
+      const float* end = s + head_size * LD;
       auto fetch = [&](float* to, const float* from) {
         std::memcpy(to, from, pixels * sizeof(float));
         std::memset(to + pixels, 0, (padded - pixels) * sizeof(float));

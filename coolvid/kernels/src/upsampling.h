@@ -17,17 +17,16 @@ class Upsampling {
       if (i && (sizes[i].first != (sizes[i - 1].first + 1) / 2 || sizes[i].second != (sizes[i - 1].second + 1) / 2))
         throw std::invalid_argument("each grid is half of the finer one, rounded up");
       Level level{sizes[i].first, sizes[i].second, (sizes[i].second + 15) / 16 * 16 + 16, {}, {}};
-      size_t n = (sizes.size() - i) * static_cast<size_t>(level.height) * level.stride;
+      size_t n = i ? (sizes.size() - i) * static_cast<size_t>(level.height) * level.stride : 0;
       level.values.resize(n), level.gradient.resize(n);
       levels_.push_back(std::move(level));
     }
     for (int t = 0; t < pool_.threads(); t++)
       scratch_.emplace_back(6 * row_size() + 2 * static_cast<size_t>(levels_[0].height) * row_size());
-    for (int p = 0; p < 2; p++)
-      for (int d = -reach_; d <= reach_; d++) {
-        int j = p + k_ / 2 - 1 - 2 * d;
-        if (j >= 0 && j < k_) phases_[p].push_back({d, j});
-      }
+    for (int p = 0; p < 2; p++) {
+      first_tap_[p] = (p + k_ / 2 - 1) % 2;
+      first_[p] = (p + k_ / 2 - 1 - first_tap_[p]) / 2;
+    }
   }
 
   int grids() const { return static_cast<int>(levels_.size()); }
@@ -38,37 +37,27 @@ class Upsampling {
   // up [n - 1][k / 2], pre [n - 1][(kp + 1) / 2]: filters of step s, from grid s + 1 to grid s. out [n][H][W].
   void forward(const std::vector<const float*>& latents, const float* up, const float* pre, float* out) {
     int n = grids();
+    out_ = out;
     unfold(up, pre);
-    copy_in(levels_[n - 1], latents[n - 1]);
+    copy_in(n - 1, latents[n - 1]);
     for (int s = n - 2; s >= 0; s--)
       pool_.run(n - s, [&](int j, int thread) {
         if (j == 0) pre_forward(s, latents[s], scratch_[thread].data());
-        else up_forward(s, j - 1, scratch_[thread].data());
+        else with_taps([&](auto t) { up_forward<t>(s, j - 1, scratch_[thread].data()); });
       });
-    pool_.run(n, [&](int j, int) {
-      Level& level = levels_[0];
-      for (int y = 0; y < level.height; y++)
-        std::memcpy(out + (static_cast<size_t>(j) * level.height + y) * level.width, level.row(level.values, j, y),
-                    level.width * sizeof(float));
-    });
   }
 
   // d(loss)/d(out) -> d(loss)/d(latents), which is stored, and d(loss)/d(filters), for the last forward().
   void backward(const std::vector<const float*>& latents, const float* d_out, const std::vector<float*>& d_latents,
                 float* d_up, float* d_pre) {
     int n = grids();
-    pool_.run(n, [&](int j, int) {
-      Level& level = levels_[0];
-      for (int y = 0; y < level.height; y++)
-        std::memcpy(level.row(level.gradient, j, y),
-                    d_out + (static_cast<size_t>(j) * level.height + y) * level.width, level.width * sizeof(float));
-    });
+    d_out_ = d_out;
     for (int s = 0; s + 1 < n; s++) {
       std::vector<float> taps(static_cast<size_t>(n - s) * 16);
       pool_.run(n - s, [&](int j, int thread) {
-        float* t = taps.data() + j * 16;
-        if (j == 0) pre_backward(s, latents[s], d_latents[s], scratch_[thread].data(), t);
-        else up_backward(s, j - 1, scratch_[thread].data(), t);
+        float* d_taps = taps.data() + j * 16;
+        if (j == 0) pre_backward(s, latents[s], d_latents[s], scratch_[thread].data(), d_taps);
+        else with_taps([&](auto t) { up_backward<t>(s, j - 1, scratch_[thread].data(), d_taps); });
       });
       for (int t = 0; t < pre_half(); t++)
         d_pre[s * pre_half() + t] = taps[t] + (t < kp_ / 2 ? taps[kp_ - 1 - t] : 0.f);
@@ -80,8 +69,7 @@ class Upsampling {
     }
     Level& last = levels_[n - 1];
     for (int y = 0; y < last.height; y++)
-      std::memcpy(d_latents[n - 1] + static_cast<size_t>(y) * last.width, last.row(last.gradient, 0, y),
-                  last.width * sizeof(float));
+      std::memcpy(d_latents[n - 1] + static_cast<size_t>(y) * last.width, slope_row(n - 1, 0, y), last.width * sizeof(float));
   }
 
  private:
@@ -91,6 +79,30 @@ class Upsampling {
     float* row(Buffer<float>& b, int plane, int y) { return b.data() + (static_cast<size_t>(plane) * height + y) * stride; }
   };
   static constexpr int MARGIN = 32;
+
+  // Row y of a plane of level s, and of its derivative; those of the finest level are the caller's.
+  float* value_row(int s, int plane, int y) {
+    Level& level = levels_[s];
+    return s ? level.row(level.values, plane, y) : out_ + (static_cast<size_t>(plane) * level.height + y) * level.width;
+  }
+  const float* slope_row(int s, int plane, int y) {
+    Level& level = levels_[s];
+    return s ? level.row(level.gradient, plane, y) : d_out_ + (static_cast<size_t>(plane) * level.height + y) * level.width;
+  }
+
+  // Calls f(number of taps of a phase), a constant.
+  template <class F>
+  void with_taps(F&& f) {
+    switch (k_ / 2) {
+      case 2: return f(std::integral_constant<int, 2>{});
+      case 3: return f(std::integral_constant<int, 3>{});
+      case 4: return f(std::integral_constant<int, 4>{});
+      case 5: return f(std::integral_constant<int, 5>{});
+      case 6: return f(std::integral_constant<int, 6>{});
+      case 7: return f(std::integral_constant<int, 7>{});
+      default: return f(std::integral_constant<int, 8>{});
+    }
+  }
 
   size_t row_size() const { return levels_[0].stride + 2 * MARGIN + 32; }
 
@@ -104,95 +116,112 @@ class Upsampling {
     }
   }
 
-  void copy_in(Level& level, const float* from) {
-    for (int y = 0; y < level.height; y++)
-      std::memcpy(level.row(level.values, 0, y), from + static_cast<size_t>(y) * level.width, level.width * sizeof(float));
+  void copy_in(int s, const float* from) {
+    for (int y = 0; y < levels_[s].height; y++)
+      std::memcpy(value_row(s, 0, y), from + static_cast<size_t>(y) * levels_[s].width, levels_[s].width * sizeof(float));
   }
 
-  // Source rows of output row r and their taps: f(row clamped to the picture, tap index).
-  template <class F>
-  void sources(int r, int height, F&& f) {
-    for (int j = 0; j < k_; j++) {
-      int twice = r + k_ / 2 - 1 - j;
-      if (twice & 1) continue;
-      int i = twice >> 1;
-      f(i < 0 ? 0 : i >= height ? height - 1 : i, j);
-    }
+  // The taps of step s that make outputs of parity p, as a[0], a[2], ...; the first reads first_[p] pixels ahead, each
+  // other one pixel less.
+  const float* phase(int s, int p) { return up_.data() + s * k_ + first_tap_[p]; }
+
+  // The T source rows of output row r, beyond the border the outermost.
+  template <int T>
+  void source_rows(int r, int height, int (&rows)[T]) {
+    for (int t = 0; t < T; t++) rows[t] = std::min(std::max((r >> 1) + first_[r & 1] - t, 0), height - 1);
   }
 
   // The vertical pass of one output row into v (MARGIN floats of room before it), its ends replicated.
+  template <int T>
   void vertical(int s, int plane, int r, float* v) {
     Level& coarse = levels_[s + 1];
-    const float* taps = up_.data() + s * k_;
-    const float* rows[8];
-    float weights[8];
-    int n = 0;
-    sources(r, coarse.height, [&](int row, int j) { rows[n] = coarse.row(coarse.values, plane, row), weights[n++] = taps[j]; });
+    const float* taps = phase(s, r & 1);
+    int rows[T];
+    source_rows(r, coarse.height, rows);
+    const float* from[T];
+    for (int t = 0; t < T; t++) from[t] = value_row(s + 1, plane, rows[t]);
     for (int x = 0; x < coarse.width; x += VL) {
       vf sum = {};
-      for (int t = 0; t < n; t++) sum += weights[t] * load(rows[t] + x);
+      for (int t = 0; t < T; t++) sum += taps[2 * t] * load(from[t] + x);
       store(v + x, sum);
     }
     for (int i = 1; i <= reach_ + 1; i++) v[-i] = v[0];
     for (int i = 0; i < reach_ + VL; i++) v[coarse.width + i] = v[coarse.width - 1];
   }
 
+  template <int T>
   void up_forward(int s, int plane, float* scratch) {
     Level& fine = levels_[s];
     float *v = scratch + MARGIN, *out = scratch + row_size() + MARGIN;
-    const float* taps = up_.data() + s * k_;
+    const float *a = phase(s, 0), *b = phase(s, 1), *before = v + first_[0], *after = v + first_[1];
+    vi low = lanes() >> 1, side = (lanes() & 1) * VL;
     for (int r = 0; r < fine.height; r++) {
-      vertical(s, plane, r, v);
+      vertical<T>(s, plane, r, v);
       for (int x = 0; 2 * x < fine.width; x += VL) {
         vf even = {}, odd = {};
-        for (auto [d, j] : phases_[0]) even += taps[j] * load(v + x + d);
-        for (auto [d, j] : phases_[1]) odd += taps[j] * load(v + x + d);
-        vi low = lanes() >> 1, side = (lanes() & 1) * VL;
+        for (int t = 0; t < T; t++) even += a[2 * t] * load(before + x - t), odd += b[2 * t] * load(after + x - t);
         store(out + 2 * x, __builtin_shuffle(even, odd, low + side));
         store(out + 2 * x + VL, __builtin_shuffle(even, odd, low + side + VL / 2));
       }
-      std::memcpy(fine.row(fine.values, plane + 1, r), out, fine.width * sizeof(float));
+      std::memcpy(value_row(s, plane + 1, r), out, fine.width * sizeof(float));
     }
   }
 
+  template <int T>
   void up_backward(int s, int plane, float* scratch, float* d_taps) {
     Level &fine = levels_[s], &coarse = levels_[s + 1];
     size_t n = row_size();
     float *v = scratch + MARGIN, *d = scratch + n + MARGIN, *even = scratch + 2 * n + MARGIN;
     float *odd = scratch + 3 * n + MARGIN, *back = scratch + 4 * n + MARGIN;
     std::memset(scratch + n, 0, 4 * n * sizeof(float));
-    const float* taps = up_.data() + s * k_;
-    vf acc[16] = {};
+    const float *a = phase(s, 0), *b = phase(s, 1), *before = v + first_[0], *after = v + first_[1];
+    const float *even_from = even - first_[0], *odd_from = odd - first_[1];
+    vf across[2][T] = {}, down[2][T] = {};  // derivatives by the taps of both passes and phases
     for (int y = 0; y < coarse.height; y++) std::memset(coarse.row(coarse.gradient, plane, y), 0, coarse.stride * sizeof(float));
     for (int r = 0; r < fine.height; r++) {
-      vertical(s, plane, r, v);
-      std::memcpy(d, fine.row(fine.gradient, plane + 1, r), fine.width * sizeof(float));
+      vertical<T>(s, plane, r, v);
+      std::memcpy(d, slope_row(s, plane + 1, r), fine.width * sizeof(float));
       for (int x = 0; 2 * x < fine.width; x += VL) {
-        vf a = load(d + 2 * x), b = load(d + 2 * x + VL);
-        vf e = __builtin_shuffle(a, b, lanes() * 2), o = __builtin_shuffle(a, b, lanes() * 2 + 1);
+        vf first = load(d + 2 * x), second = load(d + 2 * x + VL);
+        vf e = __builtin_shuffle(first, second, lanes() * 2), o = __builtin_shuffle(first, second, lanes() * 2 + 1);
         store(even + x, e), store(odd + x, o);
-        for (auto [k, j] : phases_[0]) acc[j] += e * load(v + x + k);
-        for (auto [k, j] : phases_[1]) acc[j] += o * load(v + x + k);
+        for (int t = 0; t < T; t++) {
+          across[0][t] += e * load(before + x - t);
+          across[1][t] += o * load(after + x - t);
+        }
       }
       for (int x = -VL; x < coarse.width + reach_; x += VL) {
         vf sum = {};
-        for (auto [k, j] : phases_[0]) sum += taps[j] * load(even + x - k);
-        for (auto [k, j] : phases_[1]) sum += taps[j] * load(odd + x - k);
+        for (int t = 0; t < T; t++) sum += a[2 * t] * load(even_from + x + t) + b[2 * t] * load(odd_from + x + t);
         store(back + x, sum);
       }
       for (int i = 1; i <= reach_; i++) back[0] += back[-i], back[coarse.width - 1] += back[coarse.width - 1 + i];
       for (int i = 0; i < VL; i++) back[coarse.width + i] = 0.f;
-      sources(r, coarse.height, [&](int row, int j) {
-        const float* c = coarse.row(coarse.values, plane, row);
-        float* g = coarse.row(coarse.gradient, plane, row);
-        for (int x = 0; x < coarse.width; x += VL) {
-          vf b = load(back + x);
-          acc[j] += b * load(c + x);
-          store(g + x, load(g + x) + taps[j] * b);
-        }
-      });
+      spread<T>(s, plane, r, back, down[r & 1]);
     }
-    for (int j = 0; j < k_; j++) d_taps[j] = hsum(acc[j]);
+    for (int p = 0; p < 2; p++)
+      for (int t = 0; t < T; t++) d_taps[first_tap_[p] + 2 * t] = hsum(across[p][t] + down[p][t]);
+  }
+
+  // The transpose of vertical(): derivatives by its row to those by its source rows and its taps.
+  template <int T>
+  void spread(int s, int plane, int r, const float* back, vf (&down)[T]) {
+    Level& coarse = levels_[s + 1];
+    const float *taps = phase(s, r & 1), *values[T];
+    float* slopes[T];
+    int rows[T];
+    source_rows(r, coarse.height, rows);
+    for (int t = 0; t < T; t++) values[t] = value_row(s + 1, plane, rows[t]), slopes[t] = coarse.row(coarse.gradient, plane, rows[t]);
+    vf sums[T];
+    for (int t = 0; t < T; t++) sums[t] = down[t];
+    for (int x = 0; x < coarse.width; x += VL) {
+      vf b = load(back + x);
+      for (int t = 0; t < T; t++) {
+        sums[t] += b * load(values[t] + x);
+        store(slopes[t] + x, load(slopes[t] + x) + taps[2 * t] * b);
+      }
+    }
+    for (int t = 0; t < T; t++) down[t] = sums[t];
   }
 
   // The picture [h][w] filtered vertically with zero borders, rows of row_size() with zero margins.
@@ -200,12 +229,12 @@ class Upsampling {
     Level& level = levels_[s];
     const float* taps = pre_.data() + s * kp_;
     for (int y = 0; y < level.height; y++) {
-      float* to = out + y * row_size() + MARGIN;
+      float* __restrict to = out + y * row_size() + MARGIN;
       std::memset(to - MARGIN, 0, row_size() * sizeof(float));
       for (int j = 0; j < kp_; j++) {
         int from = y + j - kp_ / 2;
         if (from < 0 || from >= level.height) continue;
-        const float* row = in + from * stride;
+        const float* __restrict row = in + from * stride;
         for (int x = 0; x < level.width; x++) to[x] += taps[j] * row[x];
       }
     }
@@ -227,7 +256,7 @@ class Upsampling {
     for (int y = 0; y < level.height; y++) {
       pre_horizontal(s, tall + y * row_size() + MARGIN, line);
       const float* own = latent + static_cast<size_t>(y) * level.width;
-      float* out = level.row(level.values, 0, y);
+      float* out = value_row(s, 0, y);
       for (int x = 0; x < level.width; x++) out[x] = own[x] + line[x];
     }
   }
@@ -241,7 +270,7 @@ class Upsampling {
     vf acc[16] = {};
     for (int y = 0; y < level.height; y++) {
       std::memset(line - MARGIN, 0, n * sizeof(float));
-      std::memcpy(line, level.row(level.gradient, 0, y), level.width * sizeof(float));
+      std::memcpy(line, slope_row(s, 0, y), level.width * sizeof(float));
       const float* t = tall + y * n + MARGIN;
       for (int x = 0; x < level.width; x += VL)
         for (int j = 0; j < kp_; j++) acc[j] += load(line + x) * load(t + x + j - kp_ / 2);
@@ -260,7 +289,7 @@ class Upsampling {
     for (int j = 0; j < kp_; j++) d_taps[j] = hsum(acc[j]) + extra[j];
     pre_vertical(s, wide + MARGIN, n, tall);
     for (int y = 0; y < level.height; y++) {
-      const float *t = tall + y * n + MARGIN, *g = level.row(level.gradient, 0, y);
+      const float *t = tall + y * n + MARGIN, *g = slope_row(s, 0, y);
       float* out = d_latent + static_cast<size_t>(y) * level.width;
       for (int x = 0; x < level.width; x++) out[x] = g[x] + t[x];
     }
@@ -270,8 +299,10 @@ class Upsampling {
   Pool& pool_;
   std::vector<Level> levels_;
   std::vector<Buffer<float>> scratch_;
-  std::vector<std::pair<int, int>> phases_[2];  // (distance of the source column, tap) of even and odd outputs
+  int first_tap_[2], first_[2];  // see phase()
   std::vector<float> up_, pre_;
+  float* out_ = nullptr;
+  const float* d_out_ = nullptr;
 };
 
 }  // namespace coolvid

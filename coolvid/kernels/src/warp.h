@@ -10,11 +10,14 @@
 
 namespace coolvid {
 
+typedef float v4 __attribute__((vector_size(16), aligned(4), may_alias));
 typedef float v8 __attribute__((vector_size(32), aligned(4), may_alias));
+typedef float v16 __attribute__((vector_size(64), aligned(4), may_alias));
 
 class Warp {
  public:
-  // reference [C][H][W]; every block x block pixels share a vector; taps, slopes [steps + 1][n]: filter and its derivative at fractions 0, 1 / steps, ... 1.
+  // reference [C][H][W]; every block x block pixels share a vector; taps, slopes [steps + 1][n]: filter and its
+  // derivative at fractions 0, 1 / steps, ... 1.
   Warp(const float* reference, int channels, int height, int width, const float* taps, const float* slopes, int steps,
        int n, int block, int threads)
       : channels_(channels), height_(height), width_(width), steps_(steps), n_(n), block_(block), vectors_((n + 7) / 8),
@@ -59,21 +62,29 @@ class Warp {
   void backward(const float* d_out, float* d_flow) {
     size_t n = static_cast<size_t>(height_) * width_;
     pool_.run(block_rows(), [&](int row, int) {
+      std::vector<float> sums(width_);  // of the block row's rows and channels
       for (int axis = 0; axis < 2; axis++) {
-        float* to = d_flow + static_cast<size_t>(axis * block_rows() + row) * block_columns();
-        std::fill(to, to + block_columns(), 0.f);
+        std::fill(sums.begin(), sums.end(), 0.f);
         for (int c = 0; c < channels_; c++)
           for (int y = row * block_; y < std::min(height_, (row + 1) * block_); y++) {
             const float* g = d_out + c * n + static_cast<size_t>(y) * width_;
             const float* d = derivative_.data() + (axis * channels_ + c) * n + static_cast<size_t>(y) * width_;
-            for (int x = 0; x < width_; x++) to[x / block_] += g[x] * d[x];
+            float* __restrict to = sums.data();
+            for (int x = 0; x < width_; x++) to[x] += g[x] * d[x];
           }
+        float* to = d_flow + static_cast<size_t>(axis * block_rows() + row) * block_columns();
+        for (int column = 0; column < block_columns(); column++) {
+          float sum = 0;
+          for (int x = column * block_; x < std::min(width_, (column + 1) * block_); x++) sum += sums[x];
+          to[column] = sum;
+        }
       }
     });
   }
 
  private:
   static constexpr float LIMIT = 32768.f;
+  static constexpr int SQUARE = 4;  // side of the blocks that are filtered as one
 
   float* at(int c, int y, int x) {
     return reference_.data() + (static_cast<size_t>(c) * (height_ + 2 * margin_) + y + margin_) * stride_ + x + margin_;
@@ -111,6 +122,11 @@ class Warp {
     for (int column = 0; column < block_columns(); column++) {
       size_t i = static_cast<size_t>(row) * block_columns() + column;
       Filter<V> fx = filter<V>(*this, flow[i]), fy = filter<V>(*this, flow[blocks() + i]);
+      if constexpr (V == 1)
+        if (block_ == SQUARE && is_plain(row, fy, height_) && is_plain(column, fx, width_)) {
+          square(out, row * SQUARE, column * SQUARE, fy, fx, gradients);
+          continue;
+        }
       for (int y = row * block_; y < std::min(height_, (row + 1) * block_); y++)
         for (int x = column * block_; x < std::min(width_, (column + 1) * block_); x++)
           pixel(out, y, x, fy, fx, gradients);
@@ -119,6 +135,42 @@ class Warp {
 
   // Beyond the border all pixels are alike: a start further out than the margin is moved to it.
   COOLVID_INLINE int clamped(int start, int n, int size) { return std::min(std::max(start, -n - 1), size + 1); }
+
+  // Whether the block is whole and no position of its filter is moved to the margin.
+  inline bool is_plain(int block, const Filter<1>& f, int size) {
+    int first = block * SQUARE, last = first + SQUARE - 1;
+    return last < size && first + f.start >= -n_ - 1 && last + f.start <= size + 1;
+  }
+
+  // SQUARE x SQUARE pixels that share a vector: their rows are filtered together, then their columns.
+  inline void square(float* out, int y, int x, const Filter<1>& fy, const Filter<1>& fx, bool gradients) {
+    size_t n = static_cast<size_t>(height_) * width_, i = static_cast<size_t>(y) * width_ + x;
+    for (int c = 0; c < channels_; c++) {
+      const float* from = at(c, y + fy.start, x + fx.start);
+      float columns[SQUARE][16], slopes[SQUARE][16];
+      for (int r = 0; r < SQUARE; r++) {
+        v16 column = {}, slope = {};
+        for (int k = 0; k < n_; k++) {
+          v16 p = *(const v16*)(from + (r + k) * stride_);
+          column += fy.taps[0][k] * p;
+          slope += fy.slopes[0][k] * p;
+        }
+        *(v16*)columns[r] = column, *(v16*)slopes[r] = slope;
+      }
+      for (int r = 0; r < SQUARE; r++) {
+        v4 value = {}, by_x = {}, by_y = {};
+        for (int k = 0; k < n_; k++) {
+          v4 p = *(const v4*)(columns[r] + k), d = *(const v4*)(slopes[r] + k);
+          value += fx.taps[0][k] * p, by_x += fx.slopes[0][k] * p, by_y += fx.taps[0][k] * d;
+        }
+        size_t place = c * n + i + static_cast<size_t>(r) * width_;
+        *(v4*)(out + place) = value;
+        if (!gradients) continue;
+        *(v4*)(derivative_.data() + place) = by_x;
+        *(v4*)(derivative_.data() + channels_ * n + place) = by_y;
+      }
+    }
+  }
 
   template <int V>
   inline void pixel(float* out, int y, int x, const Filter<V>& fy, const Filter<V>& fx, bool gradients) {
