@@ -158,11 +158,11 @@ class FrameEncoder(nn.Module):
         """The same from the branches' coarse planes, with derivatives; None where there are no kernels for it, or where
         planes are enlarged before they are used."""
         motion, size = self.architecture.motion, (self.format.height, self.format.width)
-        is_direct = motion is None or self._block == 1 << motion.latent_resolution[0]
+        is_direct = motion is None or self.block == 1 << motion.latent_resolution[0]
         if self.architecture.residue.latent_resolution[0] or not is_direct:
             return None
         offer = getattr(self.warper, "kernel", None)
-        warps = [None if offer is None else offer(reference, self._block) for reference in self.references]
+        warps = [None if offer is None else offer(reference, self.block) for reference in self.references]
         if None in warps or not fused.usable(*_planes(target), self.gain):
             return None
         return fused.PictureError(self.gain, self.offset, _planes(target), warps, size)
