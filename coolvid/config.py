@@ -248,7 +248,8 @@ class TrainingConfig:
 
     motion_start: iterations that the motion branch first spends on reproducing an optical flow (0: none).
     step_search: "full" tries all pairs of quantisation steps, "descent" moves along one step at a time.
-    rdo_rounds: passes of the search over single integers after it (0: none).
+    rdo_rounds: passes of the search over single integers after it (0: none). latent_rdo_rounds: rounds of the search
+    over single latents after that, for each branch (0: none).
     """
 
     warmup: tuple[WarmupRound, ...]
@@ -256,6 +257,7 @@ class TrainingConfig:
     motion_start: int = 0
     step_search: str = "descent"
     rdo_rounds: int = 0
+    latent_rdo_rounds: int = 0
 
     def __post_init__(self) -> None:
         choose("step_search", self.step_search, ("full", "descent"))

@@ -28,7 +28,7 @@ from .model.frame_encoder import FrameEncoder
 from .model.translation import global_translation
 from .networks import PRIOR, FrameNetworks, NetworkStore
 from .presets import frame_config
-from .quantization import code_frame, quantize_model, warm_start
+from .quantization import code_frame, quantize_model, rdo_latents, warm_start
 from .reconstruct.contexts import ContextModel
 from .training.schedule import train_frame
 from .types import Frame, FrameType, PixelFormat
@@ -261,7 +261,8 @@ def copies_of(job: FrameJob) -> list[CodedPicture]:
 
 
 def attempt(job: FrameJob, manager: FrameEncoderManager) -> CodedPicture:
-    """The life of one frame: train, quantise, pack, and decode the packed bytes."""
+    """The life of one frame: train, quantise, pack, and decode the packed bytes; latents are improved where that lowers
+    the loss of the packet."""
 
     def candidate(seed: int) -> FrameEncoder:
         encoder = FrameEncoder(job.config, job.frame, job.references, seed=job.seed + seed)
@@ -269,9 +270,18 @@ def attempt(job: FrameJob, manager: FrameEncoderManager) -> CodedPicture:
 
     frame_encoder = train_frame(candidate, job.frame, manager, job.config, is_trained=job.inherits)
     frame_encoder = quantize_model(frame_encoder.cpu(), job.frame, manager, job.predictor)
+    before = _coded(job, frame_encoder)
+    if not rdo_latents(frame_encoder, job.frame, job.config.training.latent_rdo_rounds):
+        return pack_frame(job, *before)
+    improved = pack_frame(job, *_coded(job, frame_encoder))
+    return improved if improved.loss < _packed(job, *before).loss else _best(improved, pack_frame(job, *before))
+
+
+def _coded(job: FrameJob, frame_encoder: FrameEncoder) -> tuple[CodedFrame, float]:
+    """The quantised frame as integers, and the PSNR of its float model."""
     predictor = job.predictor.display_index if job.predictor is not None else None
     coded = code_frame(frame_encoder, job.step.display_index, job.step.references, predictor)
-    return pack_frame(job, coded, psnr(frame_encoder.picture(), job.frame))
+    return coded, psnr(frame_encoder.picture(), job.frame)
 
 
 def pack_frame(job: FrameJob, coded: CodedFrame, float_psnr_db: float) -> CodedPicture:

@@ -73,6 +73,7 @@ class Preset:
     frequency_validation: int = 50
     step_search: str = "descent"
     rdo_rounds: int = 0
+    latent_rdo_rounds: int = 4
     network_rate_weight: float = 1.5
 
     def __post_init__(self) -> None:
@@ -80,6 +81,7 @@ class Preset:
             within(name, getattr(self, name), 0, 10_000_000)
         within("frequency_validation", self.frequency_validation, 1, 10_000_000)
         within("rdo_rounds", self.rdo_rounds, 0, 100)
+        within("latent_rdo_rounds", self.latent_rdo_rounds, 0, 1000)
         for candidates, iterations in self.warmup:
             within("candidates of a warm-up round", candidates, 1, 100)
             within("iterations of a warm-up round", iterations, 1, 10_000_000)
@@ -115,6 +117,7 @@ TABLE = {
         warmup=((2, 20),),
         motion_start=60,
         frequency_validation=25,
+        latent_rdo_rounds=2,
     ),
     "medium": MEDIUM,
     "slow": replace(
@@ -128,6 +131,7 @@ TABLE = {
         frequency_validation=100,
         step_search="full",
         rdo_rounds=1,
+        latent_rdo_rounds=8,
     ),
     "placebo": replace(
         MEDIUM,
@@ -142,6 +146,7 @@ TABLE = {
         frequency_validation=100,
         step_search="full",
         rdo_rounds=3,
+        latent_rdo_rounds=16,
     ),
 }
 
@@ -259,6 +264,7 @@ def _training(config: EncodeConfig, preset: Preset, frame_type: FrameType, lmbda
         motion_start=0 if is_intra else scaled(preset.motion_start),
         step_search=preset.step_search,
         rdo_rounds=preset.rdo_rounds,
+        latent_rdo_rounds=preset.latent_rdo_rounds,
     )
 
 

@@ -181,6 +181,17 @@ def test_total_rate_takes_one_pass(instruction_set):
     check(lambda flat: coolchic._rate(flat, coolchic._split(flat)).sum() * 0.37, [latents], both)
 
 
+def test_rates_alone_are_the_same_and_make_no_derivatives(instruction_set, monkeypatch):
+    """Parameters ask for derivatives even where nobody will."""
+    coolchic, latents = model("intra hop")
+    coolchic, latents = coolchic.float(), latents.float()
+    expected = coolchic._rate(latents, coolchic._split(latents))
+    assert expected.requires_grad
+    monkeypatch.setattr("coolvid_plugins.arm.fused._Rate", None)
+    with torch.no_grad():
+        assert torch.equal(coolchic._rate(latents, coolchic._split(latents)), expected)
+
+
 UPSAMPLINGS = [
     ((19, 17), 4, 8, 7), ((64, 193), 7, 8, 7), ((33, 47), 5, 4, 1), ((70, 90), 7, 10, 5), ((30, 31), 3, 6, 3),
     ((35, 67), 2, 14, 9), ((1, 1), 3, 8, 7), ((2, 259), 5, 8, 7),

@@ -203,6 +203,18 @@ class CoolChicEncoder(nn.Module):
         """The latents as sent, [N], finest grid first."""
         return torch.round(self._scaled()).clamp(-MAX_LATENT, MAX_LATENT)
 
+    def planes(self, flat: Tensor) -> list[Tensor]:
+        """Values of latents [N] as planes [h, w], finest grid first."""
+        return self._split(flat)
+
+    def bits(self, flat: Tensor) -> Tensor:
+        """Bits of each of the latents [N], differentiable."""
+        return self._rate(flat, self._split(flat))
+
+    def laplace(self, flat: Tensor) -> Tensor:
+        """mu and raw log scale of every latent, [2, N]."""
+        return self._laplace(flat, self._split(flat))
+
     def contexts(self, flat: Tensor) -> Tensor:
         """What the entropy model reads for latents [N]: [n_context + n_ifce, N]."""
         return self._contexts(flat, self._split(flat))
@@ -214,6 +226,11 @@ class CoolChicEncoder(nn.Module):
     def synthesised(self, dense: Tensor) -> Tensor:
         """raw_out [1, n_out, H, W] of the synthesis input."""
         return self._full_size(self.modules_by_name["synthesis"](dense))
+
+    @torch.no_grad()
+    def raw_planes(self) -> Tensor:
+        """raw_out [1, n_out, H, W] of the rounded latents."""
+        return self.synthesised(self.synthesis_input(self.rounded_latents()))
 
     # -- parameters ---------------------------------------------------------------------------------------------
 
@@ -239,6 +256,12 @@ class CoolChicEncoder(nn.Module):
         self.noise = NoiseSource(seed)
         self.quantization = _no_steps()
         self.predict_from({})
+
+    @torch.no_grad()
+    def write_latents(self, flat: Tensor) -> None:
+        """Put integer latents [N], as rounded_latents() gives them, into the model."""
+        for latent, values in zip(self.latents, self._split(flat / self.param.encoder_gain), strict=True):
+            latent.copy_(values)
 
     def quantized_latents(self) -> tuple[Integers, ...]:
         """The latents as sent: int32 [h, w], finest first, |value| <= MAX_LATENT."""

@@ -36,6 +36,9 @@ def rate(
     kernel = rate_kernel(grids, architecture, n_hidden, len(arm) == 2 * (n_hidden + 2))
     if kernel is None:
         return None
+    if not torch.is_grad_enabled():  # inside a Function there is no telling, and derivatives cost three times the rate
+        flat = latents.detach().contiguous().numpy()
+        return torch.from_numpy(kernel.run(flat, _flat(arm), _flat(ifce), False, True)[-1])
     out: Tensor = _Rate.apply(kernel, len(arm), latents, *arm, *ifce)  # type: ignore[no-untyped-call]
     return out
 
