@@ -462,20 +462,24 @@ class WithAutograd(FrameTask):
 def test_soap(instruction_set):
     """The kernel's steps against those of the plain optimiser in double precision, through two changes of the basis.
 
-    Loosely: directions that the covariances leave open depend on rounding (plain single precision differs by 4 % too).
+    Loosely: directions that the covariances leave open depend on rounding, in plain single precision just as much.
     """
     shapes = [(48, 7, 1, 1), (48,), (3, 48, 1, 1), (3, 3, 3, 3), (3,), (20, 20), (20, 20), (2, 20), (300, 2), (4,)]
     start = [random(*shape, seed=i) for i, shape in enumerate(shapes)]
     moved = []
-    for dtype in (torch.float64, torch.float32):
+    for dtype, is_plain in ((torch.float64, True), (torch.float32, True), (torch.float32, False)):
         parameters = [p.to(dtype).clone() for p in start]
-        optimizer = SOAP(parameters, lr=1e-3, precondition_every=4)
+        with pytest.MonkeyPatch.context() as patch:
+            if is_plain:
+                patch.setattr("coolvid.training.optimizers.compiled", None)
+            optimizer = SOAP(parameters, lr=1e-3, precondition_every=4)
         for step in range(9):
             for i, p in enumerate(parameters):
                 p.grad = random(*p.shape, seed=100 * step + i).to(dtype)
             optimizer.step()
         moved.append(torch.cat([(p.double() - s).flatten() for p, s in zip(parameters, start, strict=True)]))
-    assert error(moved[1], moved[0]) < 0.08
+    exact, plain, kernel = moved
+    assert error(kernel, exact) < 1.5 * error(plain, exact)
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -552,7 +556,7 @@ def test_one_step_of_soap(instruction_set):
     second = b2 * second + (1 - b2) * turned(own, True) ** 2
     update = turned(turned(first, True) / ((second / (1 - b2**steps)).sqrt() + eps), False)
     expected = values.clone()
-    expected[order] = (1 - lr * decay) * values[order] - lr / (1 - b1 ** (steps + 1)) * update
+    expected[order] = (1 - lr * decay) * values[order] - lr / (1 - b1**steps) * update
     for (start, count, rows, columns), two, found in zip(blocks, sides, shown, strict=True):
         g = own[start : start + count * rows * columns].view(count, rows, columns)
         moved = second[start : start + g.numel()].view_as(g)

@@ -31,11 +31,11 @@ class OneMatrix:
 
     def step(self, g):
         b = self.beta
-        self.m = b * self.m + (1 - b) * g
         if self.t:
+            self.m = b * self.m + (1 - b) * g
             turned, momentum = self.ql.T @ g @ self.qr, self.ql.T @ self.m @ self.qr
             self.v = b * self.v + (1 - b) * turned**2
-            update = (momentum / (1 - b ** (self.t + 1))) / ((self.v / (1 - b**self.t)).sqrt() + self.eps)
+            update = (momentum / (1 - b**self.t)) / ((self.v / (1 - b**self.t)).sqrt() + self.eps)
             self.w = (1 - self.lr * self.decay) * self.w - self.lr * self.ql @ update @ self.qr.T
         self.left = b * self.left + (1 - b) * g @ g.T
         self.right = b * self.right + (1 - b) * g.T @ g
@@ -84,12 +84,24 @@ def test_vectors_get_adam_after_a_first_look():
     for t in range(12):
         set_gradients([p], generator)
         soap.step()
-        first = 0.9 * first + 0.1 * p.grad
         if t:
+            first = 0.9 * first + 0.1 * p.grad
             second = 0.95 * second + 0.05 * p.grad**2
-            step = first / (1 - 0.9 ** (t + 1)) / ((second / (1 - 0.95**t)).sqrt() + 1e-8)
+            step = first / (1 - 0.9**t) / ((second / (1 - 0.95**t)).sqrt() + 1e-8)
             q.data.mul_(1 - 1e-4).sub_(1e-2 * step)
     torch.testing.assert_close(p, q)
+
+
+def test_a_parameter_never_moves_further_than_the_rate():
+    """Not even when the first gradient, which settles the basis, was a thousand times the others."""
+    (p,) = make_parameters(shapes=[(4, 4)])
+    soap, generator = SOAP([p], lr=1e-2, weight_decay=0.0, max_norm=math.inf), torch.Generator().manual_seed(5)
+    for t in range(15):
+        set_gradients([p], generator)
+        p.grad *= 1.0 if t else 1e3
+        before = p.detach().clone()
+        soap.step()
+        assert (p.detach() - before).norm() <= 1e-2 * math.sqrt(p.numel()) * 1.05
 
 
 def test_equal_seeds_give_equal_steps_and_absent_gradients_count_as_zero():

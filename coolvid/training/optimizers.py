@@ -192,7 +192,6 @@ class SOAP:
 
     def _plain_step(self) -> None:
         gradient = self._gradient()
-        self._first.lerp_(gradient, 1 - self._betas[0])
         if self._steps:
             self._move(gradient)
         self._observe(gradient, self._betas[1])
@@ -215,8 +214,9 @@ class SOAP:
 
     def _move(self, gradient: Tensor) -> None:
         beta1, beta2 = self._betas
+        self._first.lerp_(gradient, 1 - beta1)
         update = self._update(gradient, beta2, math.sqrt(1 - beta2**self._steps), self._eps)
-        decay, rate = 1 - self._lr * self._weight_decay, -self._lr / (1 - beta1 ** (self._steps + 1))
+        decay, rate = 1 - self._lr * self._weight_decay, -self._lr / (1 - beta1**self._steps)
         torch._foreach_mul_(self._params, decay)
         torch._foreach_add_(self._params, self._pieces(update), alpha=rate)
 

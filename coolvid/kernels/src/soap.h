@@ -115,7 +115,8 @@ class Soap {
       : blocks_(std::move(blocks)), order_(std::move(order)), first_(first), second_(second), s_(settings),
         gradient_(order_.size()), rotated_(order_.size()), update_(order_.size()) {}
 
-  // One step; steps: how many there were. The first one only looks.
+  // One step; steps: how many there were. The first one only looks, and neither moment remembers it: a step is as long
+  // as lr at most only while both have seen the same gradients.
   void step(const float* gradients, float* values, float lr, int steps, bool refresh) {
     size_t n = order_.size();
     double square = 0;
@@ -124,10 +125,7 @@ class Soap {
       square += static_cast<double>(gradient_[i]) * gradient_[i];
     }
     float clip = static_cast<float>(std::min(1.0, s_.max_norm / (std::sqrt(square) + 1e-12)));
-    for (size_t i = 0; i < n; i++) {
-      gradient_[i] *= clip;
-      first_[i] += (1.f - s_.beta1) * (gradient_[i] - first_[i]);
-    }
+    for (size_t i = 0; i < n; i++) gradient_[i] *= clip;
     if (steps) move(values, lr, steps);
     observe();
     if (!refresh) return;
@@ -138,6 +136,7 @@ class Soap {
   // Adam in the eigenbasis, rotated back.
   void move(float* values, float lr, int steps) {
     size_t n = order_.size();
+    for (size_t i = 0; i < n; i++) first_[i] += (1.f - s_.beta1) * (gradient_[i] - first_[i]);
     std::copy(gradient_.begin(), gradient_.end(), rotated_.begin());
     std::copy_n(first_, n, update_.begin());
     for (auto& block : blocks_) {
@@ -151,7 +150,7 @@ class Soap {
     }
     for (auto& block : blocks_) rotate(block, update_.data() + block.start, false, scratch_);
     float decay = 1.f - lr * s_.weight_decay;
-    float rate = static_cast<float>(lr / (1.0 - std::pow(static_cast<double>(s_.beta1), steps + 1)));
+    float rate = static_cast<float>(lr / (1.0 - std::pow(static_cast<double>(s_.beta1), steps)));
     for (size_t i = 0; i < n; i++) values[order_[i]] = decay * values[order_[i]] - rate * update_[i];
   }
 
