@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 SATURATION = 0.01
 """A vector that is far off is as bad as one that is a little nearer: the picture there has nothing to do with it."""
-FLATNESS = 2e-5
+FLATNESS = 1e-5
 RATE_FACTOR = 4.5
 _REACH = 4
 _RGB_TO_LUMA = (0.299, 0.587, 0.114)
