@@ -51,8 +51,7 @@ def digest_elsewhere(path, threads):
 def test_i_p_and_b_frames_decode_to_the_encoders_pictures(tmp_path, pixel_format, bit_depth, height, width):
     path, seen = tmp_path / "out.cvd", []
     frames = moving(3, pixel_format, bit_depth, height, width)
-    # After so few iterations, float and integer pictures of some seeds lie 0.1 dB and more apart; not of this one.
-    done = coolvid.encode_frames(frames, path, replace(FAST, seed=1), listen=seen.append)
+    done = coolvid.encode_frames(frames, path, FAST, listen=seen.append)
     coded = [event for event in seen if isinstance(event, FrameDone)]
     assert [event.frame_type for event in coded] == [FrameType.I, FrameType.P, FrameType.B]
     assert done.n_bytes == path.stat().st_size >= sum(event.n_bytes for event in coded)
