@@ -206,7 +206,8 @@ def automatic_top(img_size: tuple[int, int]) -> int:
 class Phase:
     """One call of train(); fields as its parameters. Pairs go linearly from the first to the second value.
 
-    network_rate_weight: how much of the estimated bits of the networks the loss counts (0: none).
+    network_rate_weight: how much of the estimated bits of the networks the loss counts (0: none). least_gain: relative
+    gain of a validation below which a phase with a cosine leaves out half of what it has left (0: never).
     """
 
     max_iterations: int
@@ -220,11 +221,13 @@ class Phase:
     softround_temperature: tuple[float, float] = (0.35, 0.08)
     noise_parameter: tuple[float, float] = (0.22, 0.15)
     network_rate_weight: float = 0.0
+    least_gain: float = 0.0
 
     def __post_init__(self) -> None:
         within("max_iterations", self.max_iterations, 0, 10_000_000)
         within("start_lr", self.start_lr, 0, 1)
         within("network_rate_weight", self.network_rate_weight, 0, 1000)
+        within("least_gain", self.least_gain, 0, 1)
         within("frequency_validation", self.frequency_validation, 1, 10_000_000)
         within("patience", self.patience, 1, 10_000_000)
         choose("quantizer noise", self.quantizer_noise_type, QUANTIZER_NOISES)

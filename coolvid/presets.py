@@ -97,6 +97,7 @@ MAIN_PHASE = (
     "patience",
     "softround_temperature",
     "noise_parameter",
+    "least_gain",
 )
 SMALL = 7e6
 """Pictures of fewer pixels than SMALL * sqrt(lmbda) get small networks (city, without the prior: mop is 2 % better

@@ -230,6 +230,25 @@ def test_a_trained_model_starts_gently():
     assert [run.lr(i) for i in (0, 4, 9, 20)] == pytest.approx([1e-3, 5e-3, 1e-2, 1e-2])
 
 
+@pytest.mark.parametrize(
+    "losses, least_gain, iterations",
+    [
+        ([8.0, 7.0, 6.0, 5.0, 4.0, 3.0, 2.0, 1.0, 0.5], 0.01, 8),
+        ([8.0, 8.0, 6.0, 6.0, 4.0, 3.0, 2.0, 1.0, 0.5], 0.01, 5),  # 3 done, 5 left: 2 more
+        ([8.0, 8.0, 6.0, 6.0, 4.0, 3.0, 2.0, 1.0, 0.5], 0.0, 8),
+        ([8.0, 9.0, 7.0, 6.99, 6.98, 6.97], 0.01, 4),  # the first quarter may lose
+    ],
+)
+def test_a_flat_loss_shortens_a_cosine(losses, least_gain, iterations):
+    counters = Counters()
+    given = dataclasses.replace(settings(cosine=True, patience=100), max_iterations=8, least_gain=least_gain)
+    loop.optimise(Scripted(losses), given, counters, "x")
+    assert counters.iterations_counter == iterations
+    constant = dataclasses.replace(given, cosine_scheduling_lr=False)
+    loop.optimise(Scripted([8.0] * 9), constant, counters, "x")
+    assert counters.iterations_counter == iterations + 8
+
+
 def test_numbers_that_are_not_finite_are_an_error_and_the_best_is_put_back():
     task = Scripted([5.0, 4.0, float("nan")])
     with pytest.raises(TrainingError, match=r"loss is nan after 2 iterations of phase 'x'; try a start_lr below 0\.01"):

@@ -38,6 +38,7 @@ def train(
     softround_temperature: Span = (0.35, 0.08),
     noise_parameter: Span = (0.22, 0.15),
     network_rate_weight: float = 0.0,
+    least_gain: float = 0.0,
     *,
     phase: str = "train",
     warmup: bool = False,
@@ -47,7 +48,8 @@ def train(
     frame: the target. lmbda: as in loss_function. start_lr: of both optimisers, constant or down a cosine to 0.
     Every frequency_validation iterations (and before the first and after the last) the loss is measured as it will be
     coded: integer latents, no noise. After `patience` validations in a row without improvement, training stops or,
-    with cosine_scheduling_lr, goes on from the best parameters. A model that is already trained (latents not all 0)
+    with cosine_scheduling_lr, goes on from the best parameters. A validation that lowers the best loss by less than the
+    part least_gain of it halves what a cosine has left. A model that is already trained (latents not all 0)
     gets its first ten iterations at a rising rate. optimized_module: one or several names such as residue.arm,
     motion.all, all.synthesis, all. quantizer_type: NAME or NAME:key=value. softround_temperature, noise_parameter: one
     value, or (first, last) reached linearly. network_rate_weight: adds weight * lmbda * (estimated bits of the
@@ -69,6 +71,7 @@ def train(
         _pair(softround_temperature),
         _pair(noise_parameter),
         network_rate_weight,
+        least_gain,
     )
     task = FrameTask(frame_encoder, frame, lmbda, names, network_rate_weight)
     optimise(task, settings, frame_encoder_manager, phase, warmup)
