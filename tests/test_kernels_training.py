@@ -459,27 +459,33 @@ class WithAutograd(FrameTask):
 # -- optimiser ------------------------------------------------------------------------------------------------
 
 
-def test_soap(instruction_set):
-    """The kernel's steps against those of the plain optimiser in double precision, through two changes of the basis.
-
-    Loosely: directions that the covariances leave open depend on rounding, in plain single precision just as much.
-    """
-    shapes = [(48, 7, 1, 1), (48,), (3, 48, 1, 1), (3, 3, 3, 3), (3,), (20, 20), (20, 20), (2, 20), (300, 2), (4,)]
+def moved_by_soap(shapes, dtype, is_plain=False):
+    """By how much nine steps move parameters of these shapes, through two changes of the basis."""
     start = [random(*shape, seed=i) for i, shape in enumerate(shapes)]
-    moved = []
-    for dtype, is_plain in ((torch.float64, True), (torch.float32, True), (torch.float32, False)):
-        parameters = [p.to(dtype).clone() for p in start]
-        with pytest.MonkeyPatch.context() as patch:
-            if is_plain:
-                patch.setattr("coolvid.training.optimizers.compiled", None)
-            optimizer = SOAP(parameters, lr=1e-3, precondition_every=4)
-        for step in range(9):
-            for i, p in enumerate(parameters):
-                p.grad = random(*p.shape, seed=100 * step + i).to(dtype)
-            optimizer.step()
-        moved.append(torch.cat([(p.double() - s).flatten() for p, s in zip(parameters, start, strict=True)]))
-    exact, plain, kernel = moved
-    assert error(kernel, exact) < 1.5 * error(plain, exact)
+    parameters = [p.to(dtype).clone() for p in start]
+    with pytest.MonkeyPatch.context() as patch:
+        if is_plain:
+            patch.setattr("coolvid.training.optimizers.compiled", None)
+        optimizer = SOAP(parameters, lr=1e-3, precondition_every=4)
+    for step in range(9):
+        for i, p in enumerate(parameters):
+            p.grad = random(*p.shape, seed=100 * step + i).to(dtype)
+        optimizer.step()
+    return torch.cat([(p.double() - s).flatten() for p, s in zip(parameters, start, strict=True)])
+
+
+def test_soap(instruction_set):
+    """The kernel's steps against those of the plain optimiser in double precision.
+
+    Closely where the first gradient settles all directions of the basis; directions that it leaves open depend on
+    rounding, in plain single precision just as much.
+    """
+    settled = [(20, 20), (20, 20), (5, 5), (48,), (300, 2)]
+    exact, kernel = moved_by_soap(settled, torch.float64), moved_by_soap(settled, torch.float32)
+    assert error(kernel, exact) < 0.01
+    shapes = [(48, 7, 1, 1), (48,), (3, 48, 1, 1), (3, 3, 3, 3), (3,), (20, 20), (20, 20), (2, 20), (300, 2), (4,)]
+    exact, kernel = moved_by_soap(shapes, torch.float64), moved_by_soap(shapes, torch.float32)
+    assert error(kernel, exact) < 1.5 * error(moved_by_soap(shapes, torch.float32, is_plain=True), exact)
 
 
 @pytest.mark.parametrize("threads", [1, 2])
