@@ -57,7 +57,9 @@ MOTION = {
 @dataclass(frozen=True)
 class Preset:
     """Effort of a preset. Iterations are those of the main phase; `final` those of the rounding phase after it.
-    small_intra is for pictures that need few bits, intra for all others (see SMALL)."""
+    b_iterations: of the B frame between two anchors; times b_iterations_per_depth with every depth below it, because
+    frames close to their references have little to learn. small_intra is for pictures that need few bits, intra for all
+    others (see SMALL)."""
 
     intra: str = "hop"
     small_intra: str = "mop"
@@ -66,7 +68,8 @@ class Preset:
     motion: str = "mop"
     intra_iterations: int = 1500
     p_iterations: int = 900
-    b_iterations: int = 600
+    b_iterations: int = 900
+    b_iterations_per_depth: float = 0.6
     final: int = 100
     warmup: tuple[tuple[int, int], ...] = ((3, 60), (2, 60))
     motion_start: int = 150
@@ -79,6 +82,7 @@ class Preset:
     def __post_init__(self) -> None:
         for name in ("intra_iterations", "p_iterations", "b_iterations", "final", "motion_start"):
             within(name, getattr(self, name), 0, 10_000_000)
+        within("b_iterations_per_depth", self.b_iterations_per_depth, 0.1, 1.0)
         within("frequency_validation", self.frequency_validation, 1, 10_000_000)
         within("rdo_rounds", self.rdo_rounds, 0, 100)
         within("latent_rdo_rounds", self.latent_rdo_rounds, 0, 1000)
@@ -114,6 +118,7 @@ TABLE = {
         intra_iterations=500,
         p_iterations=350,
         b_iterations=250,
+        b_iterations_per_depth=1.0,
         final=30,
         warmup=((2, 20),),
         motion_start=60,
@@ -125,7 +130,7 @@ TABLE = {
         MEDIUM,
         intra_iterations=5000,
         p_iterations=3000,
-        b_iterations=2000,
+        b_iterations=3000,
         final=300,
         warmup=((5, 150), (2, 150)),
         motion_start=500,
@@ -182,7 +187,7 @@ def frame_config(config: EncodeConfig, frame_type: FrameType, depth: int, img_si
         residue=residue,
         motion=motion,
         warper=_warper(config),
-        training=_training(config, preset, frame_type, lmbda),
+        training=_training(config, preset, frame_type, depth, lmbda),
         distortion=config.distortion,
         motion_estimator=config.motion_estimator,
     )
@@ -218,16 +223,12 @@ def _parameter(
     return CoolChicEncoderParameter(img_size=img_size, flag_common_randomness=randomness, **table[name], **chosen)
 
 
-def _training(config: EncodeConfig, preset: Preset, frame_type: FrameType, lmbda: float) -> TrainingConfig:
-    main = {
-        FrameType.I: preset.intra_iterations,
-        FrameType.P: preset.p_iterations,
-        FrameType.B: preset.b_iterations,
-    }[frame_type]
+def _training(config: EncodeConfig, preset: Preset, frame_type: FrameType, depth: int, lmbda: float) -> TrainingConfig:
+    main = _main_iterations(preset, frame_type, depth)
     scale = config.iterations / max(1, intra_total(preset)) if config.iterations else 1.0
     is_intra = frame_type is FrameType.I
 
-    def scaled(n: int) -> int:
+    def scaled(n: float) -> int:
         return max(1, round(n * scale)) if n else 0
 
     common = {
@@ -267,6 +268,13 @@ def _training(config: EncodeConfig, preset: Preset, frame_type: FrameType, lmbda
         rdo_rounds=preset.rdo_rounds,
         latent_rdo_rounds=preset.latent_rdo_rounds,
     )
+
+
+def _main_iterations(preset: Preset, frame_type: FrameType, depth: int) -> float:
+    """Of the main phase."""
+    if frame_type is FrameType.B:
+        return preset.b_iterations * preset.b_iterations_per_depth ** max(0, depth - FrameType.B.value)
+    return preset.intra_iterations if frame_type is FrameType.I else preset.p_iterations
 
 
 def intra_total(preset: Preset) -> int:

@@ -242,6 +242,24 @@ def test_slower_presets_do_more():
     assert totals == sorted(set(totals))
 
 
+ITERATIONS = [
+    # preset, depth of a B frame, iterations of its main phase
+    ("fast", 2, 250),
+    ("fast", 4, 250),
+    ("medium", 2, 900),
+    ("medium", 3, 540),
+    ("medium", 4, 324),
+    ("slow", 2, 3000),
+    ("slow", 5, 648),
+]
+
+
+@pytest.mark.parametrize("preset, depth, iterations", ITERATIONS)
+def test_deeper_frames_train_shorter(preset, depth, iterations):
+    made = frame_config(EncodeConfig(preset=preset), FrameType.B, depth, SIZE)
+    assert made.training.phases[0].max_iterations == iterations
+
+
 @pytest.mark.parametrize("wanted", [12, 100, 3000])
 @pytest.mark.parametrize("preset", TABLE)
 def test_iterations_are_those_of_an_intra_frame(preset, wanted):
