@@ -169,16 +169,16 @@ class LatentDecoder {
     int which = 0;
     for (auto& layer : model_.hidden) {
       int32_t* to = hidden_[which].values.data();
-      Rounding rounding(layer.shift, 15);
-      madd_product(layer, x, n, [&](int m, int i, vi v) {
-        v = vclamp(rounding(v), 0, 32767);
-        int32_t* at = to + (m / 2) * BLOCK + i;
-        store(at, m % 2 ? load(at) | v << 16 : v);
+      Narrowing narrowed(layer.shift);
+      madd_product(layer, x, n, [&](int m, int i, vi a, vi b) {
+        store(to + (m / 2) * BLOCK + i, narrowed(positive(a), positive(b)));
       });
       x = hidden_[which].rows.data();
       which ^= 1;
     }
-    auto keep = [](int32_t* to) { return [=](int m, int i, vi v) { store(to + m * BLOCK + i, v); }; };
+    auto keep = [](int32_t* to) {
+      return [=](int, int i, vi mu, vi scale) { store(to + i, mu), store(to + BLOCK + i, scale); };
+    };
     int32_t *main = main_.data(), *side = side_.data();
     madd_product(model_.output, x, n, keep(main));
     if (model_.stabiliser.exists()) madd_product(model_.stabiliser, input_.rows.data(), n, keep(side));
