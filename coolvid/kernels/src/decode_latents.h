@@ -170,14 +170,14 @@ class LatentDecoder {
     for (auto& layer : model_.hidden) {
       int32_t* to = hidden_[which].values.data();
       Narrowing narrowed(layer.shift);
-      madd_product(layer, x, n, [&](int m, int i, vi a, vi b) {
+      madd_product(layer, x, n, [&](int m, int i, vi a, vi b) COOLVID_ALWAYS {
         store(to + (m / 2) * BLOCK + i, narrowed(positive(a), positive(b)));
       });
       x = hidden_[which].rows.data();
       which ^= 1;
     }
     auto keep = [](int32_t* to) {
-      return [=](int, int i, vi mu, vi scale) { store(to + i, mu), store(to + BLOCK + i, scale); };
+      return [=](int, int i, vi mu, vi scale) COOLVID_ALWAYS { store(to + i, mu), store(to + BLOCK + i, scale); };
     };
     int32_t *main = main_.data(), *side = side_.data();
     madd_product(model_.output, x, n, keep(main));

@@ -9,6 +9,8 @@
 
 #include "linear.h"
 
+#define COOLVID_ALWAYS __attribute__((always_inline))
+
 namespace coolvid::integer {
 
 typedef int16_t vs __attribute__((vector_size(VL * 2), aligned(2), may_alias));
@@ -102,11 +104,14 @@ class Narrowing {
   int shift_, half_;
 };
 
-// The accumulator of one output and one vector of positions, from n on.
-COOLVID_INLINE vi madd_one(const IntegerLayer& layer, int m, const int32_t* const* x, int n) {
-  vi acc = vi{} + layer.bias[m];
-  for (int k = 0; k < layer.pairs(); k++) acc += madd(load(x[k] + n), vi{} + layer.weights[k * layer.n_out + m]);
-  return acc;
+// Adds to the accumulators of outputs m and `next` for one vector of positions, from n on; no bias.
+COOLVID_INLINE void madd_two(const IntegerLayer& layer, int pairs, int m, int next, const int32_t* const* x, int n, vi& a, vi& b) {
+  const int32_t* w = layer.weights.data();
+#pragma GCC unroll 1
+  for (int k = 0; k < pairs; k++, w += layer.n_out) {
+    const vi xv = load(x[k] + n);
+    a += madd(xv, vi{} + w[m]), b += madd(xv, vi{} + w[next]);
+  }
 }
 
 template <int MT, int NV, class Out>

@@ -101,7 +101,7 @@ class IntegerSynthesis {
     Level& next = levels_[i + 1];
     Narrowing narrowed(layers_[i].map.shift);
     int32_t* to = next.row(0, y);
-    madd_product(layers_[i].map, inputs(i, y), width_, [=, this](int m, int x, vi a, vi b) {
+    madd_product(layers_[i].map, inputs(i, y), width_, [=, this](int m, int x, vi a, vi b) COOLVID_ALWAYS {
       store(to + (m / 2) * stride_ + x, RELU ? narrowed(positive(a), positive(b)) : narrowed(a, b));
     });
     replicate(next, y);
@@ -119,7 +119,7 @@ class IntegerSynthesis {
     const IntegerConv& last = layers_.back();
     Rounding rounding(last.map.shift, 15);
     const int low = last.relu ? 0 : INT32_MIN;
-    madd_product(last.map, inputs(layers_.size() - 1, y), width_, [&](int m, int x, vi a, vi b) {
+    madd_product(last.map, inputs(layers_.size() - 1, y), width_, [&](int m, int x, vi a, vi b) COOLVID_ALWAYS {
       put(out, m, y, x, rounding(vmax(a, low)), rounding(vmax(b, low)));
     });
   }
@@ -131,10 +131,12 @@ class IntegerSynthesis {
     const int low = last.relu ? 0 : INT32_MIN;
     side_.clear();
     for (int p = 0; p < stabiliser_.pairs(); p++) side_.push_back(levels_[0].row(p, y));
-    madd_product(last.map, inputs(layers_.size() - 1, y), width_, [&](int m, int x, vi a, vi b) {
+    const int pairs = stabiliser_.pairs();
+    madd_product(last.map, inputs(layers_.size() - 1, y), width_, [&](int m, int x, vi a, vi b) COOLVID_ALWAYS {
       const int next = std::min(m + 1, stabiliser_.n_out - 1);
-      vi c = limited(main(vmax(a, low))) + limited(side(madd_one(stabiliser_, m, side_.data(), x)));
-      vi d = limited(main(vmax(b, low))) + limited(side(madd_one(stabiliser_, next, side_.data(), x)));
+      vi c = vi{} + stabiliser_.bias[m], d = vi{} + stabiliser_.bias[next];
+      madd_two(stabiliser_, pairs, m, next, side_.data(), x, c, d);
+      c = limited(side(c)) + limited(main(vmax(a, low))), d = limited(side(d)) + limited(main(vmax(b, low)));
       put(out, m, y, x, guard(c), guard(d));
     });
   }
