@@ -19,7 +19,42 @@ typedef uint16_t vus __attribute__((vector_size(VL * 2), aligned(2), may_alias))
 COOLVID_INLINE vi load(const int32_t* p) { return *(const vi*)p; }
 COOLVID_INLINE void store(int32_t* p, vi v) { *(vi*)p = v; }
 COOLVID_INLINE vi widen(const int16_t* p) { return __builtin_convertvector(*(const vs*)p, vi); }
-COOLVID_INLINE void store_narrow(int16_t* p, vi v) { *(vs*)p = __builtin_convertvector(v, vs); }
+// GCC 12 takes the conversions of its vector extension apart where one instruction would do: hence the intrinsics.
+COOLVID_INLINE vi widen_unsigned(const int16_t* p) {
+#if defined(__x86_64__) && COOLVID_VL == 16
+  return (vi)_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)p));
+#elif defined(__x86_64__) && COOLVID_VL == 8
+  return (vi)_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i*)p));
+#else
+  return (vi)__builtin_convertvector(*(const vus*)p, vu);
+#endif
+}
+// Each lane limited to int16.
+COOLVID_INLINE void store_saturated(int16_t* p, vi v) {
+#if defined(__x86_64__) && COOLVID_VL == 16
+  _mm256_storeu_si256((__m256i*)p, _mm512_cvtsepi32_epi16((__m512i)v));
+#elif defined(__x86_64__) && COOLVID_VL == 8
+  const __m256i both = _mm256_permute4x64_epi64(_mm256_packs_epi32((__m256i)v, (__m256i)v), 0x88);
+  _mm_storeu_si128((__m128i*)p, _mm256_castsi256_si128(both));
+#elif defined(__x86_64__) && COOLVID_VL == 4
+  _mm_storel_epi64((__m128i*)p, _mm_packs_epi32((__m128i)v, (__m128i)v));
+#else
+  v = v < -32768 ? vi{} - 32768 : v;
+  *(vs*)p = __builtin_convertvector(v > 32767 ? vi{} + 32767 : v, vs);
+#endif
+}
+// from[at] of every lane.
+COOLVID_INLINE vi gathered(const int32_t* from, vi at) {
+#if defined(__x86_64__) && COOLVID_VL == 16
+  return (vi)_mm512_i32gather_epi32((__m512i)at, from, 4);
+#elif defined(__x86_64__) && COOLVID_VL == 8
+  return (vi)_mm256_i32gather_epi32(from, (__m256i)at, 4);
+#else
+  vi v;
+  for (int i = 0; i < VL; i++) v[i] = from[at[i]];
+  return v;
+#endif
+}
 COOLVID_INLINE vi vclamp(vi v, int32_t low, int32_t high) {
   v = v < low ? vi{} + low : v;
   return v > high ? vi{} + high : v;
@@ -28,7 +63,7 @@ COOLVID_INLINE vi vclamp(vi v, int32_t low, int32_t high) {
 // Lanes of (low, high) int16 values.
 COOLVID_INLINE vi paired(vi low, vi high) { return (low & 0xffff) | (vi)((vu)high << 16); }
 COOLVID_INLINE vi paired(const int16_t* low, const int16_t* high) {
-  return (vi)(__builtin_convertvector(*(const vus*)low, vu) | __builtin_convertvector(*(const vus*)high, vu) << 16);
+  return widen_unsigned(low) | (vi)((vu)widen_unsigned(high) << 16);
 }
 inline int32_t paired(int32_t low, int32_t high) {
   return static_cast<int32_t>((static_cast<uint32_t>(low) & 0xffff) | static_cast<uint32_t>(high) << 16);

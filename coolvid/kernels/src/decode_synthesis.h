@@ -152,8 +152,8 @@ class IntegerSynthesis {
     if (m + 1 < layers_.back().map.n_out) put_row(to + plane, n, b);
   }
   static void put_row(int16_t* to, int n, vi v) {
+    if (n == VL) return store_saturated(to, v);
     v = saturate16(v);
-    if (n == VL) return store_narrow(to, v);
     for (int i = 0; i < n; i++) to[i] = static_cast<int16_t>(v[i]);
   }
 

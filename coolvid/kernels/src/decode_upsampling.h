@@ -147,7 +147,7 @@ class IntegerUpsampling {
     for (int x = 0; x < width; x += VL) {
       vi acc{};
       for (int j = 0; j < n; j++) acc += madd(paired(rows[2 * j] + x, rows[2 * j + 1] + x), vi{} + pairs[j]);
-      store_narrow(to + x, saturate16(rounding(acc)));
+      store_saturated(to + x, rounding(acc));
     }
   }
 
@@ -183,9 +183,9 @@ class IntegerUpsampling {
     middle_.zero(16, width_);
     const int16_t *x = middle_.data() - kernel.reach, *own = fine_.row(y);
     for (int i = 0; i < width_; i += VL) {
-      vi acc = madd(widen(own + i) & 0xffff, vi{} + kernel.unit);
+      vi acc = madd(widen_unsigned(own + i), vi{} + kernel.unit);
       for (int j = 0; j < kernel.n; j++) acc += madd(paired(x + i + 2 * j, x + i + 2 * j + 1), vi{} + kernel.taps[j]);
-      store_narrow(to + i, saturate16(kernel.rounding(acc)));
+      store_saturated(to + i, kernel.rounding(acc));
     }
   }
 
