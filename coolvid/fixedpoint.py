@@ -69,10 +69,11 @@ def fit_weights(weight: FixedPoint, extra: int = 0, least: int = 0) -> FixedPoin
     extra: a further unit weight of the row (1 for a residual connection), in whole units. least: raise a shift below
     this one to it, as far as the rows allow, so that a bias aligned with coarse weights keeps its precision.
     """
-    rows = np.abs(weight.values.reshape(weight.values.shape[0], -1).astype(np.int64)).sum(axis=1)
+    rows = np.abs(weight.values.reshape(weight.values.shape[0], -1)).sum(axis=1, dtype=np.int64)
     largest = int(rows.max(initial=0)) + (extra << max(weight.shift, 0))
     drop = max(largest.bit_length() - ROW_BITS, min(0, weight.shift - least))
-    return FixedPoint(shift_round(weight.values, drop).astype(np.int32), weight.shift - drop)
+    values = shift_round(weight.values, drop) if drop else weight.values
+    return FixedPoint(values.astype(np.int32, copy=False), weight.shift - drop)
 
 
 def unit(shift: int) -> int:
