@@ -20,7 +20,7 @@ def extension(name: str) -> Pybind11Extension:
     target = [f"-march={architecture}", "-mprefer-vector-width=512"] if architecture else []
     return Pybind11Extension(
         f"coolvid.kernels._{name}",
-        ["coolvid/kernels/src/module.cpp", "coolvid/kernels/src/decode.cpp"],
+        [f"coolvid/kernels/src/{part}.cpp" for part in ("module", "decode", "decode_pictures")],
         depends=[f"coolvid/kernels/src/{part}.h" for part in HEADERS],
         define_macros=[("COOLVID_VL", str(lanes)), ("COOLVID_MODULE", f"_{name}")],
         extra_compile_args=[*FLAGS, "-Wno-psabi", *target],
@@ -32,10 +32,8 @@ def extension(name: str) -> Pybind11Extension:
 
 HEADERS = (
     *("arm", "compose", "latents", "linear", "network_rate", "pool", "simd", "soap", "synthesis", "upsampling", "warp"),
-    *(
-        f"decode_{part}"
-        for part in ("crc", "frame", "latents", "parameters", "rans", "simd", "synthesis", "upsampling", "warp")
-    ),
+    *(f"decode_{part}" for part in ("arrays", "crc", "frame", "latents", "memory", "parameters", "rans", "simd")),
+    *("decode_synthesis", "decode_upsampling", "decode_warp"),
 )
 
 ParallelCompile().install()

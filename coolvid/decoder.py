@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from threading import Lock
+from contextlib import contextmanager
+from threading import Condition, Lock, Thread
 from time import perf_counter
+from typing import Any
 
 from . import kernels
 from .architecture import Architecture
@@ -19,7 +20,7 @@ from .events import FrameDecoded, Listener, ignore
 from .interfaces import TensorSpec
 from .modules import module_n_scales, module_tensors
 from .networks import PRIOR, FrameNetworks, NetworkStore
-from .reconstruct import ContextModel, reconstruct_frame
+from .reconstruct import ContextModel, PreparedFrame, finished_frame, prepared_frame, reconstruct_frame
 from .types import Frame
 
 
@@ -32,11 +33,18 @@ def decode_frame(
     references and networks that do not fit, MissingPlugin for a plugin not installed here.
     """
     networks = NetworkStore() if networks is None else networks
-    try:
+    with _settings_checked():
         coded = read_frame(data, header, networks)
         if not coded.is_copy:
             networks.add(FrameNetworks.of(coded))
         return reconstruct_frame(coded, references, header.format)
+
+
+@contextmanager
+def _settings_checked() -> Iterator[None]:
+    """Settings that cannot be are the stream's fault."""
+    try:
+        yield
     except ConfigError as error:
         raise StreamError(f"the stream holds an impossible setting: {error}") from error
 
@@ -78,7 +86,8 @@ def decode_stream(
 
     Decodes only what these need, and keeps a picture only until nobody needs it any more. threads: frames decoded at
     the same time, 0 for as many as there are cores; pictures, errors and the order of events never depend on it, only
-    how many pictures wait in memory (at most AHEAD_PER_THREAD a thread more). Raises StreamError.
+    how many pictures wait in memory (at most AHEAD_PER_THREAD a thread more, PREPARED_PER_THREAD of them unfinished).
+    Raises StreamError.
     """
     packets = _by_index(reader)
     wanted = _wanted(packets, first, last)
@@ -99,71 +108,120 @@ def decode_stream(
 
 Packets = Mapping[int, tuple[int, PacketInfo]]
 AHEAD_PER_THREAD = 8
+PREPARED_PER_THREAD = 3
 
 
 class _Workers:
     """Decodes steps into `decoded`, one after the other as finish() asks for them; with several threads also those that
-    follow, up to a limit, as soon as their references are there."""
+    follow, up to a limit.
+
+    A step is two jobs: to prepare it, which needs no pictures, and to finish it when its references are there. A free
+    thread prefers to finish, because others wait for that, and takes steps in coding order.
+    """
 
     def __init__(
         self, reader: StreamReader, packets: Packets, steps: Sequence[int], decoded: dict[int, Frame], threads: int
     ) -> None:
         self._reader, self._packets, self._steps, self._decoded = reader, packets, steps, decoded
         self._predictors = _Predictors(reader, packets, steps)
-        self._window = AHEAD_PER_THREAD * threads
-        self._position = 0
-        self._futures: dict[int, Future[tuple[Frame, float]]] = {}
-        self._lock = Lock()
-        self._pool = ThreadPoolExecutor(threads, "coolvid-decode") if threads > 1 else None
+        self._window, self._most_prepared = AHEAD_PER_THREAD * threads, PREPARED_PER_THREAD * threads
+        self._position = 0  # of the step that finish() is asked for next
+        self._n_started = 0  # steps whose preparation has begun
+        self._prepared: dict[int, tuple[PreparedFrame, float]] = {}
+        self._done: dict[int, tuple[Frame, float] | Exception] = {}
+        self._unfinished = 0  # steps between the start of their preparation and their end
+        self._changed = Condition()
+        self._is_open = True
+        names = [f"coolvid-decode_{i}" for i in range(threads if threads > 1 else 0)]
+        self._threads = [Thread(target=self._work, name=name, daemon=True) for name in names]
 
     def __enter__(self) -> _Workers:
+        for thread in self._threads:
+            thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        with self._lock:
-            pool, self._pool = self._pool, None
-        if pool is not None:
-            pool.shutdown(cancel_futures=True)
+        with self._changed:
+            self._is_open = False
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join()
 
     def finish(self, index: int) -> float:
         """Put the frame of the next step into `decoded`; the seconds that it took. Raises what decode_frame() does."""
-        if self._pool is None:
-            frame, seconds = self._decode(index, [self._decoded[r] for r in self._packets[index][1].references])
-            self._decoded[index] = frame
+        if not self._threads:
+            references = [self._decoded[each] for each in self._packets[index][1].references]
+            self._decoded[index], seconds = self._finished(self._prepare(index), references)
             return seconds
-        self._fill()
-        frame, seconds = self._futures[index].result()
-        with self._lock:
-            self._decoded[index] = frame
-            del self._futures[index]
+        with self._changed:
+            self._changed.wait_for(lambda: index in self._done)
+            done = self._done.pop(index)
+            if isinstance(done, Exception):
+                raise done
+            self._decoded[index] = done[0]
             self._position += 1
-        return seconds
+            self._changed.notify_all()
+        return done[1]
 
-    def _decode(self, index: int, references: list[Frame]) -> tuple[Frame, float]:
+    def _prepare(self, index: int) -> tuple[PreparedFrame, float]:
         start = perf_counter()
-        networks = self._predictors.of(index)
-        frame = decode_frame(self._reader.read(self._packets[index][0]), self._reader.header, references, networks)
-        return frame, perf_counter() - start
+        header = self._reader.header
+        with _settings_checked():
+            coded = read_frame(self._reader.read(self._packets[index][0]), header, self._predictors.of(index))
+            prepared = prepared_frame(coded, header.format)
+        return prepared, perf_counter() - start
 
-    def _fill(self, _: object = None) -> None:
-        """Start every step within the window whose references are decoded; called again whenever a step is done."""
-        started = []
-        with self._lock:
-            for index in self._steps[self._position : self._position + self._window]:
-                if self._pool is not None and index not in self._futures and index not in self._decoded:
-                    references = [self._known(r) for r in self._packets[index][1].references]
-                    if None not in references:
-                        self._futures[index] = self._pool.submit(self._decode, index, references)  # type: ignore[arg-type]
-                        started.append(self._futures[index])
-        for future in started:
-            future.add_done_callback(self._fill)
+    def _finished(self, prepared: tuple[PreparedFrame, float], references: Sequence[Frame]) -> tuple[Frame, float]:
+        start = perf_counter()
+        with _settings_checked():
+            frame = finished_frame(prepared[0], references, self._reader.header.format)
+        return frame, prepared[1] + perf_counter() - start
 
-    def _known(self, index: int) -> Frame | None:
-        """The frame, if it is decoded."""
-        future = self._futures.get(index)
-        if future is None:
-            return self._decoded.get(index)
-        return future.result()[0] if future.done() and not future.cancelled() and not future.exception() else None
+    def _work(self) -> None:
+        """The life of a thread."""
+        while (job := self._next_job()) is not None:
+            index, prepared, references = job
+            try:
+                if prepared is None:
+                    self._note(self._prepared, index, self._prepare(index))
+                else:
+                    self._note(self._done, index, self._finished(prepared, references))
+            except Exception as error:  # whatever it is, finish() raises it
+                self._note(self._done, index, error)
+
+    def _note(self, where: dict[int, Any], index: int, what: object) -> None:
+        with self._changed:
+            where[index] = what
+            self._unfinished -= where is self._done
+            self._changed.notify_all()
+
+    def _next_job(self) -> tuple[int, tuple[PreparedFrame, float] | None, list[Frame]] | None:
+        """A step to finish, with its preparation and its references, or to prepare (None); waits for one.
+
+        None when nothing is wanted any more."""
+        with self._changed:
+            while self._is_open:
+                end = min(self._position + self._window, len(self._steps))
+                for index in self._steps[self._position : end]:
+                    references = self._references(index) if index in self._prepared else None
+                    if references is not None:
+                        return index, self._prepared.pop(index), references
+                if self._n_started < end and self._unfinished < self._most_prepared:
+                    self._n_started, self._unfinished = self._n_started + 1, self._unfinished + 1
+                    return self._steps[self._n_started - 1], None, []
+                self._changed.wait()
+        return None
+
+    def _references(self, index: int) -> list[Frame] | None:
+        """The references of a step, if they are all decoded."""
+        out = []
+        for each in self._packets[index][1].references:
+            done = self._done.get(each)
+            frame = done[0] if isinstance(done, tuple) else self._decoded.get(each)
+            if frame is None:
+                return None
+            out.append(frame)
+        return out
 
 
 class _Predictors:
@@ -213,10 +271,8 @@ class _Predictors:
 
     def _parse(self, index: int) -> FrameNetworks:
         data = self._reader.read(self._packets[index][0])
-        try:
+        with _settings_checked():
             content = read_packet(data, self._reader.header, tensors_of, self._take(index))
-        except ConfigError as error:
-            raise StreamError(f"the stream holds an impossible setting: {error}") from error
         return FrameNetworks(index, content.architecture, content.modules)
 
     def _take(self, index: int) -> NetworkStore:

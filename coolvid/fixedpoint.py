@@ -9,6 +9,7 @@ float64 products (all integers below 2**53), which is fast and gives the same in
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,15 +46,21 @@ def shift_round(x: NDArray[np.int64] | Integers, shift: int) -> NDArray[np.int64
     if shift < 0:
         left = min(-shift, 62)
         room = np.int64(1) << (62 - left)
-        return np.clip(x, -room, room) << left
+        return _limited(x, -room, room) << left
     if shift == 0:
         return x
     return (x + (np.int64(1) << (shift - 1))) >> shift
 
 
+def _limited(x: NDArray[Any], low: int | np.int64, high: int | np.int64) -> NDArray[Any]:
+    """np.clip(), which takes several times as long for the few numbers of a layer."""
+    out: NDArray[Any] = np.minimum(np.maximum(x, low), high)
+    return out
+
+
 def saturate16(x: NDArray[np.int64]) -> Integers:
     """Clamp to int16; returned as int32 so that later sums do not wrap."""
-    return np.clip(x, INT16_MIN, INT16_MAX).astype(np.int32)
+    return _limited(x, INT16_MIN, INT16_MAX).astype(np.int32)
 
 
 def fit_weights(weight: FixedPoint, extra: int = 0, least: int = 0) -> FixedPoint:
@@ -62,20 +69,21 @@ def fit_weights(weight: FixedPoint, extra: int = 0, least: int = 0) -> FixedPoin
     extra: a further unit weight of the row (1 for a residual connection), in whole units. least: raise a shift below
     this one to it, as far as the rows allow, so that a bias aligned with coarse weights keeps its precision.
     """
-    rows = np.abs(weight.values.reshape(weight.values.shape[0], -1).astype(np.int64)).sum(axis=1)
+    rows = np.abs(weight.values.reshape(weight.values.shape[0], -1)).sum(axis=1, dtype=np.int64)
     largest = int(rows.max(initial=0)) + (extra << max(weight.shift, 0))
     drop = max(largest.bit_length() - ROW_BITS, min(0, weight.shift - least))
-    return FixedPoint(shift_round(weight.values, drop).astype(np.int32), weight.shift - drop)
+    values = shift_round(weight.values, drop) if drop else weight.values
+    return FixedPoint(values.astype(np.int32, copy=False), weight.shift - drop)
 
 
 def unit(shift: int) -> int:
     """The integer that stands for 1 beside weights of this shift (0 below shift -1): the weight of a residual."""
-    return int(shift_round(np.array(1), -shift))
+    return 1 << shift if shift >= 0 else int(shift == -1)
 
 
 def align_bias(bias: FixedPoint, bits: int) -> NDArray[np.int64]:
     """The bias as an accumulator value with `bits` fractional bits, limited to a quarter of int32."""
-    return np.clip(shift_round(bias.values, bias.shift - bits), -_BIAS_LIMIT, _BIAS_LIMIT)
+    return _limited(shift_round(bias.values, bias.shift - bits), -_BIAS_LIMIT, _BIAS_LIMIT)
 
 
 def folded(weight: FixedPoint, bias: FixedPoint, in_bits: int, out_bits: int, residual: bool = False) -> Folded:

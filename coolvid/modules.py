@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from .architecture import Architecture, FrameArchitecture, Ports
 from .config import FrameConfig
 from .interfaces import NormativePlugin, TensorSpec
@@ -10,6 +12,26 @@ from .registry import build, record
 
 def build_plugins(architecture: Architecture) -> dict[str, NormativePlugin]:
     """arm, synthesis and upsampling of this architecture. Raises MissingPlugin."""
+    return dict(_plugins(_Same(architecture)))
+
+
+class _Same:
+    """An architecture as a key that nothing else equals. As values, those that differ in the type of an option (1 and
+    True) would be equal; and comparing them takes long for something that every frame asks for several times."""
+
+    def __init__(self, architecture: Architecture) -> None:
+        self.architecture = architecture
+
+    def __hash__(self) -> int:
+        return id(self.architecture)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self.architecture is other.architecture
+
+
+@lru_cache(maxsize=64)
+def _plugins(key: _Same) -> dict[str, NormativePlugin]:
+    architecture = key.architecture
     return {
         "arm": build("arm", architecture.arm, architecture.arm_ports),
         "synthesis": build("synthesis", architecture.synthesis, architecture.synthesis_ports),

@@ -266,17 +266,20 @@ def test_threads_change_nothing(video, stream, threads, part, shown, decoded):
     assert [event.display_index for event in events] == decoded
 
 
+@pytest.mark.parametrize("half", ["prepared_frame", "finished_frame"])
 @pytest.mark.parametrize("threads", [1, 2, 5])
-def test_threads_meet_the_first_error_in_coding_order(monkeypatch, stream, threads):
+def test_threads_meet_the_first_error_in_coding_order(monkeypatch, stream, threads, half):
     """Frame 2 cannot be decoded: what does not need it is shown before the error, and nothing else."""
     from coolvid import decoder
 
-    def reconstruct(coded, references, format):
-        if coded.display_index == 2:
-            raise StreamError("nothing here")
-        return reconstruct_frame(coded, references, format)
+    original = getattr(decoder, half)
 
-    monkeypatch.setattr(decoder, "reconstruct_frame", reconstruct)
+    def fails(what, *arguments):
+        if getattr(what, "coded", what).display_index == 2:
+            raise StreamError("nothing here")
+        return original(what, *arguments)
+
+    monkeypatch.setattr(decoder, half, fails)
     shown = []
     with pytest.raises(StreamError, match="nothing here"):
         shown.extend(decode_stream(StreamReader(stream), threads=threads, listen=shown.append))

@@ -23,7 +23,7 @@ from coolvid.interfaces import FixedPoint, TensorSpec
 from coolvid.modules import module_tensors
 from coolvid.reconstruct import ContextModel
 from coolvid.reconstruct.contexts import nearest
-from coolvid.reconstruct.frame import composed, translated
+from coolvid.reconstruct.frame import composed, copied, plain_copied, translated
 from coolvid.registry import load, record
 from coolvid.types import Frame, PixelFormat, VideoFormat
 
@@ -265,6 +265,20 @@ def test_warp_of_a_frame(kernel, format, translation):
         assert np.array_equal(warper.of_frame(reference, translation, flow), expected)
 
 
+@pytest.mark.parametrize("log2", [1, 2, 3])
+def test_warp_of_a_frame_in_blocks(kernel, log2):
+    """A vector for each block is the same vector for each of its pixels."""
+    rng, format = np.random.default_rng(log2), FORMATS[0]
+    warper, reference = integer_form("warper", "sinc", "IntegerWarper")(8), picture(rng, format)
+    size = tuple(-(-n >> log2) for n in (format.height, format.width))
+    for flow in flows(rng, *size):
+        flow = flow.astype(np.int32)
+        expected = warper.of_frame(reference, (3, -2), nearest(flow, log2, format.height, format.width))
+        assert np.array_equal(warper.of_frame(reference, (3, -2), flow, log2), expected)
+    with pytest.raises(ValueError):
+        warper.of_frame(reference, (0, 0), np.zeros((2, size[0] + 1, size[1]), np.int32), log2)
+
+
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("n_predictions", [0, 1, 2])
 def test_compose(kernel, format, n_predictions):
@@ -279,15 +293,45 @@ def test_compose(kernel, format, n_predictions):
             assert Frame(planes, format) == composed(raw, bits, ranges, predictions, format)
 
 
-@pytest.mark.parametrize("log2, shift", [(0, 3), (1, -6), (2, 0), (3, 9)])
-def test_repeat(kernel, log2, shift):
-    rng = np.random.default_rng(log2)
-    planes = rng.integers(-32768, 32768, (4, 5, 7)).astype(np.int32)
-    height, width = (5 << log2) - log2, (7 << log2) - 2 * log2
-    expected = shift_round(nearest(planes, log2, height, width), shift)
-    assert np.array_equal(kernel.repeat(planes, log2, shift, height, width), expected)
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("shifts", [[(0, 0)], [(-3, 5)], [(0, 0), (2, -1)], [(-40, 3), (7, 90)]])
+def test_mean_of_references(kernel, format, shifts):
+    rng = np.random.default_rng(len(shifts))
+    references = [picture(rng, format) for _ in shifts]
+    assert copied(references, shifts, format) == plain_copied(references, shifts, format)
+
+
+@pytest.mark.parametrize("shift", [3, -6, 0, 31])
+def test_rounded(kernel, shift):
+    planes = np.random.default_rng(0).integers(-32768, 32768, (4, 5, 7)).astype(np.int16)
+    assert np.array_equal(kernel.rounded(planes, shift), shift_round(planes, shift))
     with pytest.raises(ValueError):
-        kernel.repeat(planes, log2, shift, (5 << log2) + 1, width)
+        kernel.rounded(planes, -16)
+
+
+@pytest.mark.parametrize("n_noise", [0, 1, 2])
+@pytest.mark.parametrize("size", [(16, 16), (33, 70), (1, 5)])
+def test_latents_to_outputs_in_one(kernel, size, n_noise):
+    """Upsampling, then synthesis: what both are alone."""
+    rng = np.random.default_rng(size[1])
+    grids = [rng.integers(-9, 10, tuple(-(-n >> s) for n in size)).astype(np.int32) for s in range(4)]
+    grids[0][:] *= n_noise > 0
+    parameters = {f"up.{s}": fixed(rng, (4,), 600, 10) for s in range(3)}
+    parameters |= {f"pre.{s}": fixed(rng, (4,), 300, 10) for s in range(3)}
+    upsampling = integer_form("upsampling", "separable", "IntegerUpsampling")(3, parameters, (6,))
+    parameters, channels = {}, 4 + n_noise
+    for i, (n_out, k) in enumerate(((7, 1), (5, 3), (5, 3))):
+        parameters[f"layers.{i}.weight"] = fixed(rng, (n_out, channels, k, k), 99, 8)
+        parameters[f"layers.{i}.bias"] = fixed(rng, (n_out,), 99, 8)
+        channels = n_out
+    parameters["stabiliser.weight"] = fixed(rng, (5, 4, 1, 1), 99, 8)
+    parameters["stabiliser.bias"] = fixed(rng, (5,), 99, 8)
+    flags = ((False, True), (False, True), (True, False))
+    synthesis = integer_form("synthesis", "conv", "IntegerSynthesis")(flags, True, n_noise, parameters, (8, 7, 9))
+    noise = rng.integers(-900, 901, (n_noise, *size)).astype(np.int32) if n_noise else None
+    planes = upsampling.plain(grids)
+    expected = synthesis.plain(planes if noise is None else np.concatenate((planes, noise)), 6)
+    assert np.array_equal(kernel.dense(grids, *upsampling.folded(), noise, *synthesis.folded(6)), expected)
 
 
 def test_crc(kernel):

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from coolvid import kernels
-from coolvid.architecture import Architecture
 from coolvid.coded import CodedCoolChic
 from coolvid.fixedpoint import FLOW_BITS, saturate16, shift_round
 from coolvid.interfaces import Integers
 from coolvid.modules import build_plugins
 
-from .contexts import ContextModel
+from .contexts import ContextModel, nearest
 from .noise import common_noise
 from .parameters import fixed_parameters, sent_scales
 from .resize import enlarge
@@ -25,20 +25,39 @@ _CONTEXT_SAMPLE = 1 << 16
 
 def decode_coolchic(coded: CodedCoolChic, height: int, width: int) -> tuple[Integers, int]:
     """(int32 [n_out, height, width] within int16, its fractional bits). Raises StreamError for wrong parameters."""
-    planes, bits, _ = _dense(coded, height, width, choose=False)
+    planes, bits = decode_planes(coded, height, width)
+    return planes.astype(np.int32), bits
+
+
+def decode_planes(coded: CodedCoolChic, height: int, width: int) -> tuple[NDArray[Any], int]:
+    """What decode_coolchic() gives, as int16 where a compiled kernel made it, else as int32."""
+    planes, bits = _decoded(coded, height, width)
     architecture = coded.architecture
     finest = architecture.latent_resolution[0]
     return enlarge(planes, finest, architecture.final_upsampling, height, width), bits
 
 
-def decode_flow(coded: CodedCoolChic, height: int, width: int) -> Integers:
+@dataclass(frozen=True, eq=False)
+class Flow:
+    """Vectors int32 [n, h, w] with FLOW_BITS, x and y of each reference, one per block of 2**log2 x 2**log2 pixels."""
+
+    vectors: Integers
+    log2: int
+
+    def dense(self, height: int, width: int) -> Integers:
+        """A vector for every pixel, int32 [n, height, width]."""
+        return nearest(self.vectors, self.log2, height, width)
+
+
+def decode_flow(coded: CodedCoolChic, height: int, width: int) -> Flow:
     """What decode_coolchic() gives, rounded to FLOW_BITS."""
-    planes, bits, _ = _dense(coded, height, width, choose=False)
+    planes, bits = _decoded(coded, height, width)
     finest, method = coded.architecture.latent_resolution[0], coded.architecture.final_upsampling
-    if kernels.decode is not None and (method == "nearest" or finest == 0):
-        out: Integers = kernels.decode.repeat(planes, finest, bits - FLOW_BITS, height, width)
-        return out
-    return shift_round(enlarge(planes, finest, method, height, width), bits - FLOW_BITS).astype(np.int32)
+    if method != "nearest":
+        planes, finest = enlarge(planes, finest, method, height, width), 0
+    if kernels.decode is not None:
+        return Flow(kernels.decode.rounded(planes, bits - FLOW_BITS), finest)
+    return Flow(shift_round(planes, bits - FLOW_BITS).astype(np.int32), finest)
 
 
 def choose_scales(coded: CodedCoolChic, height: int, width: int) -> CodedCoolChic:
@@ -53,24 +72,48 @@ def _dense(
     coded: CodedCoolChic, height: int, width: int, choose: bool
 ) -> tuple[Integers, int, dict[str, tuple[int, ...]]]:
     """Synthesis output at the finest grid's size, its fractional bits, and the scales that were used."""
-    architecture, forms = coded.architecture, {}
-    for name in ("upsampling", "synthesis"):
-        plugin = build_plugins(architecture)[name]
-        scales = None if choose else sent_scales(coded.modules, name, plugin.n_scales())
-        forms[name] = plugin.integer(fixed_parameters(coded.modules[name], plugin.tensors()), scales)
+    forms = _forms(coded, choose)
     upsampling, synthesis = forms["upsampling"], forms["synthesis"]
-    grids = architecture.grids(height, width)
-    normal = [latent for latent, grid in zip(coded.latents, grids, strict=True) if not grid.is_hyper]
-    planes = _with_noise(upsampling(normal), upsampling.out_bits, architecture, height, width)
-    out = synthesis(planes, upsampling.out_bits)
+    planes, noise = upsampling(_normal(coded, height, width)), _noise(upsampling.out_bits, coded, height, width)
+    out = synthesis(planes if noise is None else np.concatenate((planes, noise)), upsampling.out_bits)
     return out, synthesis.out_bits, {name: tuple(form.scales) for name, form in forms.items()}
 
 
-def _with_noise(planes: Integers, bits: int, architecture: Architecture, height: int, width: int) -> Integers:
-    if not architecture.common_randomness:
-        return planes
-    noise, noise_bits = common_noise(architecture, height, width)
-    return np.concatenate((planes, saturate16(shift_round(noise, noise_bits - bits))))
+def _decoded(coded: CodedCoolChic, height: int, width: int) -> tuple[NDArray[Any], int]:
+    """_dense() with the sent scales; int16, and without planes in between, where both modules offer folded()."""
+    forms = _forms(coded, choose=False)
+    upsampling, synthesis = forms["upsampling"], forms["synthesis"]
+    if kernels.decode is None or not hasattr(upsampling, "folded") or not hasattr(synthesis, "folded"):
+        out, bits, _ = _dense(coded, height, width, choose=False)
+        return out, bits
+    latents, noise = _normal(coded, height, width), _noise(upsampling.out_bits, coded, height, width)
+    up, pre, bits = upsampling.folded()
+    return kernels.decode.dense(latents, up, pre, bits, noise, *synthesis.folded(bits)), synthesis.out_bits
+
+
+def _forms(coded: CodedCoolChic, choose: bool) -> dict[str, Any]:
+    """Integer forms of upsampling and synthesis."""
+    forms = {}
+    plugins = build_plugins(coded.architecture)
+    for name in ("upsampling", "synthesis"):
+        plugin = plugins[name]
+        scales = None if choose else sent_scales(coded.modules, name, plugin.n_scales())
+        forms[name] = plugin.integer(fixed_parameters(coded.modules[name], plugin.tensors()), scales)
+    return forms
+
+
+def _normal(coded: CodedCoolChic, height: int, width: int) -> list[Integers]:
+    """The latents that are upsampled."""
+    grids = coded.architecture.grids(height, width)
+    return [latent for latent, grid in zip(coded.latents, grids, strict=True) if not grid.is_hyper]
+
+
+def _noise(bits: int, coded: CodedCoolChic, height: int, width: int) -> Integers | None:
+    """The planes of common randomness with so many fractional bits; None for none."""
+    if not coded.architecture.common_randomness:
+        return None
+    noise, noise_bits = common_noise(coded.architecture, height, width)
+    return saturate16(shift_round(noise, noise_bits - bits))
 
 
 def _arm_scales(coded: CodedCoolChic, height: int, width: int) -> tuple[int, ...]:

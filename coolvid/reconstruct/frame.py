@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,7 @@ from coolvid.interfaces import Integers
 from coolvid.registry import build
 from coolvid.types import Frame, VideoFormat
 
-from .coolchic import decode_coolchic, decode_flow
+from .coolchic import Flow, decode_coolchic, decode_flow, decode_planes
 
 BLEND_BITS = 12
 MAX_BITS = 15
@@ -35,10 +36,36 @@ def reconstruct_frame(coded: CodedFrame, references: Sequence[Frame], format: Vi
     Raises StreamError when references, translations or parameters do not fit.
     """
     _check(coded, references, format)
+    return finished_frame(prepared_frame(coded, format), references, format)
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedFrame:
+    """A frame but for what it takes from its references: the residue branch's outputs with their fractional bits, and
+    the flow; a copy has neither."""
+
+    coded: CodedFrame
+    raw: NDArray[Any] | None = None
+    bits: int = 0
+    flow: Flow | None = None
+
+
+def prepared_frame(coded: CodedFrame, format: VideoFormat) -> PreparedFrame:
+    """What needs no references of reconstruct_frame(). Raises StreamError when parameters do not fit."""
     if coded.is_copy:
+        return PreparedFrame(coded)
+    raw, bits = decode_planes(coded.coolchics["residue"], format.height, format.width)
+    motion = coded.coolchics.get("motion")
+    return PreparedFrame(coded, raw, bits, None if motion is None else decode_flow(motion, format.height, format.width))
+
+
+def finished_frame(prepared: PreparedFrame, references: Sequence[Frame], format: VideoFormat) -> Frame:
+    """The rest of reconstruct_frame(). Raises StreamError when references or translations do not fit."""
+    coded, raw, bits = prepared.coded, prepared.raw, prepared.bits
+    _check(coded, references, format)
+    if raw is None:
         return copied(references, coded.global_translation, format)
-    raw, bits = decode_coolchic(coded.coolchics["residue"], format.height, format.width)
-    predictions = _predictions(coded, references, format) if references else []
+    predictions = [] if prepared.flow is None else _predictions(coded, prepared.flow, references, format)
     ranges = coded.output_range or ((0, format.peak),) * 3
     if kernels.decode is None or not 0 <= bits <= MAX_BITS:
         return composed(raw, bits, ranges, predictions, format)
@@ -48,6 +75,14 @@ def reconstruct_frame(coded: CodedFrame, references: Sequence[Frame], format: Vi
 
 def copied(references: Sequence[Frame], shifts: Sequence[tuple[int, int]], format: VideoFormat) -> Frame:
     """The mean of one or two references, each moved by its shift (dy, dx)."""
+    if kernels.decode is None:
+        return plain_copied(references, shifts, format)
+    planes = [each.planes for each in references]
+    return Frame(kernels.decode.mean(planes, shifts, format.peak, format.pixel_format.is_subsampled), format)
+
+
+def plain_copied(references: Sequence[Frame], shifts: Sequence[tuple[int, int]], format: VideoFormat) -> Frame:
+    """The same in numpy: what the compiled kernel must give."""
     moved = [translated(dense_planes(each), *shift) for each, shift in zip(references, shifts, strict=True)]
     total = np.array(moved, np.int64).sum(axis=0)
     return finish((total << DENSE_BITS) // len(moved), format)
@@ -75,13 +110,14 @@ def frame_parts(coded: CodedFrame, references: Sequence[Frame], format: VideoFor
     shifts = np.array(coded.global_translation, np.int32)[:, ::-1, None, None] << FLOW_BITS
     if coded.is_copy:
         weights = tuple(np.full((height, width), each, np.int64) for each in (_ONE, _ONE // 2)[: len(references)])
-        flow = np.zeros((len(references), 2, height, width), np.int32) + shifts
-        return FrameParts(copied(references, coded.global_translation, format), weights, flow)
+        still = np.zeros((len(references), 2, height, width), np.int32)
+        return FrameParts(copied(references, coded.global_translation, format), weights, still + shifts)
     raw, bits = decode_coolchic(coded.coolchics["residue"], height, width)
     weights = tuple(_blend_weight(plane, bits) for plane in raw[3:])
-    blended = _blended(_predictions(coded, references, format), weights[1:])
-    flow = decode_flow(coded.coolchics["motion"], height, width).reshape(-1, 2, height, width)
-    return FrameParts(finish(shift_round(blended, PREDICTION_BITS - DENSE_BITS), format), weights, flow + shifts)
+    flow = decode_flow(coded.coolchics["motion"], height, width)
+    blended = _blended(_predictions(coded, flow, references, format), weights[1:])
+    prediction = finish(shift_round(blended, PREDICTION_BITS - DENSE_BITS), format)
+    return FrameParts(prediction, weights, flow.dense(height, width).reshape(-1, 2, height, width) + shifts)
 
 
 def composed(raw: Integers, bits: int, ranges: Ranges, predictions: Sequence[Integers], format: VideoFormat) -> Frame:
@@ -119,19 +155,19 @@ def _blend_weight(raw: Integers, bits: int) -> NDArray[np.int64]:
     return np.clip(shift_round(raw, bits - BLEND_BITS) + _ONE // 2, 0, _ONE)
 
 
-def _predictions(coded: CodedFrame, references: Sequence[Frame], format: VideoFormat) -> list[Integers]:
-    """References moved by their global translation and warped, int32 [3, H, W] with PREDICTION_BITS."""
+def _predictions(coded: CodedFrame, flow: Flow, references: Sequence[Frame], format: VideoFormat) -> list[NDArray[Any]]:
+    """References moved by their global translation and warped, integers [3, H, W] with PREDICTION_BITS."""
     record = coded.architecture.warper
     assert record is not None
     warper = build("warper", record, Ports(1, 1)).integer({})
-    flow = decode_flow(coded.coolchics["motion"], format.height, format.width)
     out = []
     for i, (reference, shift) in enumerate(zip(references, coded.global_translation, strict=True)):
-        vectors = flow[2 * i : 2 * i + 2]
+        vectors = slice(2 * i, 2 * i + 2)
         if kernels.decode is not None and hasattr(warper, "of_frame"):
-            out.append(warper.of_frame(reference, shift, vectors))
+            out.append(warper.of_frame(reference, shift, flow.vectors[vectors], flow.log2))
         else:
-            out.append(warper(translated(dense_planes(reference), *shift), vectors))
+            dense = flow.dense(format.height, format.width)[vectors]
+            out.append(warper(translated(dense_planes(reference), *shift), dense))
     return out
 
 

@@ -17,6 +17,7 @@ from coolvid.interfaces import FixedPoint, Integers
 
 Floats = NDArray[np.float64]
 Planes = NDArray[np.int16]
+FoldedConv = tuple[Integers, Integers, int, bool]  # Folded, relu
 
 BAND_VALUES = 1 << 20
 GUARD_BITS = 8
@@ -83,9 +84,10 @@ class IntegerSynthesis:
     def __call__(self, planes: Integers, bits: int) -> Integers:
         if self.scales is None:
             self.scales = self._choose(planes.astype(np.int16), bits)
-        if kernels.decode is not None:
-            return self._compiled(planes, (bits, *self.scales))
-        return self.plain(planes, bits)
+        if kernels.decode is None:
+            return self.plain(planes, bits)
+        out: Integers = kernels.decode.synthesis(planes, *self.folded(bits)).astype(np.int32)
+        return out
 
     def plain(self, planes: Integers, bits: int) -> Integers:
         """The same in numpy: what the compiled kernel must give."""
@@ -97,17 +99,17 @@ class IntegerSynthesis:
             out[:, rows] = run.rows(len(self._layers), rows)
         return out
 
-    def _compiled(self, planes: Integers, bits: tuple[int, ...]) -> Integers:
-        """The kernel's answer; bits: of the input and of every layer's output."""
+    def folded(self, in_bits: int) -> tuple[list[FoldedConv], Folded | None]:
+        """Layers and stabiliser as compiled kernels take them, for planes with in_bits."""
+        assert self.scales is not None, "not known before the first call"
+        bits = (in_bits, *self.scales)
         last_bits = bits[-1] + (GUARD_BITS if self._stabiliser else 0)
         targets = (*bits[1:-1], last_bits)
         layers = [
             (*layer.folded(before, after), layer.relu)
             for layer, before, after in zip(self._layers, bits, targets, strict=False)
         ]
-        side = self._stabiliser.folded(bits[0], last_bits) if self._stabiliser else None
-        out: Integers = kernels.decode.synthesis(planes, layers, side)
-        return out
+        return layers, self._stabiliser.folded(in_bits, last_bits) if self._stabiliser else None
 
     def _choose(self, source: Planes, bits: int) -> tuple[int, ...]:
         """Scales with which every layer's output fits int16 for this input."""

@@ -12,6 +12,7 @@ from coolvid.interfaces import FixedPoint, Integers
 
 MAX_BITS = 12
 _AXES = (1, 2)
+Filter = tuple[Integers, int]  # taps, shift
 
 
 class IntegerUpsampling:
@@ -35,9 +36,13 @@ class IntegerUpsampling:
             self.scales = (self._choose(latents),)
         if kernels.decode is None:
             return self.plain(latents)
-        pairs = ([(kernel.values, kernel.shift) for kernel in side] for side in (self._up, self._pre))
-        out: Integers = kernels.decode.upsampling(list(latents), *pairs, self.out_bits)
+        out: Integers = kernels.decode.upsampling(list(latents), *self.folded()).astype(np.int32)
         return out
+
+    def folded(self) -> tuple[list[Filter], list[Filter], int]:
+        """Both kinds of filters, and out_bits, as compiled kernels take them."""
+        up, pre = ([(kernel.values, kernel.shift) for kernel in side] for side in (self._up, self._pre))
+        return up, pre, self.out_bits
 
     def plain(self, latents: Sequence[Integers]) -> Integers:
         """The same in numpy: what the compiled kernel must give."""

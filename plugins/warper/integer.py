@@ -18,6 +18,7 @@ from coolvid.types import Frame
 
 N_FRACTIONS = 1 << FLOW_BITS
 _PRECISION = 128
+Short = NDArray[np.int16]
 
 
 class IntegerWarper:
@@ -31,11 +32,12 @@ class IntegerWarper:
 
     def __call__(self, reference: Integers, flow: Integers) -> Integers:
         out = None if kernels.decode is None else kernels.decode.warp(reference, flow, self.taps)
-        return self.plain(reference, flow) if out is None else out
+        return self.plain(reference, flow) if out is None else out.astype(np.int32)
 
-    def of_frame(self, reference: Frame, translation: tuple[int, int], flow: Integers) -> Integers:
-        """The same of the reference's dense planes, moved by (dy, dx) whole pixels; only with compiled kernels."""
-        out: Integers = kernels.decode.warp_frame(reference.planes, *translation, flow, self.taps)
+    def of_frame(self, reference: Frame, translation: tuple[int, int], flow: Integers, log2: int = 0) -> Short:
+        """The same of the reference's dense planes, moved by (dy, dx) whole pixels, with a vector for each block of
+        2**log2 x 2**log2 pixels: int16 [3, H, W]. Only with compiled kernels."""
+        out: Short = kernels.decode.warp_frame(reference.planes, *translation, flow, log2, self.taps)
         return out
 
     def plain(self, reference: Integers, flow: Integers) -> Integers:

@@ -180,7 +180,7 @@ def encode(size, threads, iterations, out, n_frames):
 DECODING = {  # part: functions whose time is counted, as module, name; those of a part do not call one another
     "latents": (("coolvid.decoder", "decode_latents"),),
     "packet": (("coolvid.decoder", "read_packet"),),
-    "residue networks": (("coolvid.reconstruct.frame", "decode_coolchic"),),
+    "residue networks": (("coolvid.reconstruct.frame", "decode_planes"),),
     "motion networks and warp": (("coolvid.reconstruct.frame", "_predictions"),),
     "picture": (("coolvid.reconstruct.frame", "composed"),),
 }

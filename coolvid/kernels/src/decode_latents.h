@@ -142,13 +142,14 @@ class LatentDecoder {
       }
     }
     if (has_features_) {
-      int32_t at[BLOCK];
-      for (int i = 0; i < n; i++) at[i] = ((r + i) >> 1) * feature_width_ + ((t - model_.delay * (r + i)) >> 1);
-      for (int p = 0; p < feature_pairs_; p++) {
-        const int32_t* from = features_.data() + p * plane_;
-        int32_t *to = input_.values.data() + (spatial_pairs_ + p) * BLOCK, some = 0;
-        for (int i = 0; i < n; i++) to[i] = from[at[i]], some |= to[i];
-        any[0] |= some;
+      for (int i = 0; i < n; i += VL) {
+        vi row = lanes() + (r + i), at = (row >> 1) * feature_width_ + ((t - model_.delay * row) >> 1);
+        at = row < r + n ? at : vi{};
+        for (int p = 0; p < feature_pairs_; p++) {
+          vi v = gathered(features_.data() + p * plane_, at);
+          store(input_.values.data() + (spatial_pairs_ + p) * BLOCK + i, v);
+          any |= row < r + n ? v : vi{};
+        }
       }
     } else {
       for (int p = 0; p < feature_pairs_; p++)
@@ -169,25 +170,35 @@ class LatentDecoder {
     int which = 0;
     for (auto& layer : model_.hidden) {
       int32_t* to = hidden_[which].values.data();
-      Rounding rounding(layer.shift, 15);
-      madd_product(layer, x, n, [&](int m, int i, vi v) {
-        v = vclamp(rounding(v), 0, 32767);
-        int32_t* at = to + (m / 2) * BLOCK + i;
-        store(at, m % 2 ? load(at) | v << 16 : v);
+      Narrowing narrowed(layer.shift);
+      madd_product(layer, x, n, [&](int m, int i, vi a, vi b) COOLVID_ALWAYS {
+        store(to + (m / 2) * BLOCK + i, narrowed(positive(a), positive(b)));
       });
       x = hidden_[which].rows.data();
       which ^= 1;
     }
-    auto keep = [](int32_t* to) { return [=](int m, int i, vi v) { store(to + m * BLOCK + i, v); }; };
+    auto keep = [](int32_t* to) {
+      return [=](int, int i, vi mu, vi scale) COOLVID_ALWAYS { store(to + i, mu), store(to + BLOCK + i, scale); };
+    };
     int32_t *main = main_.data(), *side = side_.data();
     madd_product(model_.output, x, n, keep(main));
     if (model_.stabiliser.exists()) madd_product(model_.stabiliser, input_.rows.data(), n, keep(side));
-    for (int m = 0; m < 2; m++)
-      for (int i = 0; i < n; i++) {
-        int64_t v = shifted(main[m * BLOCK + i], model_.output.shift) + shifted(side[m * BLOCK + i], model_.stabiliser.shift);
-        main[m * BLOCK + i] = static_cast<int32_t>(std::clamp<int64_t>(v, -(1 << 30), 1 << 30));
-      }
+    add_up(n);
     look_up(main, n);
+  }
+
+  // main_ and side_, each shifted, into main_.
+  void add_up(int n) {
+    int32_t *main = main_.data(), *side = side_.data();
+    const int a = model_.output.shift, b = model_.stabiliser.exists() ? model_.stabiliser.shift : 1;
+    for (int m = 0; m < 2; m++, main += BLOCK, side += BLOCK)
+      if (a > 0 && b > 0) {  // accumulators of 2**30 shifted by at least 1: the sum cannot overflow
+        Rounding one(a, 30), other(b, 30);
+        for (int i = 0; i < n; i += VL) store(main + i, vclamp(one(load(main + i)) + other(load(side + i)), -(1 << 30), 1 << 30));
+      } else {
+        for (int i = 0; i < n; i++)
+          main[i] = static_cast<int32_t>(std::clamp<int64_t>(shifted(main[i], a) + shifted(side[i], b), -(1 << 30), 1 << 30));
+      }
   }
 
   static int64_t shifted(int32_t v, int shift) {

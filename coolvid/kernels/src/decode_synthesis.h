@@ -28,15 +28,17 @@ class IntegerSynthesis {
       levels_.emplace_back((channels + 1) / 2, i ? rows : std::max(rows, total + 1), stride_);
       channels = layers[i].map.n_out;
     }
-    guarded_.resize(static_cast<size_t>(channels) * stride_);
+    lines_.resize(2 * static_cast<size_t>(stride_));
     delay_ = total;
   }
 
-  // planes: int32 [n_in][height][width] within int16; out: int32 [n_out][height][width].
-  void run(const int32_t* planes, int32_t* out) {
+  // source(p, y, to) puts row y of plane p at int16* to, and may write up to two vectors more; the last plane's pair is 0.
+  // out: int16 [n_out][height][width].
+  template <class Source>
+  void run(Source&& source, int16_t* out) {
     for (int t = 0; t < height_ + delay_; t++) {
       int y = t;
-      if (y < height_) fill(planes, y);
+      if (y < height_) fill(source, y);
       for (size_t i = 0; i < layers_.size(); i++) {
         y -= layers_[i].reach();
         if (y < 0 || y >= height_) continue;
@@ -65,16 +67,18 @@ class IntegerSynthesis {
     }
   }
 
-  void fill(const int32_t* planes, int y) {
+  template <class Source>
+  void fill(Source& source, int y) {
     Level& level = levels_[0];
-    const size_t plane = static_cast<size_t>(height_) * width_;
+    int16_t *low = lines_.data(), *high = low + stride_;
     for (int p = 0; p < level.pairs; p++) {
-      const int32_t* low = planes + 2 * p * plane + static_cast<size_t>(y) * width_;
-      int32_t* to = level.row(p, y);
+      source(2 * p, y, low);
       if (2 * p + 1 < n_in_)
-        for (int x = 0; x < width_; x++) to[x] = paired(low[x], low[plane + x]);
+        source(2 * p + 1, y, high);
       else
-        for (int x = 0; x < width_; x++) to[x] = low[x] & 0xffff;
+        std::fill_n(high, width_, int16_t{0});
+      int32_t* to = level.row(p, y);
+      for (int x = 0; x < width_; x += VL) store(to + x, paired(low + x, high + x));
     }
     replicate(level, y);
   }
@@ -95,46 +99,62 @@ class IntegerSynthesis {
   template <bool RELU>
   void inner_rows(size_t i, int y) {
     Level& next = levels_[i + 1];
-    Rounding rounding(layers_[i].map.shift, 15);
+    Narrowing narrowed(layers_[i].map.shift);
     int32_t* to = next.row(0, y);
-    madd_product(layers_[i].map, inputs(i, y), width_, [=, this](int m, int x, vi v) {
-      if (RELU) v = v > 0 ? v : vi{};
-      v = saturate16(rounding(v));
-      int32_t* at = to + (m / 2) * stride_ + x;
-      store(at, m % 2 ? paired(load(at), v) : v & 0xffff);
+    madd_product(layers_[i].map, inputs(i, y), width_, [=, this](int m, int x, vi a, vi b) COOLVID_ALWAYS {
+      store(to + (m / 2) * stride_ + x, RELU ? narrowed(positive(a), positive(b)) : narrowed(a, b));
     });
     replicate(next, y);
   }
   void inner(size_t i, int y) { layers_[i].relu ? inner_rows<true>(i, y) : inner_rows<false>(i, y); }
 
-  void finish(int y, int32_t* out) {
+  void finish(int y, int16_t* out) {
+    if (stabiliser_.exists())
+      finish_stabilised(y, out);
+    else
+      finish_alone(y, out);
+  }
+
+  void finish_alone(int y, int16_t* out) {
     const IntegerConv& last = layers_.back();
-    Rounding rounding(last.map.shift, stabiliser_.exists() ? GUARD_LIMIT_BITS : 15);
+    Rounding rounding(last.map.shift, 15);
     const int low = last.relu ? 0 : INT32_MIN;
-    if (!stabiliser_.exists()) {
-      madd_product(last.map, inputs(layers_.size() - 1, y), width_,
-                   [&](int m, int x, vi v) { put(out, m, y, x, saturate16(rounding(v > low ? v : vi{} + low))); });
-      return;
-    }
-    const int limit = 1 << GUARD_LIMIT_BITS;
-    madd_product(last.map, inputs(layers_.size() - 1, y), width_, [&](int m, int x, vi v) {
-      store(&guarded_[m * stride_ + x], vclamp(rounding(v > low ? v : vi{} + low), -limit, limit));
-    });
-    rows_.clear();
-    for (int p = 0; p < stabiliser_.pairs(); p++) rows_.push_back(levels_[0].row(p, y));
-    Rounding side(stabiliser_.shift, GUARD_LIMIT_BITS), guard(GUARD_BITS, 15);
-    madd_product(stabiliser_, rows_.data(), width_, [&](int m, int x, vi v) {
-      v = vclamp(side(v), -limit, limit) + load(&guarded_[m * stride_ + x]);
-      put(out, m, y, x, saturate16(guard(v)));
+    madd_product(last.map, inputs(layers_.size() - 1, y), width_, [&](int m, int x, vi a, vi b) COOLVID_ALWAYS {
+      put(out, m, y, x, rounding(vmax(a, low)), rounding(vmax(b, low)));
     });
   }
 
-  void put(int32_t* out, int m, int y, int x, vi v) {
-    int32_t* to = out + (static_cast<size_t>(m) * height_ + y) * width_ + x;
-    if (x + VL <= width_)
-      store(to, v);
-    else
-      for (int i = 0; i < width_ - x; i++) to[i] = v[i];
+  // Last layer and stabiliser, each with GUARD_BITS more than the output, added up.
+  void finish_stabilised(int y, int16_t* out) {
+    const IntegerConv& last = layers_.back();
+    Rounding main(last.map.shift, GUARD_LIMIT_BITS), side(stabiliser_.shift, GUARD_LIMIT_BITS), guard(GUARD_BITS, 15);
+    const int low = last.relu ? 0 : INT32_MIN;
+    side_.clear();
+    for (int p = 0; p < stabiliser_.pairs(); p++) side_.push_back(levels_[0].row(p, y));
+    const int pairs = stabiliser_.pairs();
+    madd_product(last.map, inputs(layers_.size() - 1, y), width_, [&](int m, int x, vi a, vi b) COOLVID_ALWAYS {
+      const int next = std::min(m + 1, stabiliser_.n_out - 1);
+      vi c = vi{} + stabiliser_.bias[m], d = vi{} + stabiliser_.bias[next];
+      madd_two(stabiliser_, pairs, m, next, side_.data(), x, c, d);
+      c = limited(side(c)) + limited(main(vmax(a, low))), d = limited(side(d)) + limited(main(vmax(b, low)));
+      put(out, m, y, x, guard(c), guard(d));
+    });
+  }
+  static vi limited(vi v) { return vclamp(v, -(1 << GUARD_LIMIT_BITS), 1 << GUARD_LIMIT_BITS); }
+  static vi vmax(vi v, int32_t low) { return v > low ? v : vi{} + low; }
+
+  // Two rows of the output, from x on, limited to int16.
+  void put(int16_t* out, int m, int y, int x, vi a, vi b) {
+    const size_t plane = static_cast<size_t>(height_) * width_;
+    int16_t* to = out + m * plane + static_cast<size_t>(y) * width_ + x;
+    const int n = std::min(VL, width_ - x);
+    put_row(to, n, a);
+    if (m + 1 < layers_.back().map.n_out) put_row(to + plane, n, b);
+  }
+  static void put_row(int16_t* to, int n, vi v) {
+    if (n == VL) return store_saturated(to, v);
+    v = saturate16(v);
+    for (int i = 0; i < n; i++) to[i] = static_cast<int16_t>(v[i]);
   }
 
   const std::vector<IntegerConv>& layers_;
@@ -142,8 +162,8 @@ class IntegerSynthesis {
   const int n_in_, height_, width_, stride_;
   int delay_;
   std::vector<Level> levels_;
-  std::vector<const int32_t*> rows_;
-  Buffer<int32_t> guarded_;
+  std::vector<const int32_t*> rows_, side_;
+  Buffer<int16_t> lines_;
 };
 
 }  // namespace coolvid::integer

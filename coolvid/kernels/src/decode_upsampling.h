@@ -3,6 +3,7 @@
 #pragma once
 #include <utility>
 
+#include "decode_memory.h"
 #include "decode_simd.h"
 
 namespace coolvid::integer {
@@ -18,28 +19,64 @@ struct IntegerKernel {
 class PaddedRow {
  public:
   static constexpr int EDGE = 32;
-  explicit PaddedRow(int width) : width_(width), values_(width + 2 * EDGE + 4 * VL) {}
+  explicit PaddedRow(int width) : values_(width + 2 * EDGE + 4 * VL) {}
   int16_t* data() { return values_.data() + EDGE; }
-  void replicate(int reach) {
+  // What lies `reach` places before and behind the first n values is the nearest of them, or zero.
+  void replicate(int reach, int n) {
     int16_t* row = data();
-    for (int i = 1; i <= reach; i++) row[-i] = row[0], row[width_ - 1 + i] = row[width_ - 1];
+    for (int i = 1; i <= reach; i++) row[-i] = row[0], row[n - 1 + i] = row[n - 1];
   }
-  void zero(int reach) {
+  void zero(int reach, int n) {
     int16_t* row = data();
-    for (int i = 1; i <= reach; i++) row[-i] = row[width_ - 1 + i] = 0;
+    for (int i = 1; i <= reach; i++) row[-i] = row[n - 1 + i] = 0;
   }
 
  private:
-  int width_;
   Buffer<int16_t> values_;
 };
 
 class IntegerUpsampling {
  public:
+  IntegerUpsampling(std::vector<IntegerKernel> up, std::vector<IntegerKernel> pre, int bits)
+      : up_(up.begin(), up.end()), pre_(pre.begin(), pre.end()), bits_(bits) {}
+
+  // latents: finest first, (height, width) each. All but the last step is done here, row() does the rest.
+  void set(const std::vector<const int32_t*>& latents, const std::vector<std::pair<int, int>>& sizes) {
+    const int last = static_cast<int>(latents.size()) - 1;
+    stack_.resize(last ? 1 : 0);
+    read(latents[last], sizes[last], last ? stack_[0] : fine_);
+    for (int s = last - 1; s > 0; s--) {
+      read(latents[s], sizes[s], fine_);
+      std::vector<Plane> next(stack_.size() + 1);
+      enter(sizes[s].second);
+      for (size_t i = 0; i < next.size(); i++) {
+        next[i].resize(sizes[s].first, sizes[s].second);
+        next[i].is_zero = is_zero(i);
+        for (int y = 0; y < next[i].height && !next[i].is_zero; y++) step(s, i, y, next[i].row(y));
+      }
+      std::swap(stack_, next);
+    }
+    if (last) read(latents[0], sizes[0], fine_);
+    enter(sizes[0].second);
+  }
+
+  int planes() const { return static_cast<int>(stack_.size()) + 1; }
+
+  // Row y of plane i at the finest grid's size; up to two vectors more may be written.
+  void row(int i, int y, int16_t* to) {
+    if (is_zero(i))
+      std::memset(to, 0, width_ * sizeof(int16_t));
+    else if (stack_.empty())
+      std::memcpy(to, fine_.row(y), width_ * sizeof(int16_t));
+    else
+      step(0, i, y, to);
+  }
+
+ private:
   struct Plane {
     int height = 0, width = 0, stride = 0;
-    bool is_zero = false;
-    Buffer<int16_t> values;
+    bool is_zero = false;  // then nothing is written to it
+    Plain<int16_t> values;
     void resize(int h, int w) {
       height = h, width = w, stride = w + 2 * VL;
       values.resize(static_cast<size_t>(h) * stride);
@@ -47,32 +84,37 @@ class IntegerUpsampling {
     int16_t* row(int y) { return values.data() + static_cast<size_t>(y) * stride; }
   };
 
-  IntegerUpsampling(std::vector<IntegerKernel> up, std::vector<IntegerKernel> pre, int bits)
-      : up_(std::move(up)), pre_(std::move(pre)), bits_(bits) {}
-
-  // latents: finest first, (height, width) each; out: int32 [grids][height][width] of the finest.
-  void run(const std::vector<const int32_t*>& latents, const std::vector<std::pair<int, int>>& sizes, int32_t* out) {
-    const int last = static_cast<int>(latents.size()) - 1;
-    std::vector<Plane> stack(1), next;
-    read(latents[last], sizes[last], stack[0]);
-    for (int s = last - 1; s >= 0; s--) {
-      auto [height, width] = sizes[s];
-      next = std::vector<Plane>(stack.size() + 1);
-      Plane fine;
-      read(latents[s], sizes[s], fine);
-      next[0].resize(height, width);
-      filter(fine, pre_[s], next[0]);
-      for (size_t i = 0; i < stack.size(); i++) {
-        next[i + 1].resize(height, width);
-        enlarge(stack[i], up_[s], next[i + 1]);
+  // out[r] = sum over i of taps[r + k/2 - 1 - 2i] x[clamp(i)], for even and odd r.
+  struct Doubling {
+    explicit Doubling(const IntegerKernel& kernel) : n((kernel.size() / 2 + 1) / 2), rounding(kernel.shift, 15) {
+      const int half = kernel.size() / 2;
+      for (int phase = 0; phase < 2; phase++) {
+        const int parity = (phase + half - 1) % 2;
+        for (int j = kernel.size() - 2 + parity; j >= 0; j -= 4)
+          taps[phase].push_back(paired(kernel.taps[j], j >= 2 ? kernel.taps[j - 2] : 0));
+        first[phase] = (phase + half - 1 - (kernel.size() - 2 + parity)) / 2;
       }
-      std::swap(stack, next);
     }
-    for (auto& plane : stack)
-      for (int y = 0; y < plane.height; y++, out += plane.width) std::copy_n(plane.row(y), plane.width, out);
-  }
+    int n;                         // pairs of taps
+    std::vector<int32_t> taps[2];  // in the order of growing input index
+    int first[2];                  // input index of the first tap for output 0 of each phase
+    Rounding rounding;
+  };
 
- private:
+  // x through the kernel, zero outside, plus x itself.
+  struct Filtering {
+    explicit Filtering(const IntegerKernel& kernel)
+        : n((kernel.size() + 1) / 2), reach(kernel.size() / 2),
+          unit(kernel.shift >= 0 ? 1 << kernel.shift : kernel.shift == -1), rounding(kernel.shift, 15) {
+      for (int j = 0; j < kernel.size(); j += 2)
+        taps.push_back(paired(kernel.taps[j], j + 1 < kernel.size() ? kernel.taps[j + 1] : 0));
+    }
+    int n, reach;
+    int32_t unit;
+    std::vector<int32_t> taps;
+    Rounding rounding;
+  };
+
   void read(const int32_t* latent, std::pair<int, int> size, Plane& plane) {
     plane.resize(size.first, size.second);
     const int low = -32768 >> bits_, high = 32767 >> bits_;
@@ -87,93 +129,74 @@ class IntegerUpsampling {
     plane.is_zero = !any;
   }
 
+  // Prepares for steps to planes of this width.
+  void enter(int width) {
+    int widest = width_ = width;
+    for (auto& plane : stack_) widest = std::max(widest, plane.width);
+    middle_ = PaddedRow(widest), nothing_ = PaddedRow(widest);
+  }
+
+  bool is_zero(size_t i) const { return i ? stack_[i - 1].is_zero : fine_.is_zero; }
+
+  // Row y of plane i behind step s: the filtered latent of this grid, or an enlarged plane of the coarser ones.
+  void step(int s, size_t i, int y, int16_t* to) { i ? enlarge(stack_[i - 1], up_[s], y, to) : filter(pre_[s], y, to); }
+
   // to[x] = rounded sum over j of taps[j] rows[j][x].
   static void sum_rows(const int16_t* const* rows, const int32_t* pairs, int n, const Rounding& rounding, int width,
                        int16_t* to) {
     for (int x = 0; x < width; x += VL) {
       vi acc{};
       for (int j = 0; j < n; j++) acc += madd(paired(rows[2 * j] + x, rows[2 * j + 1] + x), vi{} + pairs[j]);
-      store_narrow(to + x, saturate16(rounding(acc)));
+      store_saturated(to + x, rounding(acc));
     }
   }
 
-  // The taps of every second place from `first` on, paired, in the order of growing input index.
-  static std::vector<int32_t> phase_taps(const IntegerKernel& kernel, int first) {
-    std::vector<int32_t> pairs;
-    for (int j = kernel.size() - 2 + first; j >= 0; j -= 4) pairs.push_back(paired(kernel.taps[j], j >= 2 ? kernel.taps[j - 2] : 0));
-    return pairs;
+  void enlarge(Plane& from, const Doubling& kernel, int y, int16_t* to) {
+    const int16_t* rows[MAX_ROWS];
+    for (int j = 0; j < 2 * kernel.n; j++) rows[j] = from.row(std::clamp(y / 2 + kernel.first[y % 2] + j, 0, from.height - 1));
+    sum_rows(rows, kernel.taps[y % 2].data(), kernel.n, kernel.rounding, from.width, middle_.data());
+    middle_.replicate(16, from.width);
+    double_row(middle_.data(), kernel, width_, to);
   }
 
-  // out[r] = sum over i of taps[r + k/2 - 1 - 2i] x[clamp(i)], rows first, then columns.
-  static void enlarge(Plane& from, const IntegerKernel& kernel, Plane& to) {
-    if ((to.is_zero = from.is_zero)) return;
-    const int half = kernel.size() / 2, n = (half + 1) / 2;
-    PaddedRow middle(from.width);
-    Rounding rounding(kernel.shift, 15);
-    std::vector<int32_t> taps[2];
-    int first[2];  // input index of the first tap for output 0 of each phase
-    for (int phase = 0; phase < 2; phase++) {
-      int parity = (phase + half - 1) % 2;
-      taps[phase] = phase_taps(kernel, parity);
-      first[phase] = (phase + half - 1 - (kernel.size() - 2 + parity)) / 2;
-    }
-    std::vector<const int16_t*> rows(2 * n);
-    for (int y = 0; y < to.height; y++) {
-      const int phase = y % 2;
-      for (int j = 0; j < 2 * n; j++) rows[j] = from.row(std::clamp(y / 2 + first[phase] + j, 0, from.height - 1));
-      sum_rows(rows.data(), taps[phase].data(), n, rounding, from.width, middle.data());
-      middle.replicate(16);
-      double_row(middle.data(), taps, first, n, rounding, to.width, to.row(y));
-    }
-  }
-
-  static void double_row(const int16_t* x, const std::vector<int32_t>* taps, const int* first, int n,
-                         const Rounding& rounding, int width, int16_t* to) {
+  static void double_row(const int16_t* x, const Doubling& kernel, int width, int16_t* to) {
     for (int i = 0; 2 * i < width; i += VL) {
       vi value[2];
       for (int phase = 0; phase < 2; phase++) {
         vi acc{};
-        const int16_t* at = x + i + first[phase];
-        for (int j = 0; j < n; j++) acc += madd(paired(at + 2 * j, at + 2 * j + 1), vi{} + taps[phase][j]);
-        value[phase] = saturate16(rounding(acc));
+        const int16_t* at = x + i + kernel.first[phase];
+        for (int j = 0; j < kernel.n; j++) acc += madd(paired(at + 2 * j, at + 2 * j + 1), vi{} + kernel.taps[phase][j]);
+        value[phase] = kernel.rounding(acc);
       }
-      vi both = paired(value[0], value[1]);
-      if (2 * i + 2 * VL <= width)
-        std::memcpy(to + 2 * i, &both, sizeof(both));
-      else
-        std::memcpy(to + 2 * i, &both, (width - 2 * i) * sizeof(int16_t));
+      vi both = saturated_pair(value[0], value[1]);
+      std::memcpy(to + 2 * i, &both, sizeof(both));
     }
   }
 
-  // x through the kernel, zero outside, rows first, plus x itself.
-  static void filter(Plane& from, const IntegerKernel& kernel, Plane& to) {
-    if ((to.is_zero = from.is_zero)) return;
-    const int reach = kernel.size() / 2, n = (kernel.size() + 1) / 2;
-    PaddedRow middle(from.width), nothing(from.width);
-    Rounding rounding(kernel.shift, 15);
-    std::vector<int32_t> taps;
-    for (int j = 0; j < kernel.size(); j += 2)
-      taps.push_back(paired(kernel.taps[j], j + 1 < kernel.size() ? kernel.taps[j + 1] : 0));
-    const int32_t unit = kernel.shift >= 0 ? 1 << kernel.shift : kernel.shift == -1;
-    std::vector<const int16_t*> rows(2 * n);
-    for (int y = 0; y < from.height; y++) {
-      for (int j = 0; j < 2 * n; j++) {
-        int at = y + j - reach;
-        rows[j] = at < 0 || at >= from.height ? nothing.data() : from.row(at);
-      }
-      sum_rows(rows.data(), taps.data(), n, rounding, from.width, middle.data());
-      middle.zero(16);
-      const int16_t *x = middle.data() - reach, *own = from.row(y);
-      for (int i = 0; i < from.width; i += VL) {
-        vi acc = madd(widen(own + i) & 0xffff, vi{} + unit);
-        for (int j = 0; j < n; j++) acc += madd(paired(x + i + 2 * j, x + i + 2 * j + 1), vi{} + taps[j]);
-        store_narrow(to.row(y) + i, saturate16(rounding(acc)));
-      }
+  void filter(const Filtering& kernel, int y, int16_t* to) {
+    const int16_t* rows[MAX_ROWS];
+    for (int j = 0; j < 2 * kernel.n; j++) {
+      const int at = y + j - kernel.reach;
+      rows[j] = at < 0 || at >= fine_.height ? nothing_.data() : fine_.row(at);
+    }
+    sum_rows(rows, kernel.taps.data(), kernel.n, kernel.rounding, width_, middle_.data());
+    middle_.zero(16, width_);
+    const int16_t *x = middle_.data() - kernel.reach, *own = fine_.row(y);
+    for (int i = 0; i < width_; i += VL) {
+      vi acc = madd(widen_unsigned(own + i), vi{} + kernel.unit);
+      for (int j = 0; j < kernel.n; j++) acc += madd(paired(x + i + 2 * j, x + i + 2 * j + 1), vi{} + kernel.taps[j]);
+      store_saturated(to + i, kernel.rounding(acc));
     }
   }
 
-  std::vector<IntegerKernel> up_, pre_;
-  int bits_;
+  static constexpr int MAX_ROWS = 18;  // of filters of up to 16 taps
+  std::vector<Doubling> up_;
+  std::vector<Filtering> pre_;
+  const int bits_;
+  int width_ = 0;
+  Plane fine_;                // the finest latent read so far
+  std::vector<Plane> stack_;  // the planes behind the last step, finest first
+  PaddedRow middle_{1}, nothing_{1};
 };
 
 }  // namespace coolvid::integer

@@ -3,6 +3,7 @@
 // its right neighbour's, so that one instruction takes two taps of all channels of some pixels. Neighbours with the
 // same vector, found in bands of four rows, are filtered together.
 #pragma once
+#include "decode_memory.h"
 #include "decode_simd.h"
 
 namespace coolvid::integer {
@@ -10,6 +11,7 @@ namespace coolvid::integer {
 template <int L>
 struct Lanes {
   typedef int32_t type __attribute__((vector_size(L * 4), aligned(4), may_alias));
+  typedef int16_t narrow __attribute__((vector_size(L * 2), aligned(2), may_alias));
 };
 
 // madd() of decode_simd.h for any number of lanes.
@@ -22,60 +24,59 @@ COOLVID_INLINE typename Lanes<L>::type madd_lanes(typename Lanes<L>::type a, typ
   return ((a << 16) >> 16) * ((b << 16) >> 16) + (a >> 16) * (b >> 16);
 }
 
+// Flow in 1/64 pixel, a vector for each block of 2**log2 x 2**log2 pixels.
+struct Vectors {
+  const int32_t *x, *y;
+  int width, log2;
+  const int32_t* row_x(int at) const { return x + static_cast<size_t>(at >> log2) * width; }
+  const int32_t* row_y(int at) const { return y + static_cast<size_t>(at >> log2) * width; }
+};
+
 class IntegerWarp {
  public:
   static constexpr int FLOW_BITS = 6, PREDICTION_BITS = 4, TAP_BITS = 14, BAND = 4, MAX_TAPS = 16, GROUP = 4;
 
   // taps: int32 [64][n].
   IntegerWarp(int height, int width, const int32_t* taps, int n)
-      : height_(height), width_(width), n_(n), margin_(n), stride_((width + 2 * margin_) * GROUP) {
+      : height_(height), width_(width), n_(n), margin_(n), stride_((width + 2 * margin_) * GROUP),
+        pairs_(static_cast<size_t>(height + 2 * margin_) * stride_), lines_(static_cast<size_t>(GROUP) * pitch()) {
     for (int i = 0; i < 64 * n; i += 2) taps_.push_back(paired(taps[i], taps[i + 1]));
-    for (int i = 0; i < 64 * n; i++) single_.push_back(taps[i]);
-    pairs_.resize(static_cast<size_t>(height + 2 * margin_) * stride_);
-    lines_.resize(static_cast<size_t>(GROUP) * (width + 1));
   }
 
-  // Sets up to GROUP channels: row(c, y) fills width values of channel c, row y. false when one is beyond int16.
+  // Sets up to GROUP channels: row(c, y, line) fills width values of channel c, row y, within int16; line has room for two more.
   template <class Row>
-  bool set(int channels, Row row) {
-    const int pitch = width_ + 1;
-    int32_t* lines = lines_.data();
-    bool fits = true;
+  void set(int channels, Row row) {
     for (int y = 0; y < height_; y++) {
       for (int c = 0; c < channels; c++) {
-        int32_t* line = lines + c * pitch;
+        int32_t* line = lines_.data() + c * pitch();
         row(c, y, line);
         line[width_] = line[width_ - 1];
-        for (int x = 0; x < width_; x++) fits &= line[x] == static_cast<int16_t>(line[x]);
+        for (int x = 0; x < width_; x++) line[x] = paired(line[x], line[x + 1]);
       }
-      int32_t* to = at(y, 0);
-      Quad next = {lines[0], lines[pitch], lines[2 * pitch], lines[3 * pitch]};
-      for (int x = 0; x < width_; x++, to += GROUP) {
-        Quad now = next;
-        next = Quad{lines[x + 1], lines[pitch + x + 1], lines[2 * pitch + x + 1], lines[3 * pitch + x + 1]};
-        *(Quad*)to = (now & 0xffff) | next << 16;
-      }
-      replicate(y, lines, pitch);
+      side_by_side(lines_.data(), at(y, 0));
+      for (int i = 1; i <= margin_; i++)
+        for (int c = 0; c < GROUP; c++) {
+          const int32_t first = at(y, 0)[c], last = at(y, width_ - 1)[c];
+          at(y, -i)[c] = paired(first, first), at(y, width_ - 1 + i)[c] = last;
+        }
     }
     for (int i = 1; i <= margin_; i++) {
       std::copy_n(at(0, -margin_), stride_, at(-i, -margin_));
       std::copy_n(at(height_ - 1, -margin_), stride_, at(height_ - 1 + i, -margin_));
     }
-    return fits;
   }
 
-  // flow: int32 [2][height][width], x then y; out: int32 [channels][height][width] of the channels last set.
-  void run(const int32_t* flow, int channels, int32_t* out) {
+  // out: int16 [channels][height][width] of the channels last set.
+  void run(const Vectors& flow, int channels, int16_t* out) {
     channels_ = channels;
-    const int32_t *fx = flow, *fy = flow + static_cast<size_t>(height_) * width_;
     for (int y = 0; y < height_; y += BAND) {
       int rows = std::min(BAND, height_ - y);
       for (int x = 0; x < width_;) {
-        int n = run_length(fx, fy, x, y, rows);
+        int n = run_length(flow, x, y, rows);
         if (n > 0)
-          block(fx, fy, x, y, n, rows, out);
+          block(flow, x, y, n, rows, out);
         else
-          for (int i = 0; i < rows; i++) block(fx, fy, x, y + i, 1, 1, out);
+          for (int i = 0; i < rows; i++) block(flow, x, y + i, 1, 1, out);
         x += std::max(n, 1);
       }
     }
@@ -84,42 +85,49 @@ class IntegerWarp {
  private:
   typedef Lanes<4>::type Quad;
 
+  int pitch() const { return width_ + 2 + GROUP; }
   int32_t* at(int y, int x) { return pairs_.data() + static_cast<ptrdiff_t>(y + margin_) * stride_ + (x + margin_) * GROUP; }
 
-  void replicate(int y, const int32_t* lines, int pitch) {
-    for (int c = 0; c < GROUP; c++) {
-      int32_t left = paired(lines[c * pitch], lines[c * pitch]);
-      int32_t right = paired(lines[c * pitch + width_], lines[c * pitch + width_]);
-      for (int i = 1; i <= margin_; i++) at(y, -i)[c] = left, at(y, width_ - 1 + i)[c] = right;
+  // Four lines of pairs as columns of four; up to three columns more are written.
+  void side_by_side(const int32_t* lines, int32_t* to) const {
+    for (int x = 0; x < width_; x += 4, to += 4 * GROUP) {
+      const Quad a = *(const Quad*)(lines + x), b = *(const Quad*)(lines + pitch() + x), c = *(const Quad*)(lines + 2 * pitch() + x),
+                 d = *(const Quad*)(lines + 3 * pitch() + x);
+      const Quad ab = __builtin_shuffle(a, b, Quad{0, 4, 1, 5}), ab2 = __builtin_shuffle(a, b, Quad{2, 6, 3, 7});
+      const Quad cd = __builtin_shuffle(c, d, Quad{0, 4, 1, 5}), cd2 = __builtin_shuffle(c, d, Quad{2, 6, 3, 7});
+      ((Quad*)to)[0] = __builtin_shuffle(ab, cd, Quad{0, 1, 4, 5});
+      ((Quad*)to)[1] = __builtin_shuffle(ab, cd, Quad{2, 3, 6, 7});
+      ((Quad*)to)[2] = __builtin_shuffle(ab2, cd2, Quad{0, 1, 4, 5});
+      ((Quad*)to)[3] = __builtin_shuffle(ab2, cd2, Quad{2, 3, 6, 7});
     }
   }
 
   // How many columns from x on have, in all rows of the band, the vector of (y, x); 0: not even the first. The run ends
   // where the clamping of its columns would begin; where they are clamped it is 1.
-  int run_length(const int32_t* fx, const int32_t* fy, int x, int y, int rows) const {
-    fx += static_cast<size_t>(y) * width_ + x, fy += static_cast<size_t>(y) * width_ + x;
-    const int32_t vx = fx[0], vy = fy[0];
+  int run_length(const Vectors& flow, int x, int y, int rows) const {
+    const int first = x >> flow.log2, step = 1 << flow.log2;
+    const int32_t vx = flow.row_x(y)[first], vy = flow.row_y(y)[first];
     const int64_t left = x + (static_cast<int64_t>(vx) >> FLOW_BITS), right = width_ - 1 + n_ / 2;
     const int most = left < -n_ / 2 || left > right ? 1 : static_cast<int>(std::min<int64_t>(width_ - x, right - left + 1));
-    const size_t w = width_;
-    for (int n = 0; n < most; n++) {
+    int n = 0;
+    for (int k = first; n < most; k++, n = k * step - x) {
       int32_t other = 0;
-      for (int i = 0; i < rows; i++) other |= (fx[i * w + n] ^ vx) | (fy[i * w + n] ^ vy);
+      for (int i = 0; i < rows; i += step) other |= (flow.row_x(y + i)[k] ^ vx) | (flow.row_y(y + i)[k] ^ vy);
       if (other) return n;
     }
     return most;
   }
 
   // n columns and some rows from (y, x) on, all with the vector of (y, x).
-  void block(const int32_t* fx, const int32_t* fy, int x, int y, int n, int rows, int32_t* out) {
-    const size_t place = static_cast<size_t>(y) * width_ + x;
-    const int half = n_ / 2, column = place_of(x, fx[place], width_, half);
-    const int first = place_of(y, fy[place], height_, half), last = place_of(y + rows - 1, fy[place], height_, half);
-    const int fraction_x = fx[place] & 63, fraction_y = fy[place] & 63;
+  void block(const Vectors& flow, int x, int y, int n, int rows, int16_t* out) {
+    const int32_t vx = flow.row_x(y)[x >> flow.log2], vy = flow.row_y(y)[x >> flow.log2];
+    const int half = n_ / 2, column = place_of(x, vx, width_, half);
+    const int first = place_of(y, vy, height_, half), last = place_of(y + rows - 1, vy, height_, half);
     const bool together = last == first + rows - 1;
     for (int i = 0; i < (together ? 1 : rows); i++) {
-      int row = place_of(y + i, fy[place], height_, half);
-      filter(at(row - half + 1, column - half + 1), n, together ? rows : 1, fraction_x, fraction_y, out + place + static_cast<size_t>(i) * width_);
+      int row = place_of(y + i, vy, height_, half);
+      filter(at(row - half + 1, column - half + 1), n, together ? rows : 1, vx & 63, vy & 63,
+             out + static_cast<size_t>(y + i) * width_ + x);
     }
   }
 
@@ -129,14 +137,14 @@ class IntegerWarp {
   }
 
   // `from` points at the first tap of the first row and column.
-  void filter(const int32_t* from, int n, int rows, int fraction_x, int fraction_y, int32_t* to) {
+  void filter(const int32_t* from, int n, int rows, int fraction_x, int fraction_y, int16_t* to) {
     if (n == 1)
       filter_taps<4>(from, 1, rows, fraction_x, fraction_y, to);
     else
       filter_taps<VL>(from, n, rows, fraction_x, fraction_y, to);
   }
   template <int L>
-  void filter_taps(const int32_t* from, int n, int rows, int fraction_x, int fraction_y, int32_t* to) {
+  void filter_taps(const int32_t* from, int n, int rows, int fraction_x, int fraction_y, int16_t* to) {
     switch (n_) {
       case 2: return filter_pixels<L, 2>(from, n, rows, fraction_x, fraction_y, to);
       case 4: return filter_pixels<L, 4>(from, n, rows, fraction_x, fraction_y, to);
@@ -147,11 +155,11 @@ class IntegerWarp {
 
   // L / GROUP pixels at a time. N: number of taps, 0 for n_. A fraction of 0 has one tap, which is 1.
   template <int L, int N>
-  void filter_pixels(const int32_t* from, int n, int rows, int fraction_x, int fraction_y, int32_t* to) {
+  void filter_pixels(const int32_t* from, int n, int rows, int fraction_x, int fraction_y, int16_t* to) {
     typedef typename Lanes<L>::type V;
     constexpr int PIXELS = L / GROUP;
     const int taps = N ? N : n_, middle_tap = taps / 2 - 1;
-    const int32_t *horizontal = &taps_[fraction_x * taps / 2], *vertical = &single_[fraction_y * taps];
+    const int32_t *horizontal = &taps_[fraction_x * taps / 2], *vertical = &taps_[fraction_y * taps / 2];
     const int first = fraction_y ? 0 : middle_tap, count = fraction_y ? taps + rows - 1 : rows;
     for (int x = 0; x < n; x += PIXELS, from += L) {
       V middle[MAX_TAPS + BAND];
@@ -166,26 +174,35 @@ class IntegerWarp {
         for (int t = 0; t < taps / 2; t++) acc += madd_lanes<L>(*(const V*)(row + 2 * t * GROUP), V{} + horizontal[t]);
         middle[i] = rounded<TAP_BITS - PREDICTION_BITS, V>(acc);
       }
-      for (int i = 0; i < rows; i++) {
-        V v = middle[i];
-        if (fraction_y) {
-          V acc{};
-          for (int t = 0; t < taps; t++) acc += middle[i + t] * vertical[t];
-          v = rounded<TAP_BITS, V>(acc);
-        }
-        put<PIXELS>((const int32_t*)&v, std::min(PIXELS, n - x), to + static_cast<size_t>(i) * width_ + x);
-      }
+      if (fraction_y) columns<L, V>(middle, vertical, taps, rows);
+      for (int i = 0; i < rows; i++) put<L>(middle[i], std::min(PIXELS, n - x), to + static_cast<size_t>(i) * width_ + x);
     }
   }
 
-  template <int PIXELS>
-  void put(const int32_t* v, int n, int32_t* to) const {
+  // rows filtered vertically, in place; each row and the next one make a pair.
+  template <int L, class V>
+  static void columns(V* middle, const int32_t* vertical, int taps, int rows) {
+    for (int i = 0; i < taps + rows - 2; i++) middle[i] = (middle[i] & 0xffff) | middle[i + 1] << 16;
+    for (int i = 0; i < rows; i++) {
+      V acc{};
+      for (int t = 0; t < taps; t += 2) acc += madd_lanes<L>(middle[i + t], V{} + vertical[t / 2]);
+      middle[i] = rounded<TAP_BITS, V>(acc);
+    }
+  }
+
+  // n pixels to the planes, where they lie channel by channel.
+  template <int L>
+  void put(typename Lanes<L>::type v, int n, int16_t* to) const {
+    constexpr int PIXELS = L / GROUP;
+    typename Lanes<L>::type order;
+    for (int i = 0; i < L; i++) order[i] = i % PIXELS * GROUP + i / PIXELS;
+    const auto planes = __builtin_convertvector(__builtin_shuffle(v, order), typename Lanes<L>::narrow);
     const size_t plane = static_cast<size_t>(height_) * width_;
     for (int c = 0; c < channels_; c++, to += plane)
       if (n == PIXELS)
-        for (int i = 0; i < PIXELS; i++) to[i] = v[i * GROUP + c];
+        std::memcpy(to, (const int16_t*)&planes + c * PIXELS, PIXELS * sizeof(int16_t));
       else
-        for (int i = 0; i < n; i++) to[i] = v[i * GROUP + c];
+        std::memcpy(to, (const int16_t*)&planes + c * PIXELS, n * sizeof(int16_t));
   }
 
   template <class V>
@@ -200,8 +217,9 @@ class IntegerWarp {
 
   const int height_, width_, n_, margin_, stride_;
   int channels_ = 0;
-  std::vector<int32_t> taps_, single_;  // taps of each fraction, in pairs and alone
-  Buffer<int32_t> pairs_, lines_;
+  std::vector<int32_t> taps_;  // of each fraction, in pairs
+  Plain<int32_t> pairs_;
+  Buffer<int32_t> lines_;
 };
 
 }  // namespace coolvid::integer
