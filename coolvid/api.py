@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import math
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import pairwise
@@ -125,7 +127,8 @@ def _encode(
     frames: Iterator[Frame], track: _Track, out: str | Path, config: EncodeConfig, resume: bool, listen: Listener
 ) -> EncodeDone:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # torch's threads must not spin beside busy neighbours
-    from .manager import FrameEncoderManager  # training needs torch; reading this module does not
+    with _no_collection():  # of PyTorch's half a million new objects, none is garbage
+        from .manager import FrameEncoderManager  # training needs torch; reading this module does not
 
     start = time.perf_counter()
     steps = plan(track.n_frames, config.structure)
@@ -160,6 +163,18 @@ def _encode(
     )
     listen(done)
     return done
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Garbage is not looked for inside."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _started(
