@@ -6,6 +6,7 @@ import gc
 import hashlib
 import math
 import os
+import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -127,7 +128,7 @@ def _encode(
     frames: Iterator[Frame], track: _Track, out: str | Path, config: EncodeConfig, resume: bool, listen: Listener
 ) -> EncodeDone:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # torch's threads must not spin beside busy neighbours
-    with _no_collection():  # of PyTorch's half a million new objects, none is garbage
+    with _uncollected():  # PyTorch's half a million objects stay until the end
         from .manager import FrameEncoderManager  # training needs torch; reading this module does not
 
     start = time.perf_counter()
@@ -166,15 +167,18 @@ def _encode(
 
 
 @contextmanager
-def _no_collection() -> Iterator[None]:
-    """Garbage is not looked for inside."""
-    was_enabled = gc.isenabled()
+def _uncollected() -> Iterator[None]:
+    """What is imported inside for the first time is never looked through for garbage; what is garbage before goes."""
+    if "torch" in sys.modules or not gc.isenabled():
+        yield
+        return
+    gc.collect()
     gc.disable()
     try:
         yield
+        gc.freeze()
     finally:
-        if was_enabled:
-            gc.enable()
+        gc.enable()
 
 
 def _started(

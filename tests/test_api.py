@@ -1,5 +1,6 @@
 """The main job through the front door: frames in, a file, and the same pictures out of a process of its own."""
 
+import gc
 import re
 import subprocess
 import sys
@@ -155,3 +156,21 @@ def test_a_device_that_is_not_here_is_refused(tmp_path, device):
     with pytest.raises(ConfigError, match=f"cannot train on device '{device}'"):
         coolvid.encode_frames(moving(1, PixelFormat.RGB, 8, 16, 16), tmp_path / "out.cvd", replace(FAST, device=device))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_collector_leaves_what_is_imported_alone(monkeypatch):
+    from coolvid.api import _uncollected
+
+    with _uncollected():  # PyTorch is here already, or nothing is frozen yet
+        pass
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    before = gc.get_freeze_count()
+    try:
+        with _uncollected():
+            assert not gc.isenabled()
+        assert gc.isenabled() and gc.get_freeze_count() > before
+        with pytest.raises(ImportError), _uncollected():
+            raise ImportError
+        assert gc.isenabled()
+    finally:
+        gc.unfreeze()

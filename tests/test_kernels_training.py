@@ -404,7 +404,7 @@ def test_squared_error(instruction_set):
 def test_errors_by_cell(instruction_set, is_subsampled, size):
     half = tuple((n + 1) // 2 for n in size)
     shapes = [size, half, half] if is_subsampled else [size] * 3
-    planes, target = ([random(*shape, seed=s + i).numpy() for i, shape in enumerate(shapes)] for s in (0, 9))
+    planes, target = ([random(*shape, seed=s + i).float().numpy() for i, shape in enumerate(shapes)] for s in (0, 9))
     cells = -(-size[0] // 4), -(-size[1] // 4)
     wanted = np.zeros(cells)
     for plane, other in zip(planes, target, strict=True):
