@@ -31,7 +31,8 @@ def extension(name: str) -> Pybind11Extension:
 
 
 HEADERS = (
-    *("arm", "compose", "latents", "linear", "network_rate", "pool", "simd", "soap", "synthesis", "upsampling", "warp"),
+    *("arm", "cells", "compose", "encode_rans", "latents", "linear", "network_rate", "pool", "simd", "soap"),
+    *("synthesis", "upsampling", "warp"),
     *(f"decode_{part}" for part in ("arrays", "crc", "frame", "latents", "memory", "parameters", "rans", "simd")),
     *("decode_synthesis", "decode_upsampling", "decode_warp"),
 )

@@ -142,7 +142,8 @@ class ArmPlugin(NormativePlugin):
     """Contexts -> Laplace parameters.
 
     module: forward(context [N, n_in]) -> [N, 2] = (mu, raw log scale); core applies exp(clamp(raw - 4, -5, 5)).
-    integer: f(context int32 [N, n_in], CONTEXT_BITS fractional bits) -> int32 [N, 2] with 16 fractional bits.
+    integer: f(context int32 [N, n_in], CONTEXT_BITS fractional bits) -> int32 [N, 2] with 16 fractional bits. It may
+    also offer choose(context), which chooses the scales as a first call does, and computes nothing else.
     The module may also offer rate(latents [N], grids, architecture, ifce parameters) -> bits [N] or None: contexts,
     features and Laplace cost in one step, for a kernel of its own. And kernel(grids, architecture) -> None, or the same
     without autograd: run(latents [N], parameters, ifce parameters, scale, slopes) -> bits of all latents, which writes
@@ -203,11 +204,17 @@ class QuantizerPlugin(Plugin):
         """x: scaled latents [N]; noise: [N] or None; temperature > 0. Returns [N], differentiable in x."""
 
     def sloped(
-        self, x: NDArray[np.float32], gain: float, noise: NDArray[np.float32] | None, temperature: float
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
-        """quantize(gain * x, ...) [N] and its derivative by x [N] without autograd, where each latent is quantised
-        alone and there is a kernel for it; else None."""
-        return None
+        self,
+        x: NDArray[np.float32],
+        gain: float,
+        noise: NDArray[np.float32] | None,
+        temperature: float,
+        out: NDArray[np.float32],
+        slope: NDArray[np.float32],
+    ) -> bool:
+        """Write quantize(gain * x, ...) [N] and its derivative by x [N] without autograd, where each latent is
+        quantised alone and there is a kernel for it; else False."""
+        return False
 
 
 class DistortionPlugin(Plugin):

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 
 from . import kernels
 from .bitstream.headers import StreamHeader
-from .bitstream.packet import Packet, write_packet
+from .bitstream.packet import Packet, latent_payloads, write_packet
 from .coded import CodedFrame, CodedModule
 from .config import EncodeConfig, FrameConfig
 from .decoder import decode_frame, tensors_of
@@ -87,13 +87,14 @@ class FrameJob:
 @dataclass(frozen=True)
 class CodedPicture:
     """A frame's packet, the picture that its bytes decode to, its networks (None: a copy), the quality of the float
-    model, and the real loss, MSE + lmbda * bits per pixel."""
+    model, the real loss, MSE + lmbda * bits per pixel, and the coded latents of each branch."""
 
     packet: Packet
     picture: Frame
     networks: FrameNetworks | None
     float_psnr_db: float
     loss: float
+    payloads: Mapping[str, bytes]
 
 
 class FrameEncoderManager:
@@ -294,18 +295,24 @@ def pack_frame(job: FrameJob, coded: CodedFrame, float_psnr_db: float) -> CodedP
         made = _packed(job, trial, float_psnr_db)
         if made.loss < best.loss:
             best, coded = made, trial
-    return min(best, _packed(job, replace(coded, predictor=None), float_psnr_db), key=lambda each: each.loss)
+    unpredicted = _packed(job, replace(coded, predictor=None), float_psnr_db, best.payloads)
+    return min(best, unpredicted, key=lambda each: each.loss)
 
 
-def _packed(job: FrameJob, coded: CodedFrame, float_psnr_db: float) -> CodedPicture:
+def _packed(
+    job: FrameJob, coded: CodedFrame, float_psnr_db: float, payloads: Mapping[str, bytes] | None = None
+) -> CodedPicture:
+    """The frame's packet, decoded again. payloads: latent_payloads(), where they are known."""
     kept = [job.predictor] if job.predictor is not None and job.inherits else []
     models = context_models(coded, job.frame.height, job.frame.width)
-    packet = write_packet(coded, job.configuration, models, tensors_of, NetworkStore(kept))
+    if payloads is None:
+        payloads = latent_payloads(coded, models)
+    packet = write_packet(coded, job.configuration, models, tensors_of, NetworkStore(kept), payloads)
     store = NetworkStore(kept)
     picture = decode_frame(packet.data, job.header, job.references, store)
     loss = real_loss(picture, job.frame, packet.data, job.config.lmbda)
     networks = None if coded.is_copy else store.frames[0]
-    return CodedPicture(packet, picture, networks, float_psnr_db, loss)
+    return CodedPicture(packet, picture, networks, float_psnr_db, loss, payloads)
 
 
 def real_loss(picture: Frame, frame: Frame, data: bytes, lmbda: float) -> float:

@@ -50,11 +50,11 @@ class Softround(QuantizerPlugin):
         soft = softround(x, temperature)
         return softround(soft if noise is None else soft + noise, temperature)
 
-    def sloped(self, x: Array, gain: float, noise: Array | None, temperature: float) -> tuple[Array, Array] | None:
+    def sloped(self, x: Array, gain: float, noise: Array | None, temperature: float, out: Array, slope: Array) -> bool:
         if compiled is None or noise is None:
-            return None
-        made: tuple[Array, Array] = compiled.soft_round(x, noise, temperature, threads(), gain)
-        return made
+            return False
+        compiled.soft_round(x, noise, temperature, threads(), gain, out, slope)
+        return True
 
 
 class _SoftroundTwice(torch.autograd.Function):

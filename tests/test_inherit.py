@@ -208,7 +208,7 @@ def test_a_disappointing_frame_is_tried_afresh(networks, monkeypatch, losses, ex
 
     def attempt(job, manager):
         jobs.append(job)
-        return room.CodedPicture(None, None, None, 0.0, losses[len(jobs) - 1])
+        return room.CodedPicture(None, None, None, 0.0, losses[len(jobs) - 1], {})
 
     monkeypatch.setattr(room, "attempt", attempt)
     job = room.FrameJob(None, None, (), None, 0, None, 0, predictor=networks, expected_loss=expected)

@@ -16,6 +16,7 @@ import torch
 
 from coolvid import kernels
 from coolvid.architecture import Ports
+from coolvid.bitstream.rangecoder import Encoder
 from coolvid.color import from_dense
 from coolvid.config import CoolChicEncoderParameter, EncodeConfig, Phase
 from coolvid.errors import ConfigError
@@ -26,6 +27,7 @@ from coolvid.model.frame_encoder import FrameEncoder
 from coolvid.model.fused import composed_error
 from coolvid.model.fused_branch import flattened
 from coolvid.model.network_rate import NetworkEstimate, estimated_bits
+from coolvid.model.noise import NoiseSource
 from coolvid.presets import INTRA, MOTION, RESIDUE, frame_config
 from coolvid.registry import load, make
 from coolvid.training.optimizers import SOAP, FlatAdam, Optimizers
@@ -287,6 +289,27 @@ def test_soft_round(instruction_set, n, temperature):
     check(quantised, [random(n, scale=2.0)], fused="Softround")
 
 
+@pytest.mark.parametrize("kind", ["gaussian", "kumaraswamy"])
+def test_noise_and_rounding_in_arrays_of_the_caller(instruction_set, kind):
+    x = random(1003, scale=2.0).float()
+    out, q, slope = np.zeros((3, x.numel()), np.float32)
+    assert NoiseSource(5).fill(kind, 1.2, out)
+    noise = NoiseSource(5).draw(kind, 1.2, x)
+    assert np.array_equal(out, noise.numpy())
+    assert make("quantizer", "softround", {}).sloped(x.numpy(), 1.5, out, 0.3, q, slope)
+    leaf = x.clone().requires_grad_()
+    wanted = make("quantizer", "softround", {}).quantize(1.5 * leaf, noise, 0.3)
+    wanted.sum().backward()
+    np.testing.assert_allclose(q, wanted.detach(), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(slope, leaf.grad, rtol=1e-4, atol=1e-5)
+
+
+def test_no_noise_is_not_drawn(instruction_set):
+    source, out = NoiseSource(5), np.ones(9, np.float32)
+    assert not source.fill("none", 1.0, out) and not source.fill("gaussian", 0.0, out)
+    assert source.draws == 0 and out.all()
+
+
 def test_noise_is_normal(instruction_set):
     z = instruction_set.noise(1_000_001, "gaussian", 0.5, 3, 2).astype(np.float64) / 0.5
     assert abs(z.mean()) < 5e-3 and abs(z.std() - 1) < 5e-3
@@ -376,11 +399,47 @@ def test_squared_error(instruction_set):
     check(measured, [random(*t.shape, seed=20 + i) for i, t in enumerate(targets.values())])
 
 
+@pytest.mark.parametrize("size", [(1, 1), (3, 9), (8, 16), (17, 30)])
+@pytest.mark.parametrize("is_subsampled", [False, True])
+def test_errors_by_cell(instruction_set, is_subsampled, size):
+    half = tuple((n + 1) // 2 for n in size)
+    shapes = [size, half, half] if is_subsampled else [size] * 3
+    planes, target = ([random(*shape, seed=s + i).float().numpy() for i, shape in enumerate(shapes)] for s in (0, 9))
+    cells = -(-size[0] // 4), -(-size[1] // 4)
+    wanted = np.zeros(cells)
+    for plane, other in zip(planes, target, strict=True):
+        side = 4 if plane.shape == size else 2
+        rows, columns = np.indices(plane.shape) // side
+        np.add.at(wanted, (rows, columns), (plane.astype(np.float64) - other) ** 2)
+    np.testing.assert_allclose(instruction_set.cell_errors(planes, target, 4).reshape(cells), wanted, rtol=1e-5)
+    with pytest.raises(ValueError, match="target"):
+        instruction_set.cell_errors(planes, target[:1], 4)
+
+
+# -- entropy coding -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 30, 5000])
+def test_sub_stream_of_symbols(instruction_set, n):
+    rng = np.random.default_rng(n)
+    encoder = Encoder()
+    values = np.round(rng.laplace(0, 20, n)).astype(np.int32)
+    encoder.put_latents(values, np.zeros(n, np.int32), rng.integers(0, 80 * 16, n).astype(np.int32))
+    encoder.put_bits(5, 3)
+    assert encoder.finish() == encoder._finish()
+    with pytest.raises(ValueError, match="frequenc"):
+        instruction_set.rans(np.zeros(1, np.uint32), np.zeros(1, np.uint32))
+
+
 class FixedNoise:
     """The same noise whatever the precision."""
 
     def draw(self, kind, parameter, like):
         return random(like.numel(), seed=17, scale=0.2).to(like)
+
+    def fill(self, kind, parameter, out):
+        out[:] = random(out.size, seed=17, scale=0.2).numpy()
+        return True
 
 
 def frame(seed, size=(45, 67), pixel_format=PixelFormat.YUV420):

@@ -158,6 +158,9 @@ def test_arm_equals_its_definition(n_hidden, stabiliser, n_in, magnitude, weight
     for scales in (chooser.scales, (0,) * n_hidden, (15,) * n_hidden):
         assert np.array_equal(plugin.integer(p, scales)(contexts), slow_arm(plugin, p, scales, contexts))
     assert np.array_equal(first, plugin.integer(p, chooser.scales)(contexts))
+    other = plugin.integer(p)
+    other.choose(contexts)
+    assert other.scales == chooser.scales
 
 
 def test_arm_rows_do_not_depend_on_each_other():
@@ -296,7 +299,8 @@ def test_synthesis_does_not_depend_on_the_bands(monkeypatch):
     planes = np.random.default_rng(9).integers(-3000, 3000, (5, 23, 17)).astype(np.int32)
     integer = plugin.integer(p)
     whole = integer(planes, 9)
-    monkeypatch.setattr(f"{type(integer).__module__}.BAND_VALUES", 1)
+    for values in ("BAND_VALUES", "CACHED_VALUES"):
+        monkeypatch.setattr(f"{type(integer).__module__}.{values}", 1)
     banded = plugin.integer(p)
     assert np.array_equal(banded(planes, 9), whole)
     assert banded.scales == integer.scales

@@ -131,17 +131,16 @@ def write_packet(
     models: Mapping[str, ContextModel],
     tensors_of: TensorsOf,
     networks: NetworkStore | None = None,
+    payloads: Mapping[str, bytes] | None = None,
 ) -> Packet:
     """The packet of a frame; configuration: its index in StreamHeader.configurations; models: by branch.
 
-    tensors_of as for read_packet(). networks: holds the frame's predictor, if it has one.
-    Raises ConfigError for values that a stream cannot carry.
+    tensors_of as for read_packet(). networks: holds the frame's predictor, if it has one. payloads: latent_payloads(),
+    where they are known. Raises ConfigError for values that a stream cannot carry.
     """
     predictor = _found(frame, networks or NetworkStore())
-    payloads = {
-        branch: encode_latents(coolchic.latents, _grids(coolchic), models[branch])
-        for branch, coolchic in frame.coolchics.items()
-    }
+    if payloads is None:
+        payloads = latent_payloads(frame, models)
     header = _header_of(frame, configuration, tuple(map(len, payloads.values())))
     writer = BitWriter()
     header.write(writer)
@@ -149,6 +148,14 @@ def write_packet(
     body = writer.getvalue() + b"".join(payloads.values())
     data = sealed(write_varint(len(body)) + body)
     return Packet(data, _info(header, len(data), bits))
+
+
+def latent_payloads(frame: CodedFrame, models: Mapping[str, ContextModel]) -> dict[str, bytes]:
+    """Coded latents by branch, which depend on its modules, but not on how these are sent. Raises ConfigError."""
+    return {
+        branch: encode_latents(coolchic.latents, _grids(coolchic), models[branch])
+        for branch, coolchic in frame.coolchics.items()
+    }
 
 
 def _write_networks(

@@ -13,11 +13,13 @@ go through the state.
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_right
 
 import numpy as np
 from numpy.typing import NDArray
 
+from coolvid import kernels
 from coolvid.coded import MAX_LATENT
 from coolvid.errors import StreamError
 from coolvid.laplace import ESCAPE, PROBABILITY_BITS, REACH, tables
@@ -35,8 +37,7 @@ class Encoder:
     """Collects symbols in decoding order; finish() gives the bytes."""
 
     def __init__(self) -> None:
-        self._starts: list[int] = []
-        self._frequencies: list[int] = []
+        self._starts, self._frequencies = array("I"), array("I")
 
     def put_bits(self, value: int, n_bits: int) -> None:
         """n_bits (0..16) raw bits."""
@@ -63,8 +64,8 @@ class Encoder:
         self._extend(starts[done:], frequencies[done:])
 
     def _extend(self, starts: Integers, frequencies: Integers) -> None:
-        self._starts.extend(starts.tolist())
-        self._frequencies.extend(frequencies.tolist())
+        self._starts.frombytes(starts.astype(np.uintc).tobytes())
+        self._frequencies.frombytes(frequencies.astype(np.uintc).tobytes())
 
     def _put_escape(self, cell: int) -> None:
         code = zigzag(cell) + 1
@@ -78,6 +79,13 @@ class Encoder:
 
     def finish(self) -> bytes:
         """The bytes of the sub-stream."""
+        if kernels.compiled is None:
+            return self._finish()
+        out: bytes = kernels.compiled.rans(*(np.array(part, np.uint32) for part in (self._starts, self._frequencies)))
+        return out
+
+    def _finish(self) -> bytes:
+        """What the compiled kernel must give."""
         state = _START
         words: list[int] = []
         for start, frequency in zip(reversed(self._starts), reversed(self._frequencies), strict=True):

@@ -112,16 +112,13 @@ class CoolChicEncoder(nn.Module):
 
     def _quantize(self, noise_type: str, quantizer_type: str, temperature: Tensor | float, parameter: float) -> Tensor:
         scaled = self._scaled()
-        quantizer, noise = self.quantizer_and_noise(noise_type, quantizer_type, parameter, scaled.detach())
-        return quantizer.quantize(scaled, noise, temperature)
+        quantizer, kind = self.quantizer_and_noise(noise_type, quantizer_type)
+        return quantizer.quantize(scaled, self.noise.draw(kind, parameter, scaled.detach()), temperature)
 
-    def quantizer_and_noise(
-        self, noise_type: str, quantizer_type: str, parameter: float, like: Tensor
-    ) -> tuple[QuantizerPlugin, Tensor | None]:
-        """The quantizer, and the next draw of its noise [N]."""
+    def quantizer_and_noise(self, noise_type: str, quantizer_type: str) -> tuple[QuantizerPlugin, str]:
+        """The quantizer, and the kind of its noise."""
         quantizer = _quantizer(quantizer_type)
-        noise_type = str(getattr(quantizer.options, "noise", "")) or noise_type
-        return quantizer, self.noise.draw(noise_type, parameter, like)
+        return quantizer, str(getattr(quantizer.options, "noise", "")) or noise_type
 
     def _split(self, flat: Tensor) -> list[Tensor]:
         """Planes [h, w] of the grids."""

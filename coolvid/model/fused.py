@@ -121,5 +121,16 @@ class PictureError:
         return mean
 
 
+def errors_by_cell(picture: Sequence[Tensor], target: Sequence[Tensor], side: int) -> NDArray[np.float64] | None:
+    """Squared errors of a picture's planes [1, n, h, w], at full or half size, added up over each cell of side x side
+    pixels, flat; None where the kernels do not apply."""
+    if not usable(*picture, *target):
+        return None
+    assert compiled is not None
+    planes = [[plane for part in each for plane in _array(part)] for each in (picture, target)]
+    errors: NDArray[np.float64] = compiled.cell_errors(*planes, side)
+    return errors
+
+
 def _array(picture: Tensor) -> Any:
     return picture.detach()[0].contiguous().numpy()

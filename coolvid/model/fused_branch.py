@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
+from coolvid.architecture import Grid
 from coolvid.coded import MODULES
 from coolvid.kernels import compiled, threads
 
@@ -91,7 +92,7 @@ class FusedBranch:
         self._values = {name: values for name, (values, _) in parts.items()}
         self._slopes = {name: slopes for name, (_, slopes) in parts.items()}
         self._rate, self._upsampling, self._synthesis = kernels
-        self._latents = torch.from_numpy(self._values["latents"])
+        self._by_autograd: tuple[Tensor, Tensor] | None = None
         self._make_room()
 
     def _make_room(self) -> None:
@@ -104,20 +105,19 @@ class FusedBranch:
         if n_in > n:
             self._dense[n:] = coolchic.common_noise()[0].numpy()
         self.coarse, self.d_coarse = np.zeros((2, coolchic.architecture.n_out, *size), np.float32)
-        self._d_rate, self._d_planes = np.zeros((2, len(self._latents)), np.float32)
-        starts = np.cumsum([0, *(g.height * g.width for g in coolchic.grids)]).tolist()
-        places = zip(starts, starts[1:], coolchic.grids, strict=False)
-        self._places = [(slice(start, stop), g.shape) for start, stop, g in places if not g.is_hyper]
-        self._d_normal = self._normal(self._d_planes)
+        n_latents = len(self._values["latents"])
+        self._noise, self._quantised, self._slope = np.zeros((3, n_latents), np.float32)
+        self._d_rate, self._d_planes = np.zeros((2, n_latents), np.float32)
+        self._normal, self._d_normal = (_planes_of(each, coolchic.grids) for each in (self._quantised, self._d_planes))
 
     def forward(self, bit_slope: float, *quantisation: Any) -> float:
         """Bits of all latents. bit_slope: derivative of the loss by a bit. quantisation: types of noise and quantizer,
         temperature, noise parameter."""
         values, slopes = self._values, self._slopes
-        latents = self._quantise(*quantisation)
+        self._quantise(*quantisation)
         by_rate = self._d_rate, slopes["arm"], slopes["ifce"]
-        bits: float = self._rate.run(latents, values["arm"], values["ifce"], bit_slope, by_rate)
-        self._upsampling.forward(self._normal(latents), values["upsampling"], self._seen)
+        bits: float = self._rate.run(self._quantised, values["arm"], values["ifce"], bit_slope, by_rate)
+        self._upsampling.forward(self._normal, values["upsampling"], self._seen)
         self._synthesis.forward(self._dense, values["synthesis"], self.coarse)
         return bits
 
@@ -128,28 +128,33 @@ class FusedBranch:
         self._upsampling.backward(self._d_seen, self._d_normal, slopes["upsampling"])
         self._quantise_backward(slopes["latents"])
 
-    def _quantise(self, noise_type: str, quantizer_type: str, temperature: float, parameter: float) -> Array:
-        """The latents [N] as the training forward sees them; keeps their slope, or what autograd needs for it."""
-        quantizer, noise = self._coolchic.quantizer_and_noise(noise_type, quantizer_type, parameter, self._latents)
-        drawn = None if noise is None else noise.numpy()
+    def _quantise(self, noise_type: str, quantizer_type: str, temperature: float, parameter: float) -> None:
+        """The latents as the training forward sees them, and their slope, or what autograd needs for it."""
+        quantizer, kind = self._coolchic.quantizer_and_noise(noise_type, quantizer_type)
         gain = self._coolchic.param.encoder_gain
-        self._sloped = quantizer.sloped(self._values["latents"], gain, drawn, temperature)
-        if self._sloped is not None:
-            return self._sloped[0]
-        self._leaf = self._latents.clone().requires_grad_()
-        self._quantised = quantizer.quantize(self._leaf * gain, noise, temperature)
-        return self._quantised.detach().contiguous().numpy()
+        noise = self._noise if self._coolchic.noise.fill(kind, parameter, self._noise) else None
+        latents, made = self._values["latents"], (self._quantised, self._slope)
+        self._by_autograd = None
+        if not quantizer.sloped(latents, gain, noise, temperature, *made):
+            leaf = torch.from_numpy(latents).clone().requires_grad_()
+            given = None if noise is None else torch.from_numpy(noise)
+            self._by_autograd = leaf, quantizer.quantize(leaf * gain, given, temperature)
+            self._quantised[:] = self._by_autograd[1].detach().numpy()
 
     def _quantise_backward(self, out: Array) -> None:
         """The derivative by the latents, of those by rate and planes."""
         assert compiled is not None
-        if self._sloped is not None:
-            compiled.add_and_scale(self._d_rate, self._d_planes, self._sloped[1], out, threads())
+        if self._by_autograd is None:
+            compiled.add_and_scale(self._d_rate, self._d_planes, self._slope, out, threads())
         else:
+            leaf, quantised = self._by_autograd
             # The derivative of a product, because torch.autograd.grad with grad_outputs imports sympy.
-            product = torch.dot(self._quantised, torch.from_numpy(self._d_rate + self._d_planes))
-            out[:] = torch.autograd.grad(product, self._leaf)[0].numpy()
+            product = torch.dot(quantised, torch.from_numpy(self._d_rate + self._d_planes))
+            out[:] = torch.autograd.grad(product, leaf)[0].numpy()
 
-    def _normal(self, latents: Array) -> list[Array]:
-        """The planes [h, w] of latents [N] that go to the synthesis, finest first."""
-        return [latents[part].reshape(shape) for part, shape in self._places]
+
+def _planes_of(latents: Array, grids: Sequence[Grid]) -> list[Array]:
+    """The planes [h, w] of latents [N] that go to the synthesis, finest first, as views."""
+    starts = np.cumsum([0, *(g.height * g.width for g in grids)]).tolist()
+    places = zip(starts, starts[1:], grids, strict=False)
+    return [latents[start:stop].reshape(g.shape) for start, stop, g in places if not g.is_hyper]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from coolvid.config import QUANTIZER_NOISES, choose, within
@@ -32,24 +34,28 @@ class NoiseSource:
         gaussian: N(0, parameter**2). kumaraswamy: a = parameter >= 1, mode at 0, inside ±1/2 (1: uniform).
         Raises ConfigError for another kind.
         """
-        choose("quantizer noise", kind, QUANTIZER_NOISES)
-        if kind == "none" or (kind == "gaussian" and parameter == 0):
+        if _is_silent(kind, parameter):
             return None
         if usable(like):
-            return self._counted(kind, parameter, like)
+            out = torch.empty_like(like, memory_format=torch.contiguous_format)
+            self.fill(kind, parameter, out.numpy())
+            return out
         generator = self._generator(like.device)
         if kind == "gaussian":
             return torch.empty_like(like).normal_(0.0, parameter, generator=generator)
         return kumaraswamy(torch.empty_like(like).uniform_(generator=generator), parameter)
 
-    def _counted(self, kind: str, parameter: float, like: Tensor) -> Tensor:
-        """The next draw of the kernels' counter-based generator."""
+    def fill(self, kind: str, parameter: float, out: NDArray[np.float32]) -> bool:
+        """draw() into an array, by the kernels' counter-based generator; False, and nothing done, for no noise."""
         assert compiled is not None
+        if _is_silent(kind, parameter):
+            return False
         if kind == "kumaraswamy":
             _check(parameter)
         key = draw_key(self.seed, self.draws)
         self.draws += 1
-        return torch.from_numpy(compiled.noise(like.numel(), kind, parameter, key, threads())).view_as(like)
+        compiled.noise(out.size, kind, parameter, key, threads(), out)
+        return True
 
     def _generator(self, device: torch.device) -> torch.Generator:
         key = str(device)
@@ -73,6 +79,11 @@ class NoiseSource:
         copy = NoiseSource(self.seed)
         copy.__setstate__(self.__getstate__())
         return copy
+
+
+def _is_silent(kind: str, parameter: float) -> bool:
+    choose("quantizer noise", kind, QUANTIZER_NOISES)
+    return kind == "none" or (kind == "gaussian" and parameter == 0)
 
 
 def draw_key(seed: int, number: int) -> int:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from coolvid.coded import MAX_LATENT
 from coolvid.model.compose import round_flow
 from coolvid.model.frame_encoder import FrameEncoder
+from coolvid.model.fused import errors_by_cell
 from coolvid.model.rate import latent_bits
 from coolvid.types import Frame
 
@@ -78,11 +79,18 @@ class LatentLoss:
     @torch.no_grad()
     def measure(self, flat: Tensor) -> Measured:
         """That of latents flat [N]."""
-        pairs = zip(self._picture(flat), self._target, strict=True)
+        cells = self._errors(self._picture(flat)) / self._n_samples
+        return Measured(cells, self.coolchic.bits(flat).double().numpy())
+
+    def _errors(self, picture: list[Tensor]) -> Floats:
+        """Squared errors of decoded planes, added up by cell."""
+        found = errors_by_cell(picture, self._target, CELL)
+        if found is not None:
+            return found
+        pairs = zip(picture, self._target, strict=True)
         cells = sum(self._by_cell((plane - target).square_()) for plane, target in pairs)
         assert isinstance(cells, Tensor)
-        bits = self.coolchic.bits(flat)
-        return Measured(cells.double().numpy().ravel() / self._n_samples, bits.double().numpy())
+        return cells.double().numpy().ravel()
 
     def total(self, measured: Measured) -> float:
         """Distortion + lmbda * bits per pixel; bits of other branches and networks not counted."""

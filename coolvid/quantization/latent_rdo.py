@@ -122,7 +122,7 @@ class _Search:
             return 0, 0.0
         loss.flat = _moved(loss.flat, batch.latents[better], batch.steps[better])
         cells = np.concatenate(([False], better))[owners]
-        near = cells[loss.cell]
+        near = np.flatnonzero(cells[loss.cell])
         state.cells[cells], state.bits[near] = found.cells[cells], found.bits[near]
         self._tried[:, near] = False
         self._tried[1 - batch.steps[better], batch.latents[better]] = True  # the way back

@@ -119,7 +119,8 @@ def _noise(bits: int, coded: CodedCoolChic, height: int, width: int) -> Integers
 def _arm_scales(coded: CodedCoolChic, height: int, width: int) -> tuple[int, ...]:
     model = ContextModel(coded.architecture, coded.modules, height, width, choose=True)
     samples = [_telling(model.contexts(i, coded.latents)) for i in range(len(coded.latents))]
-    model.laplace(np.concatenate(samples).astype(np.int32))
+    choose = getattr(model.arm, "choose", model.arm)
+    choose(np.concatenate(samples).astype(np.int32))
     return tuple(model.arm.scales)
 
 

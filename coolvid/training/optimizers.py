@@ -164,14 +164,14 @@ class SOAP:
         sides[size] = start + count
         return _Side(size, start)
 
-    @torch.no_grad()
     def step(self, lr: float | None = None) -> None:
         """One update from the parameters' .grad (an absent one counts as zero), at this rate from now on if given."""
         self._lr = self._lr if lr is None else lr
-        if self._kernel is None:
-            self._plain_step()
+        if self._kernel is not None and self._vectors is not None:
+            values, gradients = self._vectors
+            self._kernel.step(gradients, values, self._lr, self._steps, self._refreshes)
         else:
-            self._compiled_step(self._kernel)
+            self._step_of_tensors()
         if self._steps == 0:
             for covariances in self._covariances.values():
                 covariances.start()
@@ -181,13 +181,14 @@ class SOAP:
     def _refreshes(self) -> bool:
         return self._steps > 0 and self._steps % self._every == 0
 
-    def _compiled_step(self, kernel: Any) -> None:
-        if self._vectors is not None:
-            values, gradients = self._vectors
-            kernel.step(gradients, values, self._lr, self._steps, self._refreshes)
+    @torch.no_grad()
+    def _step_of_tensors(self) -> None:
+        """The step of parameters that lie apart in memory."""
+        if self._kernel is None:
+            self._plain_step()
             return
         flat = torch.cat([p.detach().reshape(-1) for p in self._params])
-        kernel.step(self._collected().numpy(), flat.numpy(), self._lr, self._steps, self._refreshes)
+        self._kernel.step(self._collected().numpy(), flat.numpy(), self._lr, self._steps, self._refreshes)
         torch._foreach_copy_(self._params, self._pieces(flat))
 
     def _plain_step(self) -> None:

@@ -76,9 +76,13 @@ class IntegerMlp:
         if scales is not None:
             self._prepare(scales)
 
+    def choose(self, contexts: Integers) -> None:
+        """What a first call does without scales, its result left out."""
+        self._prepare(self._choose(contexts.astype(np.float64)))
+
     def __call__(self, contexts: Integers) -> Integers:
         if self.scales is None:
-            self._prepare(self._choose(contexts.astype(np.float64)))
+            self.choose(contexts)
         out = np.empty((len(contexts), 2), np.int32)
         for start in range(0, len(contexts), ROWS):
             out[start : start + ROWS] = self._output_of(contexts[start : start + ROWS].astype(np.float64))
@@ -118,20 +122,28 @@ class IntegerMlp:
         bits = CONTEXT_BITS
         parts = [x[start : start + ROWS] for start in range(0, len(x), ROWS)]
         for layer in self._hidden:
-            largest = max((layer.accumulator(part, bits).max(initial=0.0) for part in parts), default=0.0)
-            scales.append(choose_bits(np.array([largest]).astype(np.int64), bits + layer.shift))
-            parts = [_activation(part, *layer.scaled(bits, scales[-1])) for part in parts]
-            bits = scales[-1]
+            parts, exact = [layer.accumulator(part, bits) for part in parts], bits + layer.shift
+            largest = max((part.max(initial=0.0) for part in parts), default=0.0)
+            bits = choose_bits(np.array([largest]).astype(np.int64), exact)
+            for part in parts:
+                part *= 2.0 ** (bits - exact)
+                part += 0.5
+                _saturated(np.floor(part, out=part))
+            scales.append(bits)
         return tuple(scales)
 
 
 def _activation(x: Floats, matrix: Floats, offset: Floats) -> Floats:
     """One residual layer with relu, saturated to int16."""
-    out = _floored(x, matrix, offset)
-    return np.clip(out, 0.0, float(INT16_MAX), out=out)
+    return _saturated(_floored(x, matrix, offset))
 
 
 def _floored(x: Floats, matrix: Floats, offset: Floats) -> Floats:
     out: Floats = x @ matrix
     out += offset
     return np.floor(out, out=out)
+
+
+def _saturated(x: Floats) -> Floats:
+    """x in place with relu, within int16."""
+    return np.clip(x, 0.0, float(INT16_MAX), out=x)

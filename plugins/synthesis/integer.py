@@ -20,6 +20,7 @@ Planes = NDArray[np.int16]
 FoldedConv = tuple[Integers, Integers, int, bool]  # Folded, relu
 
 BAND_VALUES = 1 << 20
+CACHED_VALUES = 3 << 15
 GUARD_BITS = 8
 GUARD_LIMIT = 1 << 29
 MAX_BITS = 15
@@ -95,7 +96,7 @@ class IntegerSynthesis:
         source = planes.astype(np.int16)
         run = _Run(self._layers, self._stabiliser, source, self._n_noise, (bits, *self.scales))
         out = np.empty((len(self._layers[-1].matrix), *planes.shape[1:]), np.int32)
-        for rows in self._bands(*planes.shape[1:]):
+        for rows in self._bands(BAND_VALUES, *planes.shape[1:]):
             out[:, rows] = run.rows(len(self._layers), rows)
         return out
 
@@ -112,36 +113,50 @@ class IntegerSynthesis:
         return layers, self._stabiliser.folded(in_bits, last_bits) if self._stabiliser else None
 
     def _choose(self, source: Planes, bits: int) -> tuple[int, ...]:
-        """Scales with which every layer's output fits int16 for this input."""
+        """Scales with which every layer's output fits int16 for this input; layer after layer, each from the whole
+        output of the one before."""
         scales = [bits]
+        bands = list(self._bands(CACHED_VALUES, *source.shape[1:]))
+        known = source
         for i, layer in enumerate(self._layers):
             side = self._stabiliser if i == len(self._layers) - 1 else None
-            run = _Run(self._layers, side, source, self._n_noise, tuple(scales))
-            peak = max(run.peak(i, rows) for rows in self._bands(*source.shape[1:]))
+            run = _Run(self._layers, side, source, self._n_noise, tuple(scales), (i, known))
+            peak = max(run.peak(i, rows) for rows in bands)
             scales.append(
                 choose_bits(np.array([min(peak, 2.0**62)]).astype(np.int64), scales[i] + layer.shift, MAX_BITS)
             )
+            if i < len(self._layers) - 1:
+                run.bits = tuple(scales)
+                known = np.concatenate([run.rows(i + 1, rows) for rows in bands], axis=1)
         return tuple(scales[1:])
 
-    def _bands(self, height: int, width: int) -> Iterator[slice]:
-        """Bands of rows whose largest patches hold about BAND_VALUES numbers."""
-        step = max(1, BAND_VALUES // (width * max(max(layer.matrix.shape) for layer in self._layers)))
+    def _bands(self, n_values: int, height: int, width: int) -> Iterator[slice]:
+        """Bands of rows whose largest patches hold about n_values numbers."""
+        step = max(1, n_values // (width * max(max(layer.matrix.shape) for layer in self._layers)))
         return (slice(top, min(top + step, height)) for top in range(0, height, step))
 
 
 class _Run:
-    """Layers applied to one input. bits: fractional bits of the input and of the outputs of the layers known so far."""
+    """Layers applied to one input. bits: fractional bits of the input and of the outputs of the layers known so far.
+    known: how many layers are done already, and their whole output."""
 
     def __init__(
-        self, layers: list[_Conv], stabiliser: _Conv | None, source: Planes, n_noise: int, bits: tuple[int, ...]
+        self,
+        layers: list[_Conv],
+        stabiliser: _Conv | None,
+        source: Planes,
+        n_noise: int,
+        bits: tuple[int, ...],
+        known: tuple[int, Planes] | None = None,
     ) -> None:
         self.layers, self.stabiliser, self.source, self.bits = layers, stabiliser, source, bits
+        self.n_known, self.known = known or (0, source)
         self.seen = source[: len(source) - n_noise]
 
     def rows(self, n_layers: int, rows: slice) -> Planes:
         """Some rows of the planes after the first n_layers layers."""
-        if n_layers == 0:
-            return self.source[:, rows]
+        if n_layers == self.n_known:
+            return self.known[:, rows]
         i, out_bits = n_layers - 1, self.bits[n_layers]
         accumulator, bits = self._layer(i, rows), self.bits[i] + self.layers[i].shift
         if n_layers == len(self.layers) and self.stabiliser is not None:

@@ -7,7 +7,9 @@
 #include <optional>
 
 #include "arm.h"
+#include "cells.h"
 #include "compose.h"
+#include "encode_rans.h"
 #include "latents.h"
 #include "network_rate.h"
 #include "soap.h"
@@ -18,6 +20,7 @@
 namespace py = pybind11;
 void bind_decode(py::module_& m);  // decode.cpp
 using Floats = py::array_t<float, py::array::c_style>;
+using Counts = py::array_t<uint32_t, py::array::c_style>;
 
 #ifndef COOLVID_MODULE
 #define COOLVID_MODULE _portable
@@ -375,9 +378,10 @@ coolvid::Noise noise_kind(const std::string& name) {
   return coolvid::Noise::kumaraswamy;
 }
 
-py::tuple soft_round(const Floats& x, const std::optional<Floats>& noise, float temperature, int threads, float gain) {
+py::tuple soft_round(const Floats& x, const std::optional<Floats>& noise, float temperature, int threads, float gain,
+                     const std::optional<Floats>& given, const std::optional<Floats>& given_slope) {
   expect(!noise || noise->size() == x.size(), "noise differs from the latents");
-  Floats q(x.size()), dq(x.size());
+  Floats q = given_or_new(given, {x.size()}), dq = given_or_new(given_slope, {x.size()});
   float *to = q.mutable_data(), *to_d = dq.mutable_data();
   const float* e = noise ? noise->data() : nullptr;
   {
@@ -404,8 +408,8 @@ void adam(const Floats& gradient, Floats values, Floats first, Floats second, fl
   coolvid::adam(coolvid::shared_pool(threads), step, gradient.data(), x, m, v, n);
 }
 
-Floats noise(size_t n, const std::string& kind, float parameter, uint32_t key, int threads) {
-  Floats out(n);
+Floats noise(size_t n, const std::string& kind, float parameter, uint32_t key, int threads, const std::optional<Floats>& given) {
+  Floats out = given_or_new(given, {static_cast<py::ssize_t>(n)});
   float* to = out.mutable_data();
   auto k = noise_kind(kind);
   {
@@ -413,6 +417,41 @@ Floats noise(size_t n, const std::string& kind, float parameter, uint32_t key, i
     coolvid::fill_noise(coolvid::shared_pool(threads), k, parameter, key, to, n);
   }
   return out;
+}
+
+using Doubles = py::array_t<double, py::array::c_style>;
+
+// Planes [h, w] with the same content at full or half size; squared errors by cells of side x side pixels of the first.
+Doubles cell_errors(const std::vector<Floats>& planes, const std::vector<Floats>& target, int side) {
+  expect(!planes.empty() && planes.size() == target.size() && side > 1 && side % 2 == 0, "a target for each plane, even cells");
+  auto across = [](py::ssize_t length, int part) { return (length + part - 1) / part; };
+  for (auto& p : planes) expect(p.ndim() == 2, "planes [h, w]");
+  py::ssize_t rows = across(planes[0].shape(0), side), columns = across(planes[0].shape(1), side);
+  Doubles out(rows * columns);
+  std::fill_n(out.mutable_data(), out.size(), 0.);
+  for (size_t i = 0; i < planes.size(); i++) {
+    auto& p = planes[i];
+    bool is_full = p.shape(0) == planes[0].shape(0) && p.shape(1) == planes[0].shape(1);
+    int own = is_full ? side : side / 2;
+    expect(target[i].size() == p.size() && across(p.shape(0), own) == rows && across(p.shape(1), own) == columns,
+           "a plane differs from its target or from the cells");
+    coolvid::add_cell_errors(p.data(), target[i].data(), static_cast<int>(p.shape(0)), static_cast<int>(p.shape(1)), own,
+                             static_cast<int>(columns), out.mutable_data());
+  }
+  return out;
+}
+
+py::bytes rans(const Counts& starts, const Counts& frequencies) {
+  py::ssize_t n = starts.size();
+  expect(frequencies.size() == n, "one frequency for each start");
+  const uint32_t *from = starts.data(), *of = frequencies.data();
+  expect(std::all_of(of, of + n, [](uint32_t f) { return f > 0 && f <= 65536; }), "frequencies in 1..65536");
+  std::string out;
+  {
+    py::gil_scoped_release release;
+    out = coolvid::rans_bytes(from, of, n);
+  }
+  return py::bytes(out);
 }
 
 }  // namespace
@@ -474,13 +513,14 @@ PYBIND11_MODULE(COOLVID_MODULE, m) {
       .def("forward", &warp_forward, py::arg("flow"), py::arg("gradients"), py::arg("out").noconvert() = py::none())
       .def("backward", &warp_backward, py::arg("d_out"), py::arg("d_flow").noconvert() = py::none());
   m.def("soft_round", &soft_round, py::arg("x"), py::arg("noise"), py::arg("temperature"), py::arg("threads"),
-        py::arg("gain") = 1.f);
+        py::arg("gain") = 1.f, py::arg("out").noconvert() = py::none(), py::arg("slope").noconvert() = py::none());
   m.def("add_and_scale", &add_and_scale, py::arg("a"), py::arg("b"), py::arg("slope"), py::arg("out").noconvert(),
         py::arg("threads"));
   m.def("adam", &adam, py::arg("gradient"), py::arg("values").noconvert(), py::arg("first").noconvert(),
         py::arg("second").noconvert(), py::arg("lr"), py::arg("betas"), py::arg("eps"), py::arg("corrections"),
         py::arg("threads"));
-  m.def("noise", &noise, py::arg("n"), py::arg("kind"), py::arg("parameter"), py::arg("key"), py::arg("threads"));
+  m.def("noise", &noise, py::arg("n"), py::arg("kind"), py::arg("parameter"), py::arg("key"), py::arg("threads"),
+        py::arg("out").noconvert() = py::none());
   m.def("compose", &compose, py::arg("raw"), py::arg("predictions"), py::arg("gain"), py::arg("offset"),
         py::arg("subsampled"), py::arg("threads"));
   m.def("compose_backward", &compose_backward, py::arg("raw"), py::arg("predictions"), py::arg("gain"),
@@ -501,5 +541,7 @@ PYBIND11_MODULE(COOLVID_MODULE, m) {
            py::arg("betas"), py::arg("eps"), py::arg("weight_decay"), py::arg("max_norm"), py::arg("open"))
       .def("step", &SharedSoap::step, py::arg("gradients"), py::arg("values").noconvert(), py::arg("lr"),
            py::arg("steps"), py::arg("refresh"));
+  m.def("cell_errors", &cell_errors, py::arg("planes"), py::arg("target"), py::arg("side"));
+  m.def("rans", &rans, py::arg("starts"), py::arg("frequencies"));
   m.def("squared_error", &squared_error, py::arg("a"), py::arg("b"), py::arg("threads"));
 }
