@@ -85,7 +85,13 @@ def test_a_warm_start_is_trained_on_and_gives_back_what_has_not_moved(networks):
     encoder = warm_start(fresh(), networks)
     assert encoder.get_network_rate_bits() == 0.0
     train(
-        encoder, picture(1), Counters(), LMBDA, max_iterations=6, optimized_module=("all.latents", "residue.synthesis")
+        encoder,
+        picture(1),
+        Counters(),
+        LMBDA,
+        start_lr=2e-3,
+        max_iterations=6,
+        optimized_module=("all.latents", "residue.synthesis"),
     )
     alone = quantize_model(copy.deepcopy(encoder), picture(1), Counters())
     quantize_model(encoder, picture(1), Counters(), networks)
