@@ -25,11 +25,16 @@ from .types import Frame
 
 
 def decode_frame(
-    data: bytes, header: StreamHeader, references: Sequence[Frame], networks: NetworkStore | None = None
+    data: bytes,
+    header: StreamHeader,
+    references: Sequence[Frame],
+    networks: NetworkStore | None = None,
+    threads: int = 0,
 ) -> Frame:
     """The picture of one packet. references: decoded frames, in the order in which the packet names them.
 
-    networks: of the frames before, which gets those of this one added. Raises StreamError for damaged bytes, or
+    networks: of the frames before, which gets those of this one added. threads: that share the rows, 0 for as many as
+    kernels.threads(); the picture never depends on it. Raises StreamError for damaged bytes, or
     references and networks that do not fit, MissingPlugin for a plugin not installed here.
     """
     networks = NetworkStore() if networks is None else networks
@@ -37,7 +42,7 @@ def decode_frame(
         coded = read_frame(data, header, networks)
         if not coded.is_copy:
             networks.add(FrameNetworks.of(coded))
-        return reconstruct_frame(coded, references, header.format)
+        return reconstruct_frame(coded, references, header.format, threads or kernels.threads())
 
 
 @contextmanager
@@ -85,9 +90,9 @@ def decode_stream(
     """Frames first..last (display indices, inclusive; None: to the end) in display order.
 
     Decodes only what these need, and keeps a picture only until nobody needs it any more. threads: frames decoded at
-    the same time, 0 for as many as there are cores; pictures, errors and the order of events never depend on it, only
-    how many pictures wait in memory (at most AHEAD_PER_THREAD a thread more, PREPARED_PER_THREAD of them unfinished).
-    Raises StreamError.
+    the same time, 0 for as many as there are cores; where there are fewer frames, threads share the rows of each.
+    Pictures, errors and the order of events never depend on it, only how many pictures wait in memory (at most
+    AHEAD_PER_THREAD a thread more, PREPARED_PER_THREAD of them unfinished). Raises StreamError.
     """
     packets = _by_index(reader)
     wanted = _wanted(packets, first, last)
@@ -113,7 +118,7 @@ PREPARED_PER_THREAD = 3
 
 class _Workers:
     """Decodes steps into `decoded`, one after the other as finish() asks for them; with several threads also those that
-    follow, up to a limit.
+    follow, up to a limit. Threads beyond the number of steps help with the rows of each.
 
     A step is two jobs: to prepare it, which needs no pictures, and to finish it when its references are there. A free
     thread prefers to finish, because others wait for that, and takes steps in coding order.
@@ -124,7 +129,9 @@ class _Workers:
     ) -> None:
         self._reader, self._packets, self._steps, self._decoded = reader, packets, steps, decoded
         self._predictors = _Predictors(reader, packets, steps)
-        self._window, self._most_prepared = AHEAD_PER_THREAD * threads, PREPARED_PER_THREAD * threads
+        side_by_side = max(1, min(threads, len(steps)))
+        self._threads_per_frame = threads // side_by_side
+        self._window, self._most_prepared = AHEAD_PER_THREAD * side_by_side, PREPARED_PER_THREAD * side_by_side
         self._position = 0  # of the step that finish() is asked for next
         self._n_started = 0  # steps whose preparation has begun
         self._prepared: dict[int, tuple[PreparedFrame, float]] = {}
@@ -132,7 +139,7 @@ class _Workers:
         self._unfinished = 0  # steps between the start of their preparation and their end
         self._changed = Condition()
         self._is_open = True
-        names = [f"coolvid-decode_{i}" for i in range(threads if threads > 1 else 0)]
+        names = [f"coolvid-decode_{i}" for i in range(side_by_side if side_by_side > 1 else 0)]
         self._threads = [Thread(target=self._work, name=name, daemon=True) for name in names]
 
     def __enter__(self) -> _Workers:
@@ -168,7 +175,7 @@ class _Workers:
         header = self._reader.header
         with _settings_checked():
             coded = read_frame(self._reader.read(self._packets[index][0]), header, self._predictors.of(index))
-            prepared = prepared_frame(coded, header.format)
+            prepared = prepared_frame(coded, header.format, self._threads_per_frame)
         return prepared, perf_counter() - start
 
     def _finished(self, prepared: tuple[PreparedFrame, float], references: Sequence[Frame]) -> tuple[Frame, float]:

@@ -110,7 +110,7 @@ def inspect_stream(
         given = reader.read(i), reader.header, [pictures[r] for r in info.references], networks
         start = perf_counter()
         found = inspect_frame(*given) if info.display_index in wanted else None
-        pictures[info.display_index] = decode_frame(*given) if found is None else found.picture
+        pictures[info.display_index] = decode_frame(*given, threads=1) if found is None else found.picture
         listen(FrameDecoded(info.display_index, info.frame_type, perf_counter() - start))
         if found is not None:
             yield found

@@ -22,7 +22,7 @@ from coolvid.errors import CoolvidError, MissingPlugin, StreamError
 from coolvid.events import FrameDecoded
 from coolvid.modules import module_tensors
 from coolvid.networks import FrameNetworks, NetworkStore
-from coolvid.reconstruct import ContextModel, choose_scales, reconstruct_frame
+from coolvid.reconstruct import ContextModel, choose_scales, prepared_frame, reconstruct_frame
 from coolvid.registry import record
 from coolvid.types import ColorInfo, FrameType, PixelFormat, VideoFormat
 
@@ -60,13 +60,13 @@ def frame_architecture(frame_type):
     return FrameArchitecture(frame_type, residue, motion, record("warper", "sinc", Ports(1, 1), {}))
 
 
-def coolchic(shape, rng):
+def coolchic(shape, rng, size=SIZE):
     modules = {
         name: CodedModule({s.name: np.rint(rng.normal(size=s.shape) * 30).astype(np.int32) for s in specs}, 8, 8)
         for name, specs in module_tensors(shape).items()
     }
-    latents = tuple(np.rint(rng.laplace(size=g.shape)).astype(np.int32) for g in shape.grids(*SIZE))
-    return choose_scales(CodedCoolChic(shape, modules, latents), *SIZE)
+    latents = tuple(np.rint(rng.laplace(size=g.shape)).astype(np.int32) for g in shape.grids(*size))
+    return choose_scales(CodedCoolChic(shape, modules, latents), *size)
 
 
 def header():
@@ -82,16 +82,16 @@ def header():
     )
 
 
-def coded_frame(index, frame_type, references):
+def coded_frame(index, frame_type, references, size=SIZE):
     shape = frame_architecture(frame_type)
     rng = np.random.default_rng(index)
-    coolchics = {name: coolchic(each, rng) for name, each in shape.branches.items()}
+    coolchics = {name: coolchic(each, rng, size) for name, each in shape.branches.items()}
     ranges = ((0, 255), (16, 240), (30, 200)) if frame_type is FrameType.I else None
     return CodedFrame(index, shape, references, ((index, -1),) * len(references), ranges, coolchics)
 
 
-def packed(coded, networks=None):
-    models = {name: ContextModel(c.architecture, c.modules, *SIZE) for name, c in coded.coolchics.items()}
+def packed(coded, networks=None, size=SIZE):
+    models = {name: ContextModel(c.architecture, c.modules, *size) for name, c in coded.coolchics.items()}
     return write_packet(coded, list(FrameType).index(coded.frame_type), models, tensors_of, networks)
 
 
@@ -291,6 +291,31 @@ def test_threads_end_with_their_consumer(stream):
     next(pictures)
     pictures.close()
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("coolvid-decode")]
+
+
+@pytest.mark.parametrize("n_frames, threads, each", [(1, 1, 1), (1, 2, 2), (1, 5, 5), (2, 2, 1), (2, 5, 2)])
+def test_frames_fewer_than_threads_share_rows(monkeypatch, n_frames, threads, each):
+    """Images high enough for several bands; the pictures are those of one thread."""
+    from coolvid import decoder
+
+    asked = []
+
+    def prepared(coded, format, threads):
+        asked.append(threads)
+        return prepared_frame(coded, format, threads)
+
+    monkeypatch.setattr(decoder, "prepared_frame", prepared)
+    size, structure = (171, 33), [(i, FrameType.I, ()) for i in range(n_frames)]
+    format = VideoFormat(*size, PixelFormat.YUV420, 8)
+    images = [coded_frame(*step, size) for step in structure]
+    file = io.BytesIO()
+    writer = StreamWriter(file, replace(header(), n_frames=n_frames, format=format))
+    for image in images:
+        writer.append(packed(image, size=size))
+    writer.close()
+    pictures = list(decode_stream(StreamReader(file.getvalue()), threads=threads))
+    assert pictures == [reconstruct_frame(image, [], format) for image in images]
+    assert asked == [each] * n_frames
 
 
 def test_wrong_number_of_references(video):

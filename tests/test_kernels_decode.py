@@ -310,9 +310,9 @@ def test_rounded(kernel, shift):
 
 
 @pytest.mark.parametrize("n_noise", [0, 1, 2])
-@pytest.mark.parametrize("size", [(16, 16), (33, 70), (1, 5)])
+@pytest.mark.parametrize("size", [(16, 16), (33, 70), (1, 5), (64, 3), (131, 19), (391, 5)])
 def test_latents_to_outputs_in_one(kernel, size, n_noise):
-    """Upsampling, then synthesis: what both are alone."""
+    """Upsampling, then synthesis: what both are alone, in one band of rows or in several."""
     rng = np.random.default_rng(size[1])
     grids = [rng.integers(-9, 10, tuple(-(-n >> s) for n in size)).astype(np.int32) for s in range(4)]
     grids[0][:] *= n_noise > 0
@@ -331,7 +331,10 @@ def test_latents_to_outputs_in_one(kernel, size, n_noise):
     noise = rng.integers(-900, 901, (n_noise, *size)).astype(np.int32) if n_noise else None
     planes = upsampling.plain(grids)
     expected = synthesis.plain(planes if noise is None else np.concatenate((planes, noise)), 6)
-    assert np.array_equal(kernel.dense(grids, *upsampling.folded(), noise, *synthesis.folded(6)), expected)
+    given = grids, *upsampling.folded(), noise, *synthesis.folded(6)
+    assert all(np.array_equal(kernel.dense(*given, threads), expected) for threads in (1, 2, 5))
+    with pytest.raises(ValueError):
+        kernel.dense(*given, 0)
 
 
 def test_crc(kernel):

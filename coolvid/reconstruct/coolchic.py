@@ -29,9 +29,12 @@ def decode_coolchic(coded: CodedCoolChic, height: int, width: int) -> tuple[Inte
     return planes.astype(np.int32), bits
 
 
-def decode_planes(coded: CodedCoolChic, height: int, width: int) -> tuple[NDArray[Any], int]:
-    """What decode_coolchic() gives, as int16 where a compiled kernel made it, else as int32."""
-    planes, bits = _decoded(coded, height, width)
+def decode_planes(coded: CodedCoolChic, height: int, width: int, threads: int = 1) -> tuple[NDArray[Any], int]:
+    """What decode_coolchic() gives, as int16 where a compiled kernel made it, else as int32.
+
+    threads: that share the rows where a kernel makes them; the result never depends on it.
+    """
+    planes, bits = _decoded(coded, height, width, threads)
     architecture = coded.architecture
     finest = architecture.latent_resolution[0]
     return enlarge(planes, finest, architecture.final_upsampling, height, width), bits
@@ -49,9 +52,9 @@ class Flow:
         return nearest(self.vectors, self.log2, height, width)
 
 
-def decode_flow(coded: CodedCoolChic, height: int, width: int) -> Flow:
-    """What decode_coolchic() gives, rounded to FLOW_BITS."""
-    planes, bits = _decoded(coded, height, width)
+def decode_flow(coded: CodedCoolChic, height: int, width: int, threads: int = 1) -> Flow:
+    """What decode_coolchic() gives, rounded to FLOW_BITS. threads: as for decode_planes()."""
+    planes, bits = _decoded(coded, height, width, threads)
     finest, method = coded.architecture.latent_resolution[0], coded.architecture.final_upsampling
     if method != "nearest":
         planes, finest = enlarge(planes, finest, method, height, width), 0
@@ -79,7 +82,7 @@ def _dense(
     return out, synthesis.out_bits, {name: tuple(form.scales) for name, form in forms.items()}
 
 
-def _decoded(coded: CodedCoolChic, height: int, width: int) -> tuple[NDArray[Any], int]:
+def _decoded(coded: CodedCoolChic, height: int, width: int, threads: int) -> tuple[NDArray[Any], int]:
     """_dense() with the sent scales; int16, and without planes in between, where both modules offer folded()."""
     forms = _forms(coded, choose=False)
     upsampling, synthesis = forms["upsampling"], forms["synthesis"]
@@ -88,7 +91,8 @@ def _decoded(coded: CodedCoolChic, height: int, width: int) -> tuple[NDArray[Any
         return out, bits
     latents, noise = _normal(coded, height, width), _noise(upsampling.out_bits, coded, height, width)
     up, pre, bits = upsampling.folded()
-    return kernels.decode.dense(latents, up, pre, bits, noise, *synthesis.folded(bits)), synthesis.out_bits
+    out = kernels.decode.dense(latents, up, pre, bits, noise, *synthesis.folded(bits), threads)
+    return out, synthesis.out_bits
 
 
 def _forms(coded: CodedCoolChic, choose: bool) -> dict[str, Any]:

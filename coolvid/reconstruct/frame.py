@@ -28,15 +28,16 @@ _ONE = 1 << BLEND_BITS
 Ranges = tuple[tuple[int, int], ...]
 
 
-def reconstruct_frame(coded: CodedFrame, references: Sequence[Frame], format: VideoFormat) -> Frame:
-    """The decoded picture. references: one decoded frame per reference of the frame, in its order.
+def reconstruct_frame(coded: CodedFrame, references: Sequence[Frame], format: VideoFormat, threads: int = 1) -> Frame:
+    """The decoded picture. references: one decoded frame per reference of the frame, in its order. threads: that share
+    its rows; the picture never depends on it.
 
     I: residue. P: alpha * warp(reference) + residue. B: alpha * (beta * warp1 + (1 - beta) * warp2) + residue.
     A copy: the mean of the references.
     Raises StreamError when references, translations or parameters do not fit.
     """
     _check(coded, references, format)
-    return finished_frame(prepared_frame(coded, format), references, format)
+    return finished_frame(prepared_frame(coded, format, threads), references, format)
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,13 +51,14 @@ class PreparedFrame:
     flow: Flow | None = None
 
 
-def prepared_frame(coded: CodedFrame, format: VideoFormat) -> PreparedFrame:
+def prepared_frame(coded: CodedFrame, format: VideoFormat, threads: int = 1) -> PreparedFrame:
     """What needs no references of reconstruct_frame(). Raises StreamError when parameters do not fit."""
     if coded.is_copy:
         return PreparedFrame(coded)
-    raw, bits = decode_planes(coded.coolchics["residue"], format.height, format.width)
+    size = format.height, format.width
+    raw, bits = decode_planes(coded.coolchics["residue"], *size, threads)
     motion = coded.coolchics.get("motion")
-    return PreparedFrame(coded, raw, bits, None if motion is None else decode_flow(motion, format.height, format.width))
+    return PreparedFrame(coded, raw, bits, None if motion is None else decode_flow(motion, *size, threads))
 
 
 def finished_frame(prepared: PreparedFrame, references: Sequence[Frame], format: VideoFormat) -> Frame:

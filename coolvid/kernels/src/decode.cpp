@@ -1,4 +1,5 @@
-// The Python face of the decoding kernels: functions without state, each alone on its thread with the GIL released.
+// The Python face of the decoding kernels: functions without state, on the thread of the caller (dense() takes more where
+// it is told to), with the GIL released.
 // Callers hand in integer forms as lists of (weights, bias, shift); what they compute is defined in plain numpy.
 #include "decode_arrays.h"
 #include "decode_crc.h"

@@ -5,6 +5,7 @@
 #include "decode_synthesis.h"
 #include "decode_upsampling.h"
 #include "decode_warp.h"
+#include "pool.h"
 
 namespace {
 
@@ -97,7 +98,7 @@ Shorts synthesis(const Shorts& planes, const std::vector<Conv>& layers, const st
   int16_t* to = out.mutable_data();
   py::gil_scoped_release release;
   integer::IntegerSynthesis(model.layers, model.stabiliser, n_in, height, width).run(
-      [=](int p, int y, int16_t* row) { std::copy_n(from + (static_cast<size_t>(p) * height + y) * width, width, row); }, to);
+      [=](int p, int y, int16_t* row) { std::copy_n(from + (static_cast<size_t>(p) * height + y) * width, width, row); }, to, 0, height);
   return out;
 }
 
@@ -109,18 +110,35 @@ Shorts upsampling(const std::vector<Ints>& latents, const std::vector<Filter>& u
   int16_t* to = out.mutable_data();
   py::gil_scoped_release release;
   kernel.set(from.values, from.sizes);
+  integer::PaddedRow middle = kernel.scratch();
   integer::Plain<int16_t> row(static_cast<size_t>(width));
   for (int i = 0; i < kernel.planes(); i++)
     for (int y = 0; y < height; y++, to += width) {
-      kernel.row(i, y, row.data());
+      kernel.row(i, y, middle, row.data());
       std::copy_n(row.data(), width, to);
     }
   return out;
 }
 
-// Upsampling and synthesis in one, row by row. noise: planes behind those of the latents, or none.
+// Into how many bands a picture is cut for so many threads: several each, since they may not run equally fast, but so
+// high that the rows which neighbours both compute (those that the synthesis reaches) count for little.
+int bands_for(int height, int threads) {
+  constexpr int LEAST_ROWS = 64, PER_THREAD = 4;
+  return threads > 1 ? std::clamp(height / LEAST_ROWS, 1, PER_THREAD * threads) : 1;
+}
+
+// What a thread that makes bands has for itself.
+struct BandMaker {
+  integer::IntegerSynthesis synthesis;
+  integer::PaddedRow middle;
+};
+
+// Upsampling and synthesis in one, row by row. noise: planes behind those of the latents, or none. Threads share out
+// bands of rows; the pool is of this call alone, for another frame may be made at the same time.
 Shorts dense(const std::vector<Ints>& latents, const std::vector<Filter>& up, const std::vector<Filter>& pre, int bits,
-             const std::optional<Shorts>& noise, const std::vector<Conv>& layers, const std::optional<Linear>& stabiliser) {
+             const std::optional<Shorts>& noise, const std::vector<Conv>& layers, const std::optional<Linear>& stabiliser,
+             int threads) {
+  expect(threads > 0, "at least one thread");
   const Latents from = latents_of(latents);
   auto kernel = upsampling_of(latents.size(), up, pre, bits);
   const int height = from.sizes[0].first, width = from.sizes[0].second, n_planes = static_cast<int>(latents.size());
@@ -132,14 +150,22 @@ Shorts dense(const std::vector<Ints>& latents, const std::vector<Filter>& up, co
   int16_t* to = out.mutable_data();
   py::gil_scoped_release release;
   kernel.set(from.values, from.sizes);
-  integer::IntegerSynthesis(model.layers, model.stabiliser, n_in, height, width).run(
-      [&](int p, int y, int16_t* row) {
-        if (p < n_planes)
-          kernel.row(p, y, row);
-        else
-          std::copy_n(other + (static_cast<size_t>(p - n_planes) * height + y) * width, width, row);
-      },
-      to);
+  const int bands = bands_for(height, threads);
+  coolvid::Pool pool(std::min(threads, bands));
+  std::vector<BandMaker> makers;
+  for (int i = 0; i < pool.threads(); i++) makers.push_back({{model.layers, model.stabiliser, n_in, height, width}, kernel.scratch()});
+  auto row_of = [=](int64_t i) { return static_cast<int>(i * height / bands); };
+  pool.run(bands, [&](int i, int thread) {
+    BandMaker& maker = makers[thread];
+    auto source = [&](int p, int y, int16_t* row) {
+      if (p < n_planes)
+        kernel.row(p, y, maker.middle, row);
+      else
+        std::copy_n(other + (static_cast<size_t>(p - n_planes) * height + y) * width, width, row);
+    };
+    const int band = bands - 1 - i;  // from the bottom up: no band may count on rows that its maker kept of the one above
+    maker.synthesis.run(source, to, row_of(band), row_of(band + 1));
+  });
   return out;
 }
 
@@ -274,7 +300,7 @@ void bind_pictures(py::module_& m) {
   m.def("synthesis", &synthesis, py::arg("planes"), py::arg("layers"), py::arg("stabiliser"));
   m.def("upsampling", &upsampling, py::arg("latents"), py::arg("up"), py::arg("pre"), py::arg("bits"));
   m.def("dense", &dense, py::arg("latents"), py::arg("up"), py::arg("pre"), py::arg("bits"), py::arg("noise"), py::arg("layers"),
-        py::arg("stabiliser"));
+        py::arg("stabiliser"), py::arg("threads") = 1);
   m.def("warp", &warp, py::arg("reference"), py::arg("flow"), py::arg("taps"));
   m.def("warp_frame", &warp_frame, py::arg("planes"), py::arg("dy"), py::arg("dx"), py::arg("flow"), py::arg("log2"), py::arg("taps"));
   m.def("compose", &compose, py::arg("raw"), py::arg("bits"), py::arg("ranges"), py::arg("predictions"), py::arg("peak"),

@@ -32,16 +32,16 @@ class IntegerSynthesis {
     delay_ = total;
   }
 
-  // source(p, y, to) puts row y of plane p at int16* to, and may write up to two vectors more; the last plane's pair is 0.
-  // out: int16 [n_out][height][width].
+  // Output rows first .. last - 1. source(p, y, to) puts row y of plane p at int16* to, and may write up to two vectors
+  // more; the last plane's pair is 0. out: int16 [n_out][height][width].
   template <class Source>
-  void run(Source&& source, int16_t* out) {
-    for (int t = 0; t < height_ + delay_; t++) {
-      int y = t;
+  void run(Source&& source, int16_t* out, int first, int last) {
+    for (int t = std::max(0, first - delay_); t < last + delay_; t++) {
+      int y = t, above = delay_;  // above: rows beyond `first` that the layers behind this one reach
       if (y < height_) fill(source, y);
       for (size_t i = 0; i < layers_.size(); i++) {
-        y -= layers_[i].reach();
-        if (y < 0 || y >= height_) continue;
+        y -= layers_[i].reach(), above -= layers_[i].reach();
+        if (y < std::max(0, first - above) || y >= height_) continue;
         if (i + 1 == layers_.size())
           finish(y, out);
         else

@@ -21,6 +21,7 @@ class PaddedRow {
   static constexpr int EDGE = 32;
   explicit PaddedRow(int width) : values_(width + 2 * EDGE + 4 * VL) {}
   int16_t* data() { return values_.data() + EDGE; }
+  const int16_t* data() const { return values_.data() + EDGE; }
   // What lies `reach` places before and behind the first n values is the nearest of them, or zero.
   void replicate(int reach, int n) {
     int16_t* row = data();
@@ -49,10 +50,11 @@ class IntegerUpsampling {
       read(latents[s], sizes[s], fine_);
       std::vector<Plane> next(stack_.size() + 1);
       enter(sizes[s].second);
+      PaddedRow middle = scratch();
       for (size_t i = 0; i < next.size(); i++) {
         next[i].resize(sizes[s].first, sizes[s].second);
         next[i].is_zero = is_zero(i);
-        for (int y = 0; y < next[i].height && !next[i].is_zero; y++) step(s, i, y, next[i].row(y));
+        for (int y = 0; y < next[i].height && !next[i].is_zero; y++) step(s, i, y, middle, next[i].row(y));
       }
       std::swap(stack_, next);
     }
@@ -62,14 +64,17 @@ class IntegerUpsampling {
 
   int planes() const { return static_cast<int>(stack_.size()) + 1; }
 
+  // What row() needs, of each thread that calls it.
+  PaddedRow scratch() const { return PaddedRow(widest_); }
+
   // Row y of plane i at the finest grid's size; up to two vectors more may be written.
-  void row(int i, int y, int16_t* to) {
+  void row(int i, int y, PaddedRow& middle, int16_t* to) const {
     if (is_zero(i))
       std::memset(to, 0, width_ * sizeof(int16_t));
     else if (stack_.empty())
       std::memcpy(to, fine_.row(y), width_ * sizeof(int16_t));
     else
-      step(0, i, y, to);
+      step(0, i, y, middle, to);
   }
 
  private:
@@ -82,6 +87,7 @@ class IntegerUpsampling {
       values.resize(static_cast<size_t>(h) * stride);
     }
     int16_t* row(int y) { return values.data() + static_cast<size_t>(y) * stride; }
+    const int16_t* row(int y) const { return values.data() + static_cast<size_t>(y) * stride; }
   };
 
   // out[r] = sum over i of taps[r + k/2 - 1 - 2i] x[clamp(i)], for even and odd r.
@@ -131,15 +137,17 @@ class IntegerUpsampling {
 
   // Prepares for steps to planes of this width.
   void enter(int width) {
-    int widest = width_ = width;
-    for (auto& plane : stack_) widest = std::max(widest, plane.width);
-    middle_ = PaddedRow(widest), nothing_ = PaddedRow(widest);
+    widest_ = width_ = width;
+    for (auto& plane : stack_) widest_ = std::max(widest_, plane.width);
+    nothing_ = PaddedRow(widest_);
   }
 
   bool is_zero(size_t i) const { return i ? stack_[i - 1].is_zero : fine_.is_zero; }
 
   // Row y of plane i behind step s: the filtered latent of this grid, or an enlarged plane of the coarser ones.
-  void step(int s, size_t i, int y, int16_t* to) { i ? enlarge(stack_[i - 1], up_[s], y, to) : filter(pre_[s], y, to); }
+  void step(int s, size_t i, int y, PaddedRow& middle, int16_t* to) const {
+    i ? enlarge(stack_[i - 1], up_[s], y, middle, to) : filter(pre_[s], y, middle, to);
+  }
 
   // to[x] = rounded sum over j of taps[j] rows[j][x].
   static void sum_rows(const int16_t* const* rows, const int32_t* pairs, int n, const Rounding& rounding, int width,
@@ -151,12 +159,12 @@ class IntegerUpsampling {
     }
   }
 
-  void enlarge(Plane& from, const Doubling& kernel, int y, int16_t* to) {
+  void enlarge(const Plane& from, const Doubling& kernel, int y, PaddedRow& middle, int16_t* to) const {
     const int16_t* rows[MAX_ROWS];
     for (int j = 0; j < 2 * kernel.n; j++) rows[j] = from.row(std::clamp(y / 2 + kernel.first[y % 2] + j, 0, from.height - 1));
-    sum_rows(rows, kernel.taps[y % 2].data(), kernel.n, kernel.rounding, from.width, middle_.data());
-    middle_.replicate(16, from.width);
-    double_row(middle_.data(), kernel, width_, to);
+    sum_rows(rows, kernel.taps[y % 2].data(), kernel.n, kernel.rounding, from.width, middle.data());
+    middle.replicate(16, from.width);
+    double_row(middle.data(), kernel, width_, to);
   }
 
   static void double_row(const int16_t* x, const Doubling& kernel, int width, int16_t* to) {
@@ -173,15 +181,15 @@ class IntegerUpsampling {
     }
   }
 
-  void filter(const Filtering& kernel, int y, int16_t* to) {
+  void filter(const Filtering& kernel, int y, PaddedRow& middle, int16_t* to) const {
     const int16_t* rows[MAX_ROWS];
     for (int j = 0; j < 2 * kernel.n; j++) {
       const int at = y + j - kernel.reach;
       rows[j] = at < 0 || at >= fine_.height ? nothing_.data() : fine_.row(at);
     }
-    sum_rows(rows, kernel.taps.data(), kernel.n, kernel.rounding, width_, middle_.data());
-    middle_.zero(16, width_);
-    const int16_t *x = middle_.data() - kernel.reach, *own = fine_.row(y);
+    sum_rows(rows, kernel.taps.data(), kernel.n, kernel.rounding, width_, middle.data());
+    middle.zero(16, width_);
+    const int16_t *x = middle.data() - kernel.reach, *own = fine_.row(y);
     for (int i = 0; i < width_; i += VL) {
       vi acc = madd(widen_unsigned(own + i), vi{} + kernel.unit);
       for (int j = 0; j < kernel.n; j++) acc += madd(paired(x + i + 2 * j, x + i + 2 * j + 1), vi{} + kernel.taps[j]);
@@ -193,10 +201,10 @@ class IntegerUpsampling {
   std::vector<Doubling> up_;
   std::vector<Filtering> pre_;
   const int bits_;
-  int width_ = 0;
+  int width_ = 0, widest_ = 1;
   Plane fine_;                // the finest latent read so far
   std::vector<Plane> stack_;  // the planes behind the last step, finest first
-  PaddedRow middle_{1}, nothing_{1};
+  PaddedRow nothing_{1};
 };
 
 }  // namespace coolvid::integer
