@@ -36,14 +36,6 @@ B = replace(frame_config(FAST, FrameType.B, 2, (32, 48)), lmbda=1e-6)  # so low 
 LMBDA = B.lmbda
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def picture(t):
     planes = []
     for i, (h, w) in enumerate(FORMAT.plane_shapes):
@@ -60,7 +52,6 @@ def fresh(seed=0):
 @pytest.fixture(scope="module")
 def networks():
     """Those of a B frame that was coded by itself."""
-    torch.set_num_threads(1)
     encoder = train(fresh(7), picture(1), Counters(), LMBDA, max_iterations=60, frequency_validation=20)
     return FrameNetworks.of(code_frame(quantize_model(encoder, picture(1), Counters()), 6, (0, 2)))
 

@@ -53,14 +53,6 @@ def instruction_set(request, monkeypatch):
     kernels.set_threads(0)
 
 
-@pytest.fixture(autouse=True)
-def one_torch_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def random(*shape, seed=0, scale=1.0):
     """Doubles that single precision holds exactly."""
     numbers = np.random.default_rng(seed).standard_normal(shape, dtype=np.float32) * np.float32(scale)

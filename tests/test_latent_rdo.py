@@ -41,15 +41,6 @@ def picture(shift: int) -> Frame:
 FRAME = picture(0)
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-    kernels.set_threads(0)
-
-
 def encoder(kind: FrameType) -> FrameEncoder:
     """A frame encoder after a few steps of Adam."""
     config = frame_config(EncodeConfig(lmbda=1e-4, intra="lop", residue="mop", motion="mop"), kind, 0, (HEIGHT, WIDTH))
@@ -72,7 +63,6 @@ def plain_loss(model: FrameEncoder) -> float:
 
 @pytest.fixture(scope="module")
 def quantised() -> dict[FrameType, FrameEncoder]:
-    torch.set_num_threads(1)
     return {kind: quantize_model(encoder(kind), FRAME, None).eval() for kind in FrameType}
 
 

@@ -32,15 +32,6 @@ MOTION = replace(SMALL, latent_resolution=(2, 4), hyperlatent_resolution=None, i
 NO_IFCE = replace(SMALL, output_feature_ifce=0)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Tiny tensors: threads would only wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def shaken(coolchic, seed=0, weights=0.3, latents=2.0):
     """All parameters moved at random; latents are in units of what is sent."""
     generator = torch.Generator().manual_seed(seed)

@@ -30,15 +30,6 @@ FORMATS = [
 SHIFT = 10
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Tiny tensors: threads would only wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def smooth_frame(fmt, seed=0, offset=(0, 0)):
     """Waves of several lengths; offset moves the scene by whole pixels."""
     rng = np.random.default_rng(seed)

@@ -23,15 +23,6 @@ CASES = [
 ]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Tiny tensors: threads would only wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def plugin(kind, name, options, ports):
     cls = load(kind, name)
     return cls(make_options(kind, name, options), ports)

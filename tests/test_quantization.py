@@ -32,14 +32,6 @@ SPECS = (TensorSpec("a.weight", (2, 3)), TensorSpec("a.bias", (2,), "bias"))
 REFERENCES = {FrameType.I: (), FrameType.P: (0,), FrameType.B: (0, 4)}
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def picture(shift: int) -> Frame:
     """A smooth pattern with an edge, moved by `shift` pixels."""
     planes = []
@@ -69,7 +61,6 @@ def encoder(kind: FrameType, search: str = "descent", rounds: int = 0, iteration
 
 @pytest.fixture(scope="module")
 def trained() -> dict[FrameType, FrameEncoder]:
-    torch.set_num_threads(1)
     return {kind: encoder(kind) for kind in FrameType}
 
 

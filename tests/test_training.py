@@ -36,14 +36,6 @@ class Recorder(Counters):
         self.told.append((phase, iteration, loss, psnr_db, rate_bpp))
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def picture(shift=0, seed=0, pixel_format=PixelFormat.YUV444):
     """Smooth blobs, moved to the left by `shift` pixels."""
     h, w = SIZE

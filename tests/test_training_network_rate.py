@@ -20,14 +20,6 @@ SIZE = (16, 24)
 SPECS = (TensorSpec("weight", (3, 2)), TensorSpec("bias", (3,), "bias"))
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def linear(weight: float, bias: float) -> nn.Linear:
     module = nn.Linear(2, 3)
     nn.init.constant_(module.weight, weight)
