@@ -151,6 +151,9 @@ class ArmPlugin(NormativePlugin):
 
     Kernels take and fill float32 arrays; parameters are those of the module in one vector, ordered as parameters().
     When arm, upsampling and synthesis all offer one, training does without autograd.
+
+    Integer forms of the three may offer folded(), what the compiled decoder takes instead of calling them (that of the
+    plugins that come with coolvid tells its form); a subclass that overrides the call is called.
     """
 
 

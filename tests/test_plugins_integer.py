@@ -1,5 +1,6 @@
 """Integer forms of the built-in modules against slow loops of their formulas, at odd sizes and at the extremes."""
 
+import importlib
 import math
 
 import numpy as np
@@ -20,6 +21,7 @@ from coolvid.fixedpoint import (
     unit,
 )
 from coolvid.interfaces import FixedPoint
+from coolvid.reconstruct.parameters import offers_folded
 from coolvid.registry import build, load
 
 HUGE = (1 << 23) - 1
@@ -369,11 +371,19 @@ def test_warp_equals_a_loop_over_pixels(n, shape, reach):
     assert integer.scales == ()
 
 
-def test_a_subclass_that_computes_otherwise_is_not_folded():
-    from coolvid_plugins.arm.integer import IntegerMlp
+@pytest.mark.parametrize(
+    "place, name", [("arm", "IntegerMlp"), ("upsampling", "IntegerUpsampling"), ("synthesis", "IntegerSynthesis")]
+)
+def test_a_subclass_that_computes_otherwise_is_not_folded(place, name):
+    given = getattr(importlib.import_module(f"coolvid_plugins.{place}.integer"), name)
 
-    class Other(IntegerMlp):
-        def __call__(self, context):
-            return super().__call__(context)
+    class Same(given):
+        pass
 
-    assert Other.folded(Other.__new__(Other)) is None
+    class Other(given):
+        def __call__(self, *inputs):
+            return super().__call__(*inputs)
+
+    assert all(offers_folded(kind.__new__(kind)) for kind in (given, Same))
+    assert not offers_folded(Other.__new__(Other))
+    assert not offers_folded(object())

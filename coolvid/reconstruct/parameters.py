@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from coolvid.coded import CodedModule
 from coolvid.errors import StreamError
@@ -27,3 +28,11 @@ def sent_scales(modules: Mapping[str, CodedModule], name: str, n_scales: int) ->
     if len(scales) != n_scales or any(not 0 <= s <= 15 for s in scales):
         raise StreamError(f"module '{name}' has scales {scales}; expected {n_scales} values 0..15")
     return scales
+
+
+def offers_folded(form: Any) -> bool:
+    """Whether an integer form has folded(), what compiled kernels take, and computes nothing else: a class below the one
+    that has it must not override the call."""
+    above = type(form).__mro__
+    owners = [next((each for each in above if name in vars(each)), None) for name in ("folded", "__call__")]
+    return owners[0] is not None and owners[0] is owners[1]

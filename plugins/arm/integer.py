@@ -105,10 +105,7 @@ class IntegerMlp:
         self._side = self._stabiliser.scaled(CONTEXT_BITS, ARM_OUT_BITS) if self._stabiliser else None
 
     def folded(self) -> tuple[list[Folded], Folded, Folded | None] | None:
-        """(hidden layers, output, stabiliser) for the compiled decoder; None where it cannot compute them, or where a
-        subclass computes something else."""
-        if type(self).__call__ is not IntegerMlp.__call__:
-            return None
+        """(hidden layers, output, stabiliser) for the compiled decoder; None where it cannot compute them."""
         assert self.scales is not None, "not known before the first call"
         bits = (CONTEXT_BITS, *self.scales)
         hidden = [layer.folded(bits[i], bits[i + 1]) for i, layer in enumerate(self._hidden)]
