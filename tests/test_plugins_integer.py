@@ -21,7 +21,7 @@ from coolvid.fixedpoint import (
     unit,
 )
 from coolvid.interfaces import FixedPoint
-from coolvid.reconstruct.parameters import offers_folded
+from coolvid.reconstruct.parameters import offers
 from coolvid.registry import build, load
 
 HUGE = (1 << 23) - 1
@@ -371,10 +371,16 @@ def test_warp_equals_a_loop_over_pixels(n, shape, reach):
     assert integer.scales == ()
 
 
-@pytest.mark.parametrize(
-    "place, name", [("arm", "IntegerMlp"), ("upsampling", "IntegerUpsampling"), ("synthesis", "IntegerSynthesis")]
-)
-def test_a_subclass_that_computes_otherwise_is_not_folded(place, name):
+SHORTCUTS = [
+    ("arm", "IntegerMlp", "folded"),
+    ("upsampling", "IntegerUpsampling", "folded"),
+    ("synthesis", "IntegerSynthesis", "folded"),
+    ("warper", "IntegerWarper", "of_frame"),
+]
+
+
+@pytest.mark.parametrize("place, name, shortcut", SHORTCUTS)
+def test_a_subclass_that_computes_otherwise_is_called(place, name, shortcut):
     given = getattr(importlib.import_module(f"coolvid_plugins.{place}.integer"), name)
 
     class Same(given):
@@ -384,6 +390,6 @@ def test_a_subclass_that_computes_otherwise_is_not_folded(place, name):
         def __call__(self, *inputs):
             return super().__call__(*inputs)
 
-    assert all(offers_folded(kind.__new__(kind)) for kind in (given, Same))
-    assert not offers_folded(Other.__new__(Other))
-    assert not offers_folded(object())
+    assert all(offers(kind.__new__(kind), shortcut) for kind in (given, Same))
+    assert not offers(Other.__new__(Other), shortcut)
+    assert not offers(object(), shortcut)

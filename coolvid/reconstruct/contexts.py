@@ -25,7 +25,7 @@ from coolvid.fixedpoint import (
 from coolvid.interfaces import FixedPoint, Integers
 from coolvid.modules import build_plugins, ifce_tensors
 
-from .parameters import fixed_parameters, offers_folded, sent_scales
+from .parameters import fixed_parameters, offers, sent_scales
 
 _REACH = 4
 _LEAST_SHIFT = 8
@@ -67,7 +67,7 @@ class ContextModel:
 
     def folded(self) -> FoldedModel | None:
         """The model as the compiled decoder takes it; None for an ARM that does not offer that form."""
-        arm = self.arm.folded() if offers_folded(self.arm) else None
+        arm = self.arm.folded() if offers(self.arm, "folded") else None
         if arm is None:
             return None
         numbers = (self._levels.get((grid.log2, grid.is_hyper)) for grid in self.grids)

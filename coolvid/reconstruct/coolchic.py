@@ -16,7 +16,7 @@ from coolvid.modules import build_plugins
 
 from .contexts import ContextModel, nearest
 from .noise import common_noise
-from .parameters import fixed_parameters, offers_folded, sent_scales
+from .parameters import fixed_parameters, offers, sent_scales
 from .resize import enlarge
 
 # Contexts of a grid that the choice of the ARM's scales looks at: half of them the largest, half evenly spread.
@@ -86,7 +86,7 @@ def _decoded(coded: CodedCoolChic, height: int, width: int, threads: int) -> tup
     """_dense() with the sent scales; int16, and without planes in between, where both modules offer folded()."""
     forms = _forms(coded, choose=False)
     upsampling, synthesis = forms["upsampling"], forms["synthesis"]
-    if kernels.decode is None or not (offers_folded(upsampling) and offers_folded(synthesis)):
+    if kernels.decode is None or not (offers(upsampling, "folded") and offers(synthesis, "folded")):
         out, bits, _ = _dense(coded, height, width, choose=False)
         return out, bits
     latents, noise = _normal(coded, height, width), _noise(upsampling.out_bits, coded, height, width)

@@ -20,6 +20,7 @@ from coolvid.registry import build
 from coolvid.types import Frame, VideoFormat
 
 from .coolchic import Flow, decode_coolchic, decode_flow, decode_planes
+from .parameters import offers
 
 BLEND_BITS = 12
 MAX_BITS = 15
@@ -165,7 +166,7 @@ def _predictions(coded: CodedFrame, flow: Flow, references: Sequence[Frame], for
     out = []
     for i, (reference, shift) in enumerate(zip(references, coded.global_translation, strict=True)):
         vectors = slice(2 * i, 2 * i + 2)
-        if kernels.decode is not None and hasattr(warper, "of_frame"):
+        if kernels.decode is not None and offers(warper, "of_frame"):
             out.append(warper.of_frame(reference, shift, flow.vectors[vectors], flow.log2))
         else:
             dense = flow.dense(format.height, format.width)[vectors]

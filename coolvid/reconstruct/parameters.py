@@ -30,9 +30,10 @@ def sent_scales(modules: Mapping[str, CodedModule], name: str, n_scales: int) ->
     return scales
 
 
-def offers_folded(form: Any) -> bool:
-    """Whether an integer form has folded(), what compiled kernels take, and computes nothing else: a class below the one
-    that has it must not override the call."""
-    above = type(form).__mro__
-    owners = [next((each for each in above if name in vars(each)), None) for name in ("folded", "__call__")]
+def offers(form: Any, shortcut: str) -> bool:
+    """Whether an integer form has a method of this name that may be used instead of calling the form: no class below the
+    one that has it overrides the call."""
+    owners = [
+        next((each for each in type(form).__mro__ if name in vars(each)), None) for name in (shortcut, "__call__")
+    ]
     return owners[0] is not None and owners[0] is owners[1]
