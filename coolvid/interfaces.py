@@ -153,7 +153,8 @@ class ArmPlugin(NormativePlugin):
     When arm, upsampling and synthesis all offer one, training does without autograd.
 
     Integer forms of the three may offer folded(), what the compiled decoder takes instead of calling them (that of the
-    plugins that come with coolvid tells its form), and warpers of_frame(); a subclass that overrides the call is called.
+    plugins that come with coolvid tells its form), and warpers of_frame(). A subclass that overrides the call is
+    called.
     """
 
 

@@ -31,9 +31,8 @@ def sent_scales(modules: Mapping[str, CodedModule], name: str, n_scales: int) ->
 
 
 def offers(form: Any, shortcut: str) -> bool:
-    """Whether an integer form has a method of this name that may be used instead of calling the form: no class below the
-    one that has it overrides the call."""
-    owners = [
-        next((each for each in type(form).__mro__ if name in vars(each)), None) for name in (shortcut, "__call__")
-    ]
+    """Whether an integer form has a method of this name that may be used instead of calling the form: no class below
+    the one that has it overrides the call."""
+    kinds = type(form).__mro__
+    owners = [next((kind for kind in kinds if name in vars(kind)), None) for name in (shortcut, "__call__")]
     return owners[0] is not None and owners[0] is owners[1]
