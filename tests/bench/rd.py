@@ -109,7 +109,7 @@ def judge(source, stream, lmbda, seconds, version, settings):
     by_type, networks = {}, 0
     for packet in info.packets:
         by_type[packet.frame_type.name] = by_type.get(packet.frame_type.name, 0) + packet.n_bytes
-        networks += packet.bits_by_part["networks"]
+        networks += packet.bits_by_part.get("networks", 0)  # a copy has none
     return Point(
         clip=source.stem.split("_")[0],
         lmbda=lmbda,
