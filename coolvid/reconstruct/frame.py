@@ -69,7 +69,11 @@ def finished_frame(prepared: PreparedFrame, references: Sequence[Frame], format:
     if raw is None:
         return copied(references, coded.global_translation, format)
     predictions = [] if prepared.flow is None else _predictions(coded, prepared.flow, references, format)
-    ranges = coded.output_range or ((0, format.peak),) * 3
+    return _picture(raw, bits, coded.output_range or ((0, format.peak),) * 3, predictions, format)
+
+
+def _picture(raw: NDArray[Any], bits: int, ranges: Ranges, predictions: Sequence[Any], format: VideoFormat) -> Frame:
+    """composed(), by the compiled kernel where there is one."""
     if kernels.decode is None or not 0 <= bits <= MAX_BITS:
         return composed(raw, bits, ranges, predictions, format)
     planes = kernels.decode.compose(raw, bits, ranges, predictions, format.peak, format.pixel_format.is_subsampled)

@@ -181,8 +181,11 @@ DECODING = {  # part: functions whose time is counted, as module, name; those of
     "latents": (("coolvid.decoder", "decode_latents"),),
     "packet": (("coolvid.decoder", "read_packet"),),
     "residue networks": (("coolvid.reconstruct.frame", "decode_planes"),),
-    "motion networks and warp": (("coolvid.reconstruct.frame", "_predictions"),),
-    "picture": (("coolvid.reconstruct.frame", "composed"),),
+    "motion networks and warp": (
+        ("coolvid.reconstruct.frame", "decode_flow"),
+        ("coolvid.reconstruct.frame", "_predictions"),
+    ),
+    "picture": (("coolvid.reconstruct.frame", "_picture"), ("coolvid.reconstruct.frame", "copied")),
 }
 
 
