@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -45,6 +45,13 @@ option = click.option
 whole = click.IntRange(0)
 out_path = click.Path(path_type=Path, dir_okay=False)
 
+
+def points_option(flag: str, table: Mapping[str, Any], what: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """An option that names operating points of a table."""
+    help = f"{what}: {', '.join(table)}; several with commas are all tried, frame by frame."
+    return option(flag, metavar="NAME[,NAME...]", show_default=PRESETS_OWN, help=help)
+
+
 STRUCTURE_OPTIONS = (
     option(
         "--gop",
@@ -80,11 +87,9 @@ QUALITY_OPTIONS = (
         show_default=PRESETS_OWN,
         help="Training iterations of an I frame; P and B frames get theirs in the preset's proportion.",
     ),
-    option("--intra", type=click.Choice(tuple(INTRA)), show_default=PRESETS_OWN, help="Network size of I frames."),
-    option(
-        "--residue", type=click.Choice(tuple(RESIDUE)), show_default=PRESETS_OWN, help="Network size of P and B frames."
-    ),
-    option("--motion", type=click.Choice(tuple(MOTION)), show_default=PRESETS_OWN, help="Network size of motion."),
+    points_option("--intra", INTRA, "Network size of I frames"),
+    points_option("--residue", RESIDUE, "Network size of P and B frames"),
+    points_option("--motion", MOTION, "Network size of motion"),
     option(
         "--warp-filter-size",
         type=int,

@@ -166,13 +166,14 @@ def _started(
     track: _Track, steps: tuple[CodingStep, ...], config: EncodeConfig, out: str, n_restored: int
 ) -> EncodeStarted:
     from .kernels import description
-    from .presets import frame_config
+    from .presets import frame_configs
 
     def planned(before: CodingStep, step: CodingStep) -> PlannedFrame:
         size = track.format.height, track.format.width
-        training = frame_config(config, step.frame_type, step.depth, size).training
+        tried = frame_configs(config, step.frame_type, step.depth, size)
         is_fresh = not config.inherit or FrameType.I in (before.frame_type, step.frame_type)
-        return PlannedFrame(step.display_index, step.frame_type, training.total_iterations(is_fresh))
+        iterations = sum(each.training.total_iterations(is_fresh) for each in tried)
+        return PlannedFrame(step.display_index, step.frame_type, iterations)
 
     plan = tuple(planned(*pair) for pair in pairwise((steps[0], *steps)))
     return EncodeStarted(
@@ -294,11 +295,12 @@ def _frames(video: Source, limit: int) -> tuple[Iterator[Frame], int]:
 
 def _header(track: _Track, steps: tuple[CodingStep, ...], config: EncodeConfig) -> StreamHeader:
     from .modules import frame_architecture
-    from .presets import frame_config
+    from .presets import frame_configs
 
     types = sorted({step.frame_type for step in steps}, key=lambda t: t.value)
     size = track.format.height, track.format.width
-    configurations = tuple(frame_architecture(frame_config(config, t, t.value, size)) for t in types)
+    tried = [each for t in types for each in frame_configs(config, t, t.value, size)]
+    configurations = tuple(dict.fromkeys(frame_architecture(each) for each in tried))
     structure = config.structure
     return StreamHeader(
         track.format,

@@ -16,7 +16,7 @@ from typing import Any, get_type_hints
 from .config import EncodeConfig, PluginChoice, StructureConfig
 from .errors import ConfigError, InputError, OutputError
 from .interfaces import NORMATIVE
-from .presets import frame_config, training_types
+from .presets import frame_configs, training_types
 from .settings import fit_table, paths
 from .types import MIN_SIDE, FrameType
 
@@ -78,7 +78,7 @@ def make_config(layers: Iterable[Layer]) -> EncodeConfig:
     plugins = tuple(merged.pop("plugins", {}).items())
     config = EncodeConfig(**merged, structure=structure, plugins=plugins)
     for frame_type in FrameType:  # what no encode could use is said now, whatever frames it will have
-        frame_config(config, frame_type, frame_type.value, (MIN_SIDE, MIN_SIDE))
+        frame_configs(config, frame_type, frame_type.value, (MIN_SIDE, MIN_SIDE))
     return config
 
 

@@ -26,8 +26,9 @@ from .gop import CodingStep
 from .metrics import mse, psnr
 from .model.frame_encoder import FrameEncoder
 from .model.translation import global_translation
+from .modules import frame_architecture
 from .networks import PRIOR, FrameNetworks, NetworkStore
-from .presets import frame_config
+from .presets import frame_configs
 from .quantization import code_frame, quantize_model, rdo_latents, warm_start
 from .reconstruct.contexts import ContextModel
 from .training.schedule import train_frame
@@ -123,11 +124,14 @@ class FrameEncoderManager:
         self._frame_start = 0
         self._total = 0
 
-    def job(self, step: CodingStep, frame: Frame) -> FrameJob:
-        """What encode() would run for this step."""
+    def jobs(self, step: CodingStep, frame: Frame) -> tuple[FrameJob, ...]:
+        """What encode() would run for this step: a job for each operating point that is tried."""
         size = frame.height, frame.width
-        config = frame_config(self.config, step.frame_type, step.depth, size)
-        configuration = self._configuration(step.frame_type)
+        configs = frame_configs(self.config, step.frame_type, step.depth, size)
+        return tuple(self._job(step, frame, config) for config in configs)
+
+    def _job(self, step: CodingStep, frame: Frame, config: FrameConfig) -> FrameJob:
+        configuration = self.header.configurations.index(frame_architecture(config))
         return FrameJob(
             step=step,
             frame=frame,
@@ -163,27 +167,23 @@ class FrameEncoderManager:
         alike = [each for each in fitting if self._depths[each.display_index] == depth]
         return next(iter(alike or fitting or moving), None)
 
-    def _configuration(self, frame_type: FrameType) -> int:
-        types = [c.frame_type for c in self.header.configurations]
-        return types.index(frame_type)
-
     def encode(self, step: CodingStep, frame: Frame, keep: Callable[[Packet], None] | None = None) -> Packet:
         """Code one frame, whose references must have been coded before. Raises TrainingError.
 
         keep: gets the packet before FrameDone is told, so that a frame that was told is safe.
         """
-        job = self.job(step, frame)
+        jobs = self.jobs(step, frame)
         self._display_index, self._frame_start = step.display_index, self.iterations_counter
-        self._total, self.best_loss = job.total_iterations, None
+        self._total, self.best_loss = sum(job.total_iterations for job in jobs), None
         self.listen(FrameStarted(step.coding_index, step.display_index, step.frame_type, step.references, self._total))
         start = time.perf_counter()
-        coded = encode_frame(job, self)
+        coded = encode_frame(jobs, self)
         self._note(step, coded.picture, frame, coded.loss)
         if coded.networks is not None:
             self.networks.add(coded.networks)
         if keep is not None:
             keep(coded.packet)
-        self.listen(self._done(job, coded, time.perf_counter() - start))
+        self.listen(self._done(step, frame, coded, time.perf_counter() - start))
         return coded.packet
 
     def restore(self, step: CodingStep, frame: Frame, data: bytes) -> None:
@@ -210,15 +210,15 @@ class FrameEncoderManager:
         done = self.iterations_counter - self._frame_start
         self.listen(Progress(self._display_index, phase, done, self._total, loss, psnr_db, rate_bpp))
 
-    def _done(self, job: FrameJob, coded: CodedPicture, duration_s: float) -> FrameDone:
+    def _done(self, step: CodingStep, frame: Frame, coded: CodedPicture, duration_s: float) -> FrameDone:
         return FrameDone(
-            coding_index=job.step.coding_index,
-            display_index=job.step.display_index,
-            frame_type=job.step.frame_type,
-            references=job.step.references,
+            coding_index=step.coding_index,
+            display_index=step.display_index,
+            frame_type=step.frame_type,
+            references=step.references,
             n_bytes=len(coded.packet.data),
             bits_by_part=coded.packet.info.bits_by_part,
-            psnr_db=psnr(coded.picture, job.frame),
+            psnr_db=psnr(coded.picture, frame),
             float_psnr_db=coded.float_psnr_db,
             loss=coded.loss,
             iterations=self.iterations_counter - self._frame_start,
@@ -226,17 +226,19 @@ class FrameEncoderManager:
         )
 
 
-def encode_frame(job: FrameJob, manager: FrameEncoderManager) -> CodedPicture:
-    """The best picture of the frame: a copy of its references, where that is as good as they are or of least loss.
+def encode_frame(jobs: Sequence[FrameJob], manager: FrameEncoderManager) -> CodedPicture:
+    """The best picture of a frame, by its real loss: what one of the jobs made, each with another operating point, or a
+    copy of the references; a copy that is as good as they are ends the search.
 
     A frame that inherits and comes out much worse than frames like it is tried afresh: networks that learned to do
     nothing are a trap for a frame where something happens."""
-    copies = copies_of(job)
-    if copies and mse(copies[0].picture, job.frame) <= COPY_TOLERANCE * job.reference_mse:
+    first = jobs[0]
+    copies = copies_of(first)
+    if copies and mse(copies[0].picture, first.frame) <= COPY_TOLERANCE * first.reference_mse:
         return copies[0]
-    best = _best(*copies, attempt(job, manager))
-    if job.inherits and best.loss > SECOND_THOUGHT * job.expected_loss:
-        best = _best(best, attempt(replace(job, predictor=None), manager))
+    best = _best(*copies, *(attempt(job, manager) for job in jobs))
+    if first.inherits and best.loss > SECOND_THOUGHT * first.expected_loss:
+        best = _best(best, *(attempt(replace(job, predictor=None), manager) for job in jobs))
     return best
 
 

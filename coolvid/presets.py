@@ -58,8 +58,10 @@ MOTION = {
 class Preset:
     """Effort of a preset. Iterations are those of the main phase; `final` those of the rounding phase after it.
     b_iterations: of the B frame between two anchors; times b_iterations_per_depth with every depth below it, because
-    frames close to their references have little to learn. small_intra is for pictures that need few bits, intra for all
-    others (see SMALL)."""
+    frames close to their references have little to learn.
+
+    intra, p_residue, b_residue, motion: operating points; where several are named, with commas, every frame is coded
+    with each and the best is kept. small_intra is for pictures that need few bits, intra for all others (see SMALL)."""
 
     intra: str = "hop"
     small_intra: str = "mop"
@@ -141,8 +143,10 @@ TABLE = {
     ),
     "placebo": replace(
         MEDIUM,
-        p_residue="hop",
-        b_residue="hop",
+        intra="hop,mop",
+        small_intra="mop,hop",
+        p_residue="mop,hop",
+        b_residue="mop,hop",
         intra_iterations=20000,
         p_iterations=10000,
         b_iterations=6000,
@@ -170,31 +174,43 @@ def effective_preset(config: EncodeConfig) -> Preset:
     return replace(TABLE[config.preset], **{name: given[name] for name in given if name not in MAIN_PHASE})
 
 
-def frame_config(config: EncodeConfig, frame_type: FrameType, depth: int, img_size: tuple[int, int]) -> FrameConfig:
-    """The configuration of one frame of this type and depth. Raises ConfigError for an unknown operating point."""
+def frame_configs(
+    config: EncodeConfig, frame_type: FrameType, depth: int, img_size: tuple[int, int]
+) -> tuple[FrameConfig, ...]:
+    """What is tried for a frame of this type and depth: one configuration for each operating point, or pair of them.
+    img_size: (height, width). Raises ConfigError for an unknown operating point."""
     preset = effective_preset(config)
     lmbda = config.lmbda_at(frame_type, depth)
+    motions: tuple[CoolChicEncoderParameter | None, ...] = (None,)
     if frame_type is FrameType.I:
-        point = config.intra or _intra_point(preset, lmbda, img_size)
-        residue, motion = _parameter(config, "intra", point, INTRA, img_size), None
+        residues = _parameters(config, "intra", config.intra or _intra_point(preset, lmbda, img_size), INTRA, img_size)
     else:
         usual = preset.p_residue if frame_type is FrameType.P else preset.b_residue
-        residue = _parameter(config, "residue", config.residue or usual, RESIDUE, img_size)
-        motion = _parameter(config, "motion", config.motion or preset.motion, MOTION, img_size)
-    return FrameConfig(
-        frame_type=frame_type,
-        lmbda=lmbda,
-        residue=residue,
-        motion=motion,
-        warper=_warper(config),
-        training=_training(config, preset, frame_type, depth, lmbda),
-        distortion=config.distortion,
-        motion_estimator=config.motion_estimator,
+        residues = _parameters(config, "residue", config.residue or usual, RESIDUE, img_size)
+        motions = _parameters(config, "motion", config.motion or preset.motion, MOTION, img_size)
+    return tuple(
+        FrameConfig(
+            frame_type=frame_type,
+            lmbda=lmbda,
+            residue=residue,
+            motion=motion,
+            warper=_warper(config),
+            training=_training(config, preset, frame_type, depth, lmbda),
+            distortion=config.distortion,
+            motion_estimator=config.motion_estimator,
+        )
+        for residue in residues
+        for motion in motions
     )
 
 
+def frame_config(config: EncodeConfig, frame_type: FrameType, depth: int, img_size: tuple[int, int]) -> FrameConfig:
+    """The first of frame_configs(), for those who train a single frame by themselves."""
+    return frame_configs(config, frame_type, depth, img_size)[0]
+
+
 def _intra_point(preset: Preset, lmbda: float, img_size: tuple[int, int]) -> str:
-    """The operating point of I frames: large networks pay where there are many latents to serve."""
+    """The operating points of I frames: large networks pay where there are many latents to serve."""
     is_small = img_size[0] * img_size[1] < SMALL * math.sqrt(lmbda)
     return preset.small_intra if is_small else preset.intra
 
@@ -210,6 +226,14 @@ def _warper(config: EncodeConfig) -> PluginChoice:
         return choice
     taps = {"taps": config.warp_filter_size}
     return PluginChoice("sinc", tuple({**taps, **dict(choice.options)}.items()))
+
+
+def _parameters(
+    config: EncodeConfig, branch: str, names: str, table: dict[str, dict[str, Any]], img_size: tuple[int, int]
+) -> tuple[CoolChicEncoderParameter, ...]:
+    """The operating points of these names, each once. Raises ConfigError for one that is not in the table."""
+    once = dict.fromkeys(name.strip() for name in names.split(","))
+    return tuple(_parameter(config, branch, name, table, img_size) for name in once)
 
 
 def _parameter(

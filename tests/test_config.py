@@ -319,7 +319,7 @@ def test_operating_points_override_the_preset():
 def test_unknown_operating_point_is_named(branch):
     frame_type = FrameType.I if branch == "intra" else FrameType.P
     with pytest.raises(ConfigError, match=f"{branch} operating point 'top'; choose one of: .*lop"):
-        frame_config(EncodeConfig(**{branch: "top"}), frame_type, 0, SIZE)
+        frame_config(EncodeConfig(**{branch: "lop,top"}), frame_type, 0, SIZE)
 
 
 def test_plugins_arrive_in_the_frame():

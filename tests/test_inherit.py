@@ -182,16 +182,16 @@ def test_a_job_carries_the_nearest_networks_of_its_own_depth(networks, preset):
     for index in (2, 1, 3):
         encoder.networks.add(replace(networks, display_index=index))
         encoder._depths[index] = steps[index].depth
-    job = pickle.loads(pickle.dumps(encoder.job(steps[6], picture(6))))
+    job = pickle.loads(pickle.dumps(encoder.jobs(steps[6], picture(6))))[0]
     assert job.predictor.display_index == 2 and job.inherits
-    assert encoder.job(steps[5], picture(5)).predictor.display_index == 3
-    assert encoder.job(steps[4], picture(4)).predictor.display_index == 3
-    assert encoder.job(steps[8], picture(8)).predictor.display_index == 3
+    assert encoder.jobs(steps[5], picture(5))[0].predictor.display_index == 3
+    assert encoder.jobs(steps[4], picture(4))[0].predictor.display_index == 3
+    assert encoder.jobs(steps[8], picture(8))[0].predictor.display_index == 3
     assert job.total_iterations == job.config.training.total_iterations(is_fresh=False)
-    assert encoder.job(steps[0], picture(0)).predictor.display_index == PRIOR
+    assert encoder.jobs(steps[0], picture(0))[0].predictor.display_index == PRIOR
     alone, _ = manager(replace(config, inherit=False))
     alone.decoded, alone.networks, alone._depths = encoder.decoded, encoder.networks, encoder._depths
-    assert alone.job(steps[6], picture(6)).predictor is None
+    assert alone.jobs(steps[6], picture(6))[0].predictor is None
 
 
 @pytest.mark.parametrize("losses, expected, tried, kept", [
@@ -209,5 +209,5 @@ def test_a_disappointing_frame_is_tried_afresh(networks, monkeypatch, losses, ex
 
     monkeypatch.setattr(room, "attempt", attempt)
     job = room.FrameJob(None, None, (), None, 0, None, 0, predictor=networks, expected_loss=expected)
-    assert room.encode_frame(job, None).loss == kept
+    assert room.encode_frame([job], None).loss == kept
     assert [each.predictor is None for each in jobs] == [False, True][:tried]

@@ -266,7 +266,7 @@ def coded(rounds: int) -> manager.CodedPicture:
     header = StreamHeader(FORMAT, Fraction(25), ColorInfo(), 1, 1, 0, False, (architecture,))
     made = FrameEncoderManager(config, header)
     step = plan(1, config.structure)[0]
-    return encode_frame(made.job(step, FRAME), made)
+    return encode_frame(made.jobs(step, FRAME), made)
 
 
 def test_packets_get_cheaper():
