@@ -62,7 +62,7 @@ def test_a_log_has_the_configuration_first_and_the_summary_last(tmp_path):
     assert (first["event"], first["source"], first["kernels"]) == ("start", "a.yuv", "kernels")
     assert (first["version"], first["fps"], first["width"]) == (coolvid_version(), "30", 48)
     assert first["config"]["structure"]["gop"] == 8
-    assert first["effective_preset"]["intra_iterations"] == 1500
+    assert first["effective_preset"]["intra_iterations"] == 2000
     assert (one["event"], one["frame_type"], one["references"]) == ("frame", "I", [])
     assert two["bits"] == {"header": 80, "residue.latents": 300, "residue.arm": 400, "motion.latents": 20}
     assert (two["display_index"], two["coding_index"], two["references"], two["n_bytes"]) == (1, 1, [0], 100)
