@@ -6,13 +6,13 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 import coolvid
-from coolvid import EncodeConfig, Frame, FrameType, PixelFormat, StructureConfig, VideoFormat
+from coolvid import EncodeConfig, FrameType, PixelFormat, StructureConfig, VideoFormat
 from coolvid.errors import ConfigError, InputError, TrainingError
 from coolvid.events import FrameDone
+from pictures import waves
 
 WEAVE = Path(__file__).parents[1] / "sequences" / "tiny" / "weave_64x48_24p_yuv444_8b.yuv"
 FAST = EncodeConfig(preset="fast", iterations=8, structure=StructureConfig(gop=2), threads=1)
@@ -28,17 +28,7 @@ VIDEOS = [
 
 
 def moving(n_frames, pixel_format, bit_depth, height, width):
-    """A texture that moves by a fraction of a pixel a frame, with a little noise."""
-    form, rng = VideoFormat(height, width, pixel_format, bit_depth), np.random.default_rng(7)
-    frames = []
-    for t in range(n_frames):
-        planes = []
-        for i, (h, w) in enumerate(form.plane_shapes):
-            y, x = np.mgrid[:h, :w] * (height / h)
-            wave = 0.5 + 0.3 * np.sin((x + 1.5 * t) / 4 + i) * np.cos((y - 0.5 * t) / 5) + rng.normal(0, 0.01, (h, w))
-            planes.append(np.clip(wave * form.peak, 0, form.peak).round().astype(np.uint16))
-        frames.append(Frame(tuple(planes), form))
-    return frames
+    return waves(VideoFormat(height, width, pixel_format, bit_depth), n_frames, grain=0.01)
 
 
 def digest_elsewhere(path, threads):

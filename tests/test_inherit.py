@@ -8,12 +8,11 @@ import sys
 from dataclasses import replace
 from fractions import Fraction
 
-import numpy as np
 import pytest
 import torch
 
 import coolvid
-from coolvid import EncodeConfig, Frame, FrameType, PixelFormat, StructureConfig, VideoFormat
+from coolvid import EncodeConfig, FrameType, PixelFormat, StructureConfig, VideoFormat
 from coolvid import manager as room
 from coolvid.bitstream.headers import StreamHeader
 from coolvid.coded import MODULES
@@ -27,6 +26,7 @@ from coolvid.quantization import code_frame, quantize_model, warm_start
 from coolvid.training.loop import Counters
 from coolvid.training.train import train
 from coolvid.types import ColorInfo
+from pictures import waves
 
 FORMAT = VideoFormat(32, 48, PixelFormat.YUV420, 8)
 FAST = EncodeConfig(
@@ -37,12 +37,7 @@ LMBDA = B.lmbda
 
 
 def picture(t):
-    planes = []
-    for i, (h, w) in enumerate(FORMAT.plane_shapes):
-        y, x = np.mgrid[:h, :w] * (FORMAT.height / h)
-        wave = 0.5 + 0.3 * np.sin((x + 1.5 * t) / 4 + i) * np.cos((y - 0.5 * t) / 5)
-        planes.append(np.round(wave * FORMAT.peak).astype(np.uint16))
-    return Frame(tuple(planes), FORMAT)
+    return waves(FORMAT, t + 1)[t]
 
 
 def fresh(seed=0):

@@ -22,6 +22,7 @@ from coolvid.quantization.latent_loss import CELL, STEPS, LatentLoss, frozen
 from coolvid.quantization.latent_rdo import _Search
 from coolvid.training.loss import loss_function
 from coolvid.types import ColorInfo, Frame, FrameType, PixelFormat, VideoFormat
+from pictures import edge
 
 ROUNDS = 3
 HEIGHT, WIDTH = 24, 32
@@ -29,13 +30,7 @@ FORMAT = VideoFormat(HEIGHT, WIDTH, PixelFormat.YUV420, 8)
 
 
 def picture(shift: int) -> Frame:
-    """A smooth pattern with an edge, moved by `shift` pixels."""
-    planes = []
-    for height, width in FORMAT.plane_shapes:
-        y, x = np.mgrid[:height, :width]
-        x = x + shift * width / WIDTH
-        planes.append(np.clip(110 + 60 * np.sin(x / 3.0) + 40 * np.cos(y / 4.0) + 30 * (x > 12), 0, 255))
-    return Frame(tuple(p.astype(np.uint16) for p in planes), FORMAT)
+    return edge(FORMAT, shift)
 
 
 FRAME = picture(0)

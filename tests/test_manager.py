@@ -2,15 +2,15 @@
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 
 import coolvid
-from coolvid import EncodeConfig, Frame, PixelFormat, StructureConfig, VideoFormat
+from coolvid import EncodeConfig, PixelFormat, StructureConfig, VideoFormat
 from coolvid.events import EncodeStarted, FrameDone
 from coolvid.modules import frame_architecture
 from coolvid.presets import frame_configs
 from coolvid.types import FrameType
+from pictures import waves
 
 FORMAT = VideoFormat(32, 48, PixelFormat.YUV420, 8)
 ONE = EncodeConfig(
@@ -18,20 +18,11 @@ ONE = EncodeConfig(
 )
 
 
-def picture(t):
-    planes = []
-    for height, width in FORMAT.plane_shapes:
-        y, x = np.mgrid[:height, :width] * (FORMAT.height / height)
-        wave = 0.5 + 0.4 * np.sin((x + 3 * t) / 5) * np.cos((y - 2 * t) / 4 + t)
-        planes.append(np.round(wave * FORMAT.peak).astype(np.uint16))
-    return Frame(tuple(planes), FORMAT)
-
-
 def encoded(config, folder, name):
     """(stream, events) of three frames."""
     seen = []
     path = folder / f"{name}.cvd"
-    done = coolvid.encode_frames([picture(t) for t in range(3)], path, config, listen=seen.append)
+    done = coolvid.encode_frames(waves(FORMAT, 3), path, config, listen=seen.append)
     assert coolvid.digest(path) == done.digest
     return path, seen
 

@@ -10,18 +10,10 @@ import pytest
 from coolvid.errors import ConfigError, CoolvidError, InputError, OutputError
 from coolvid.media import open_sink, open_source
 from coolvid.types import ColorInfo, Frame, PixelFormat, VideoFormat
+from pictures import noise
 
 RATE = Fraction(25)
 YUV420, RGB = PixelFormat.YUV420, PixelFormat.RGB
-
-
-def video(format: VideoFormat, n_frames: int = 3) -> list[Frame]:
-    random = np.random.default_rng(1)
-    shapes = format.plane_shapes
-    return [
-        Frame(tuple(random.integers(0, format.peak + 1, s, dtype=np.uint16) for s in shapes), format)
-        for _ in range(n_frames)
-    ]
 
 
 def save(path: Path, frames: list[Frame]) -> None:
@@ -81,7 +73,7 @@ def test_a_folder_is_no_file(tmp_path):
 def test_damaged_files_never_end_in_another_error(tmp_path, suffix):
     path = tmp_path / f"clip{suffix}"
     format = VideoFormat(48, 64, RGB if suffix == ".png" else YUV420, 8)
-    save(path, video(format, 1 if suffix == ".png" else 4))
+    save(path, noise(format, 1 if suffix == ".png" else 4))
     good = path.read_bytes()
     random = np.random.default_rng(0)
     for cut in random.integers(1, len(good), 12):
@@ -106,7 +98,7 @@ def test_damaged_files_never_end_in_another_error(tmp_path, suffix):
 def test_truncated_files_are_noticed(tmp_path, suffix, kept):
     is_picture = suffix == ".png"
     path = tmp_path / f"clip{suffix}"
-    save(path, video(VideoFormat(48, 64, RGB if is_picture else YUV420, 8), 1 if is_picture else 12))
+    save(path, noise(VideoFormat(48, 64, RGB if is_picture else YUV420, 8), 1 if is_picture else 12))
     good = path.read_bytes()
     path.write_bytes(good[: int(len(good) * kept)])
     with pytest.raises(InputError, match=path.name):
@@ -115,7 +107,7 @@ def test_truncated_files_are_noticed(tmp_path, suffix, kept):
 
 def test_a_faststart_file_that_breaks_off_is_noticed(tmp_path):
     whole = tmp_path / "whole.mp4"
-    save(tmp_path / "clip.mp4", video(VideoFormat(48, 64, YUV420, 8), 12))
+    save(tmp_path / "clip.mp4", noise(VideoFormat(48, 64, YUV420, 8), 12))
     with av.open(tmp_path / "clip.mp4") as source, av.open(whole, "w", options={"movflags": "faststart"}) as target:
         stream = target.add_stream_from_template(source.streams.video[0])
         for packet in source.demux(video=0):
@@ -130,7 +122,7 @@ def test_a_faststart_file_that_breaks_off_is_noticed(tmp_path):
 
 @pytest.mark.parametrize("options", [{"size": (16, 16)}, {"pix_fmt": "yuv420"}])
 def test_raw_options_do_not_apply_to_containers(tmp_path, options):
-    save(tmp_path / "clip.mp4", video(VideoFormat(16, 16, YUV420, 8)))
+    save(tmp_path / "clip.mp4", noise(VideoFormat(16, 16, YUV420, 8)))
     with pytest.raises(ConfigError, match="raw files"):
         open_source(tmp_path / "clip.mp4", **options)
 
@@ -183,14 +175,14 @@ def test_the_folder_vanishes_meanwhile(tmp_path, name):
     sink = open_sink(folder / name, FORMAT, RATE, ColorInfo())
     folder.rmdir()
     with pytest.raises(OutputError, match="cannot write"), sink:
-        sink.write(video(FORMAT)[0])
+        sink.write(noise(FORMAT)[0])
 
 
 @pytest.mark.parametrize("name", ALL_SINKS)
 def test_an_error_leaves_nothing_behind_and_the_old_file_alone(tmp_path, name):
     (tmp_path / name).write_bytes(b"old")
     with pytest.raises(KeyError), open_sink(tmp_path / name, FORMAT, RATE, ColorInfo()) as sink:
-        sink.write(video(FORMAT)[0])
+        sink.write(noise(FORMAT)[0])
         raise KeyError
     assert [path.name for path in tmp_path.iterdir()] == [name]
     assert (tmp_path / name).read_bytes() == b"old"
@@ -199,7 +191,7 @@ def test_an_error_leaves_nothing_behind_and_the_old_file_alone(tmp_path, name):
 @pytest.mark.parametrize("name", ALL_SINKS)
 def test_the_target_appears_only_when_it_is_whole(tmp_path, name):
     with open_sink(tmp_path / name, FORMAT, RATE, ColorInfo()) as sink:
-        sink.write(video(FORMAT)[0])
+        sink.write(noise(FORMAT)[0])
         assert not (tmp_path / name).exists()
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
@@ -217,5 +209,5 @@ def test_a_frame_of_another_format_is_refused(tmp_path, name):
         pytest.raises(OutputError, match="does not fit"),
         open_sink(tmp_path / name, FORMAT, RATE, ColorInfo()) as sink,
     ):
-        sink.write(video(VideoFormat(16, 18, YUV420, 8))[0])
+        sink.write(noise(VideoFormat(16, 18, YUV420, 8))[0])
     assert list(tmp_path.iterdir()) == []

@@ -7,23 +7,15 @@ from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 
 from coolvid.errors import OutputError
 from coolvid.media import open_sink, open_source
 from coolvid.types import ColorInfo, Frame, PixelFormat, VideoFormat
+from pictures import noise
 
 RATE = Fraction(30000, 1001)
 YUV420, YUV444, RGB = PixelFormat.YUV420, PixelFormat.YUV444, PixelFormat.RGB
-
-
-def video(format: VideoFormat, n_frames: int = 3) -> list[Frame]:
-    random = np.random.default_rng(1)
-    return [
-        Frame(tuple(random.integers(0, format.peak + 1, s, dtype=np.uint16) for s in format.plane_shapes), format)
-        for _ in range(n_frames)
-    ]
 
 
 def save(path: Path | str, frames: list[Frame], **options) -> None:
@@ -44,7 +36,7 @@ def save(path: Path | str, frames: list[Frame], **options) -> None:
     ],
 )
 def test_numbers_are_those_of_the_frames(tmp_path, name, n_frames, first, files):
-    frames = video(VideoFormat(16, 20, RGB, 8), n_frames)
+    frames = noise(VideoFormat(16, 20, RGB, 8), n_frames)
     save(tmp_path / name, frames, n_frames=n_frames, first=first)
     assert sorted(path.name for path in tmp_path.iterdir()) == files
     if "%" in name:
@@ -56,7 +48,7 @@ def test_an_error_leaves_no_numbered_file(tmp_path):
     (tmp_path / "0000.png").write_bytes(b"old")
     form = VideoFormat(16, 20, RGB, 8)
     with pytest.raises(KeyError), open_sink(tmp_path / "%04d.png", form, RATE, ColorInfo()) as sink:
-        sink.write(video(form)[0])
+        sink.write(noise(form)[0])
         raise KeyError
     assert [path.name for path in tmp_path.iterdir()] == ["0000.png"]
     assert (tmp_path / "0000.png").read_bytes() == b"old"
@@ -69,7 +61,7 @@ def test_numbered_images_need_their_folder(tmp_path):
 
 @pytest.mark.parametrize("format", [VideoFormat(16, 20, YUV420, 8), VideoFormat(17, 19, YUV444, 10)], ids=str)
 def test_standard_output_is_the_y4m_file(tmp_path, monkeypatch, format):
-    frames, out = video(format), io.BytesIO()
+    frames, out = noise(format), io.BytesIO()
     monkeypatch.setattr("sys.stdout", SimpleNamespace(buffer=out, isatty=lambda: False))
     save("-", frames)
     save(tmp_path / "a.y4m", frames)

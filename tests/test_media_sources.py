@@ -14,6 +14,7 @@ from coolvid.errors import ConfigError, InputError
 from coolvid.media import open_sink, open_source
 from coolvid.media.numbering import find_numbered, is_pattern, numbered
 from coolvid.types import ColorInfo, Frame, PixelFormat, VideoFormat
+from pictures import noise
 
 RATE = Fraction(30000, 1001)
 YUV420, YUV444, RGB = PixelFormat.YUV420, PixelFormat.YUV444, PixelFormat.RGB
@@ -22,12 +23,7 @@ SMALL = VideoFormat(32, 48, YUV420, 8)
 
 
 def video(format: VideoFormat, n_frames: int = 3) -> list[Frame]:
-    """Noise that differs from frame to frame."""
-    random = np.random.default_rng(2)
-    return [
-        Frame(tuple(random.integers(0, format.peak + 1, s, dtype=np.uint16) for s in format.plane_shapes), format)
-        for _ in range(n_frames)
-    ]
+    return noise(format, n_frames, seed=2)
 
 
 def save(path: Path, frames: list[Frame], fps=RATE, color=ColorInfo(), **options) -> Path:  # noqa: B008

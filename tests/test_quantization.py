@@ -25,6 +25,7 @@ from coolvid.quantization.state import QuantizedModule
 from coolvid.quantization.steps import dequantise, quantise, step_range
 from coolvid.training.loss import loss_function
 from coolvid.types import Frame, FrameType, PixelFormat, VideoFormat
+from pictures import edge
 
 HEIGHT, WIDTH = 24, 32
 FORMAT = VideoFormat(HEIGHT, WIDTH, PixelFormat.YUV420, 8)
@@ -33,13 +34,7 @@ REFERENCES = {FrameType.I: (), FrameType.P: (0,), FrameType.B: (0, 4)}
 
 
 def picture(shift: int) -> Frame:
-    """A smooth pattern with an edge, moved by `shift` pixels."""
-    planes = []
-    for height, width in FORMAT.plane_shapes:
-        y, x = np.mgrid[:height, :width]
-        x = x + shift * width / WIDTH
-        planes.append(np.clip(110 + 60 * np.sin(x / 3.0) + 40 * np.cos(y / 4.0) + 30 * (x > 12), 0, 255))
-    return Frame(tuple(p.astype(np.uint16) for p in planes), FORMAT)
+    return edge(FORMAT, shift)
 
 
 def encoder(kind: FrameType, search: str = "descent", rounds: int = 0, iterations: int = 20) -> FrameEncoder:
