@@ -250,6 +250,8 @@ class TrainingConfig:
     """How one frame is trained and quantised.
 
     motion_start: iterations that the motion branch first spends on reproducing an optical flow (0: none).
+    coarse_start: iterations that every second candidate of the warm-up first trains without the finest grid of the
+    residue (0: none).
     step_search: "full" tries all pairs of quantisation steps, "descent" moves along one step at a time.
     rdo_rounds: passes of the search over single integers after it (0: none). latent_rdo_rounds: rounds of the search
     over single latents after that, for each branch (0: none).
@@ -258,6 +260,7 @@ class TrainingConfig:
     warmup: tuple[WarmupRound, ...]
     phases: tuple[Phase, ...]
     motion_start: int = 0
+    coarse_start: int = 0
     step_search: str = "descent"
     rdo_rounds: int = 0
     latent_rdo_rounds: int = 0
@@ -268,8 +271,13 @@ class TrainingConfig:
     def total_iterations(self, is_fresh: bool) -> int:
         """Iterations of a frame if nothing stops early; is_fresh: with a warm-up, which those go without that start
         from an earlier frame's networks."""
-        warmup = sum(r.candidates * r.phase.max_iterations for r in self.warmup) if is_fresh else 0
+        warmup = self.warmup_iterations() if is_fresh else 0
         return warmup + self.motion_start + sum(p.max_iterations for p in self.phases)
+
+    def warmup_iterations(self) -> int:
+        """Of all candidates together, coarse starts included."""
+        n_coarse = self.warmup[0].candidates // 2 if self.warmup else 0
+        return n_coarse * self.coarse_start + sum(r.candidates * r.phase.max_iterations for r in self.warmup)
 
 
 @dataclass(frozen=True)

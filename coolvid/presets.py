@@ -60,6 +60,8 @@ class Preset:
     b_iterations: of the B frame between two anchors; times b_iterations_per_depth with every depth below it, because
     frames close to their references have little to learn.
 
+    coarse_start: of I frames (training/warmup.py).
+
     intra, p_residue, b_residue, motion: operating points; where several are named, with commas, every frame is coded
     with each and the best is kept. small_intra is for pictures that need few bits, intra for all others (see SMALL)."""
 
@@ -68,12 +70,13 @@ class Preset:
     p_residue: str = "mop"
     b_residue: str = "mop"
     motion: str = "mop"
-    intra_iterations: int = 2000
+    intra_iterations: int = 1700
     p_iterations: int = 1500
     b_iterations: int = 900
     b_iterations_per_depth: float = 0.6
     final: int = 30
-    warmup: tuple[tuple[int, int], ...] = ((3, 60), (2, 60))
+    warmup: tuple[tuple[int, int], ...] = ((2, 300),)
+    coarse_start: int = 20
     motion_start: int = 150
     frequency_validation: int = 50
     step_search: str = "descent"
@@ -82,7 +85,7 @@ class Preset:
     network_rate_weight: float = 1.5
 
     def __post_init__(self) -> None:
-        for name in ("intra_iterations", "p_iterations", "b_iterations", "final", "motion_start"):
+        for name in ("intra_iterations", "p_iterations", "b_iterations", "final", "coarse_start", "motion_start"):
             within(name, getattr(self, name), 0, 10_000_000)
         within("b_iterations_per_depth", self.b_iterations_per_depth, 0.1, 1.0)
         within("frequency_validation", self.frequency_validation, 1, 10_000_000)
@@ -122,6 +125,7 @@ TABLE = {
         b_iterations=250,
         b_iterations_per_depth=1.0,
         warmup=((2, 20),),
+        coarse_start=0,
         motion_start=60,
         frequency_validation=25,
         latent_rdo_rounds=2,
@@ -129,11 +133,12 @@ TABLE = {
     "medium": MEDIUM,
     "slow": replace(
         MEDIUM,
-        intra_iterations=5000,
+        intra_iterations=4600,
         p_iterations=3000,
         b_iterations=3000,
         final=300,
-        warmup=((5, 150), (2, 150)),
+        warmup=((2, 700),),
+        coarse_start=50,
         motion_start=500,
         frequency_validation=100,
         step_search="full",
@@ -150,7 +155,8 @@ TABLE = {
         p_iterations=10000,
         b_iterations=6000,
         final=1000,
-        warmup=((5, 400), (2, 400)),
+        warmup=((2, 3000),),
+        coarse_start=100,
         motion_start=1000,
         frequency_validation=100,
         step_search="full",
@@ -287,6 +293,7 @@ def _training(config: EncodeConfig, preset: Preset, frame_type: FrameType, depth
         warmup=tuple(WarmupRound(r.candidates, _with_quantizer(r.phase, config.quantizer)) for r in rounds),
         phases=(_with_quantizer(_main_phase(phases[0], config), config.quantizer), phases[1]),
         motion_start=0 if is_intra else scaled(preset.motion_start),
+        coarse_start=scaled(preset.coarse_start) if is_intra else 0,
         step_search=preset.step_search,
         rdo_rounds=preset.rdo_rounds,
         latent_rdo_rounds=preset.latent_rdo_rounds,
@@ -302,7 +309,9 @@ def _main_iterations(preset: Preset, frame_type: FrameType, depth: int) -> float
 
 def intra_total(preset: Preset) -> int:
     """Training iterations of an I frame."""
-    return preset.intra_iterations + preset.final + sum(n * k for n, k in preset.warmup)
+    n_coarse = preset.warmup[0][0] // 2 if preset.warmup else 0
+    warmup = n_coarse * preset.coarse_start + sum(n * k for n, k in preset.warmup)
+    return preset.intra_iterations + preset.final + warmup
 
 
 def _main_phase(phase: Phase, config: EncodeConfig) -> Phase:

@@ -272,6 +272,10 @@ def test_only_a_fresh_frame_has_a_warm_up():
     training = TrainingConfig(rounds, (Phase(100), Phase(10)), motion_start=7)
     assert training.total_iterations(is_fresh=True) == 3 * 20 + 2 * 5 + 7 + 100 + 10
     assert training.total_iterations(is_fresh=False) == 7 + 100 + 10
+    coarse = replace(training, coarse_start=4)
+    assert coarse.total_iterations(is_fresh=True) == training.total_iterations(is_fresh=True) + 4
+    assert coarse.total_iterations(is_fresh=False) == 7 + 100 + 10
+    assert TrainingConfig((), (Phase(100),), coarse_start=4).total_iterations(is_fresh=True) == 100
 
 
 SIZES = [

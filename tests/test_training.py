@@ -17,7 +17,7 @@ from coolvid.training.loop import Counters
 from coolvid.training.motion_start import FLATNESS, SATURATION, FlowTask, flows, luma, slopes, start_motion
 from coolvid.training.schedule import train_frame
 from coolvid.training.train import evaluate, select_groups, train
-from coolvid.training.warmup import compete
+from coolvid.training.warmup import Candidate, compete
 from coolvid.types import Frame, FrameType, PixelFormat, VideoFormat
 
 SIZE = (32, 48)
@@ -269,6 +269,37 @@ def test_warmup_keeps_the_best_candidates():
     second = {phase[-1] for phase in finals if phase.startswith("warm-up 2")}
     assert second == set(sorted(first, key=first.__getitem__)[:2])
     assert manager.best_loss == evaluate(winner, picture(), LMBDA).loss
+
+
+def test_a_coarse_start_leaves_the_finest_grid_out():
+    manager, made = Recorder(), {}
+
+    def make(seed):
+        made[seed] = intra(seed)
+        return made[seed]
+
+    compete(
+        make, picture(), manager, LMBDA, (WarmupRound(3, dataclasses.replace(SHORT, max_iterations=0)),), coarse_start=5
+    )
+    moved = {seed: [bool(each.detach().any()) for each in made[seed].branches["residue"].latents] for seed in made}
+    assert moved[0] == moved[2] == [False] * len(moved[0])
+    assert moved[1] == [False] + [True] * (len(moved[1]) - 1)
+    assert manager.iterations_counter == 5
+    assert [phase for phase, i, *_ in manager.told if i == 5] == ["coarse start 2"]
+
+
+RANKS = [  # losses of a candidate without and of one with a coarse start; whether the second is chosen
+    (1.0, 0.90, True),
+    (1.0, 0.94, False),
+    (1.0, 1.0, False),
+]
+
+
+@pytest.mark.parametrize("usual, coarse, chosen", RANKS)
+def test_a_coarse_start_has_to_be_well_ahead(usual, coarse, chosen):
+    field = [Candidate(0, None, False, usual), Candidate(1, None, True, coarse)]
+    assert (min(field, key=lambda each: each.rank).seed == 1) == chosen
+    assert Candidate(3, None, False, 1.0).rank > Candidate(1, None, False, 1.0).rank
 
 
 def test_a_frame_is_trained_by_its_configuration_and_always_alike():

@@ -234,9 +234,10 @@ class FrameEncoder(nn.Module):
 
     def named_groups(self) -> dict[str, list[nn.Parameter]]:
         """What train() may be told to optimise: ``residue.arm``, ``motion.latents``, ``residue.all``,
-        ``all.synthesis``, ``all.warper``, ``all``. The warper belongs to both branches, and appears once in ``all``."""
+        ``all.synthesis``, ``all.warper``, ``all``; ``residue.coarse`` is latents of all grids but the finest. The
+        warper belongs to both branches, and appears once in ``all``."""
         groups: dict[str, list[nn.Parameter]] = {}
-        parts = (*MODULES, "latents", "warper")
+        parts = (*MODULES, "latents", "coarse", "warper")
         for name, branch in self.branches.items():
             for part in parts:
                 groups[f"{name}.{part}"] = list(self._part(branch, part).parameters())
@@ -248,6 +249,8 @@ class FrameEncoder(nn.Module):
     def _part(self, branch: CoolChicEncoder, part: str) -> nn.Module:
         if part == "warper":
             return self.warper if self.warper is not None else nn.Identity()
+        if part == "coarse":
+            return branch.latents[1:]
         return branch.latents if part == "latents" else branch.modules_by_name[part]
 
     # -- networks -----------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from .fused import FusedLoss
 from .optimizers import Optimizers, cosine_lr
 
 RAMP = 10
+LATENTS = (".latents", ".coarse")
 
 
 class TrainingManager(Protocol):
@@ -58,7 +59,7 @@ class Validation:
 
 
 class Task(Protocol):
-    """Something to optimise. groups: parameters of module by name; those named ``*.latents`` get Adam, others SOAP.
+    """Something to optimise. groups: parameters of module by name; those named as LATENTS says get Adam, others SOAP.
 
     is_fresh: untrained, so that big first steps do no harm. fused: loss() and its gradient without autograd, or None.
     """
@@ -188,7 +189,7 @@ class _Run:
 
 def _split(groups: Mapping[str, Sequence[Tensor]]) -> tuple[list[Tensor], list[Tensor]]:
     """(latents, weights), each tensor once even when two groups share it."""
-    latents = {id(p): p for key, members in groups.items() if key.endswith(".latents") for p in members}
+    latents = {id(p): p for key, members in groups.items() if key.endswith(LATENTS) for p in members}
     others = {id(p): p for members in groups.values() for p in members if id(p) not in latents}
     return list(latents.values()), list(others.values())
 

@@ -35,7 +35,7 @@ def train_frame(
         encoder = _started(frame_encoder_factory(0), frame, manager, config)
     else:
         make = _with_motion_start(frame_encoder_factory, frame, manager, config)
-        encoder = compete(make, frame, manager, config.lmbda, config.training.warmup)
+        encoder = compete(make, frame, manager, config.lmbda, config.training.warmup, config.training.coarse_start)
     for number, phase in enumerate(config.training.phases, 1):
         encoder = train_phase(encoder, frame, manager, config.lmbda, phase, f"phase {number}")
     return encoder

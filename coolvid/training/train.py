@@ -192,7 +192,7 @@ def select_groups(groups: Mapping[str, Sequence[Tensor]], names: Sequence[str]) 
 
     names: BRANCH.MODULE, BRANCH.all, all.MODULE or all. Raises ConfigError, listing the choices, for any other.
     """
-    basic = {key: list(members) for key, members in groups.items() if "all" not in key.split(".")}
+    basic = {key: list(members) for key, members in groups.items() if is_basic(key)}
     choices: dict[str, list[str]] = {"all": list(basic)}
     for key in basic:
         branch, _, module = key.partition(".")
@@ -203,6 +203,11 @@ def select_groups(groups: Mapping[str, Sequence[Tensor]], names: Sequence[str]) 
         choose("optimized_module", name, tuple(sorted(choices)))
     wanted = {key for name in names for key in choices[name]}
     return {key: basic[key] for key in basic if key in wanted}
+
+
+def is_basic(name: str) -> bool:
+    """Whether a group is not made of others, as residue.all is."""
+    return "all" not in name.split(".")
 
 
 def device_of(module: nn.Module) -> torch.device:

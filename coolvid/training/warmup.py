@@ -1,4 +1,11 @@
-"""The warm-up: several fresh models compete; the best one is trained on."""
+"""The warm-up: several fresh models compete; the best one is trained on.
+
+Where latents of the finest grid and of the next could both carry a picture's details, the first iterations decide which
+of them does, and training never changes its mind. The finest grid has four times as many latents, each with its own
+noise, and usually wins the race, although much of textured pictures is cheaper without it. So every second candidate
+gives the others a start: its finest grid is left out at first (a coarse start). Coarse starts learn faster and stop
+earlier, so that they have to be ahead by a margin to be the better choice in the end (docs/EXPERIMENTS.md).
+"""
 
 from __future__ import annotations
 
@@ -6,23 +13,31 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from coolvid.config import WarmupRound
+from coolvid.config import Phase, WarmupRound
 from coolvid.types import Frame
 
 from .loop import TrainingManager
-from .train import train_phase
+from .train import is_basic, train_phase
 
 if TYPE_CHECKING:
     from coolvid.model.frame_encoder import FrameEncoder
 
+COARSE_HANDICAP = 1.08
+
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """A model in the competition, and its latest loss."""
+    """A model in the competition, whether it had a coarse start, and its latest loss."""
 
     seed: int
     encoder: FrameEncoder
-    loss: float
+    is_coarse: bool
+    loss: float = float("inf")
+
+    @property
+    def rank(self) -> tuple[float, int]:
+        """The lower, the better: the loss expected in the end, and the seed."""
+        return self.loss * (COARSE_HANDICAP if self.is_coarse else 1.0), self.seed
 
 
 def compete(
@@ -31,21 +46,33 @@ def compete(
     manager: TrainingManager,
     lmbda: float,
     rounds: Sequence[WarmupRound],
+    coarse_start: int = 0,
 ) -> FrameEncoder:
     """The winner. Round r trains the best rounds[r].candidates models of the round before; the first, fresh ones.
 
     make(seed) gives a fresh model; seeds count from 0. Of equal losses the lower seed wins. Without rounds: make(0).
+    coarse_start: iterations that candidates with odd seeds train before the first round without the finest grid of the
+    residue (0: none); where it is over, they are better if their loss times COARSE_HANDICAP is less.
     Afterwards manager.best_loss is the winner's.
     """
     if not rounds:
         return make(0)
-    field = [Candidate(seed, make(seed), float("inf")) for seed in range(max(1, rounds[0].candidates))]
+    field = [Candidate(seed, make(seed), coarse_start > 0 and seed % 2 == 1) for seed in range(rounds[0].candidates)]
+    for each in field:
+        if each.is_coarse:
+            _start_coarse(each, frame, manager, lmbda, replace(rounds[0].phase, max_iterations=coarse_start))
     for number, round_ in enumerate(rounds, 1):
-        kept = field[: max(1, round_.candidates)]
-        field = [_train(c, frame, manager, lmbda, round_, number) for c in kept]
-        field.sort(key=lambda c: (c.loss, c.seed))
+        field = [_train(c, frame, manager, lmbda, round_, number) for c in field[: round_.candidates]]
+        field.sort(key=lambda c: c.rank)
     manager.best_loss = field[0].loss
     return field[0].encoder
+
+
+def _start_coarse(candidate: Candidate, frame: Frame, manager: TrainingManager, lmbda: float, phase: Phase) -> None:
+    """Train all but the finest grid of the residue."""
+    trained = tuple(name for name in candidate.encoder.named_groups() if is_basic(name) and name != "residue.latents")
+    settings = replace(phase, optimized_module=trained)
+    train_phase(candidate.encoder, frame, manager, lmbda, settings, f"coarse start {candidate.seed + 1}", warmup=True)
 
 
 def _train(
