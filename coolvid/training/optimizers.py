@@ -24,8 +24,7 @@ LATENT_BETAS = (0.8, 0.99)
 WARMUP_LATENT_BETAS = (0.725, 0.97)
 PRECONDITION_EVERY = 10
 MAX_NORM = 0.1
-_LATENT_EPS = 1e-13
-"""Gradients of a mean over a large picture are small, about 1e-9 for a latent of 768×512 pixels."""
+_LATENT_EPS = 1e-8
 _FIRST_POWER = 1e-30
 _OPEN = 1e-5
 Array = NDArray[np.float32]
