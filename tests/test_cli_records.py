@@ -10,6 +10,7 @@ from coolvid_cli.journal import COLUMNS, FrameTable, RunLog, journals
 
 import coolvid
 from coolvid import EncodeConfig, FrameType, PixelFormat, VideoFormat, events
+from coolvid.presets import TABLE
 
 PLAN = (events.PlannedFrame(0, FrameType.I, 20), events.PlannedFrame(1, FrameType.P, 15))
 DONE = events.EncodeDone(2, 384, math.inf, 4.25, "abc", 1.0, 46080.0)
@@ -62,7 +63,7 @@ def test_a_log_has_the_configuration_first_and_the_summary_last(tmp_path):
     assert (first["event"], first["source"], first["kernels"]) == ("start", "a.yuv", "kernels")
     assert (first["version"], first["fps"], first["width"]) == (coolvid_version(), "30", 48)
     assert first["config"]["structure"]["gop"] == 8
-    assert first["effective_preset"]["intra_iterations"] == 2000
+    assert first["effective_preset"]["intra_iterations"] == TABLE["medium"].intra_iterations
     assert (one["event"], one["frame_type"], one["references"]) == ("frame", "I", [])
     assert two["bits"] == {"header": 80, "residue.latents": 300, "residue.arm": 400, "motion.latents": 20}
     assert (two["display_index"], two["coding_index"], two["references"], two["n_bytes"]) == (1, 1, [0], 100)
