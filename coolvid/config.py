@@ -6,7 +6,7 @@ Change a configuration with `dataclasses.replace`. What a preset means is in pre
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
@@ -271,13 +271,15 @@ class TrainingConfig:
     def total_iterations(self, is_fresh: bool) -> int:
         """Iterations of a frame if nothing stops early; is_fresh: with a warm-up, which those go without that start
         from an earlier frame's networks."""
-        warmup = self.warmup_iterations() if is_fresh else 0
+        rounds = [(r.candidates, r.phase.max_iterations) for r in self.warmup]
+        warmup = warmup_iterations(rounds, self.coarse_start) if is_fresh else 0
         return warmup + self.motion_start + sum(p.max_iterations for p in self.phases)
 
-    def warmup_iterations(self) -> int:
-        """Of all candidates together, coarse starts included."""
-        n_coarse = self.warmup[0].candidates // 2 if self.warmup else 0
-        return n_coarse * self.coarse_start + sum(r.candidates * r.phase.max_iterations for r in self.warmup)
+
+def warmup_iterations(rounds: Sequence[tuple[int, int]], coarse_start: int) -> int:
+    """Of all candidates together. rounds: (candidates, iterations of each)."""
+    n_coarse = rounds[0][0] // 2 if rounds else 0
+    return n_coarse * coarse_start + sum(candidates * iterations for candidates, iterations in rounds)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from .config import (
     TrainingConfig,
     WarmupRound,
     choose,
+    warmup_iterations,
     within,
 )
 from .errors import ConfigError
@@ -309,9 +310,7 @@ def _main_iterations(preset: Preset, frame_type: FrameType, depth: int) -> float
 
 def intra_total(preset: Preset) -> int:
     """Training iterations of an I frame."""
-    n_coarse = preset.warmup[0][0] // 2 if preset.warmup else 0
-    warmup = n_coarse * preset.coarse_start + sum(n * k for n, k in preset.warmup)
-    return preset.intra_iterations + preset.final + warmup
+    return preset.intra_iterations + preset.final + warmup_iterations(preset.warmup, preset.coarse_start)
 
 
 def _main_phase(phase: Phase, config: EncodeConfig) -> Phase:
