@@ -1,10 +1,9 @@
 """The warm-up: several fresh models compete; the best one is trained on.
 
 Where latents of the finest grid and of the next could both carry a picture's details, the first iterations decide which
-of them does, and training never changes its mind. The finest grid has four times as many latents, each with its own
-noise, and usually wins the race, although much of textured pictures is cheaper without it. So every second candidate
-gives the others a start: its finest grid is left out at first (a coarse start). Coarse starts learn faster and stop
-earlier, so that they have to be ahead by a margin to be the better choice in the end (docs/EXPERIMENTS.md).
+of them does, and training stays with it; which is cheaper depends on the picture. So every second candidate gives the
+coarser grids a start: its finest grid is left out at first (a coarse start). Coarse starts are mostly ahead early on, also
+where they lose, so that they have to be ahead by a margin (docs/EXPERIMENTS.md).
 """
 
 from __future__ import annotations
