@@ -110,7 +110,7 @@ MAIN_PHASE = (
     "least_gain",
 )
 FINE, FINE_GAIN = 2e-4, 24.0
-"""I frames below this lmbda have this encoder_gain: their latents are large, and larger steps reach them sooner
+"""I and P frames below this lmbda have this encoder_gain: their latents are large, and larger steps reach them sooner
 (docs/EXPERIMENTS.md, "Gain of the latents")."""
 SMALL = 7e6
 """Pictures of fewer pixels than SMALL * sqrt(lmbda) get small networks (city, without the prior: mop is 2 % better
@@ -192,13 +192,13 @@ def frame_configs(
     lmbda = config.lmbda_at(frame_type, depth)
     motions: tuple[CoolChicEncoderParameter | None, ...] = (None,)
     if frame_type is FrameType.I:
-        names, gain = config.intra or _intra_point(preset, lmbda, img_size), _intra_gain(lmbda)
-        residues = _parameters(config, "intra", names, INTRA, img_size)
-        residues = tuple(replace(each, encoder_gain=gain) for each in residues)
+        residues = _parameters(config, "intra", config.intra or _intra_point(preset, lmbda, img_size), INTRA, img_size)
     else:
         usual = preset.p_residue if frame_type is FrameType.P else preset.b_residue
         residues = _parameters(config, "residue", config.residue or usual, RESIDUE, img_size)
         motions = _parameters(config, "motion", config.motion or preset.motion, MOTION, img_size)
+    if frame_type is not FrameType.B and lmbda < FINE:
+        residues = tuple(replace(each, encoder_gain=FINE_GAIN) for each in residues)
     return tuple(
         FrameConfig(
             frame_type=frame_type,
@@ -224,11 +224,6 @@ def _intra_point(preset: Preset, lmbda: float, img_size: tuple[int, int]) -> str
     """The operating points of I frames: large networks pay where there are many latents to serve."""
     is_small = img_size[0] * img_size[1] < SMALL * math.sqrt(lmbda)
     return preset.small_intra if is_small else preset.intra
-
-
-def _intra_gain(lmbda: float) -> float:
-    """encoder_gain of I frames."""
-    return FINE_GAIN if lmbda < FINE else CoolChicEncoderParameter.encoder_gain
 
 
 def _warper(config: EncodeConfig) -> PluginChoice:

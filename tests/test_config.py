@@ -302,8 +302,10 @@ def test_intra_networks_are_small_where_few_bits_are_wanted(preset, lmbda, size,
     assert SMALL == 7e6
 
 
-@pytest.mark.parametrize(("frame_type", "lmbda", "gain"), [("I", 1.9e-4, 24), ("I", 2e-4, 16), ("P", 9e-5, 16)])
-def test_latents_of_fine_intra_frames_move_in_larger_steps(frame_type: str, lmbda: float, gain: float) -> None:
+@pytest.mark.parametrize(
+    ("frame_type", "lmbda", "gain"), [("I", 1.9e-4, 24), ("I", 2e-4, 16), ("P", 9e-5, 24), ("B", 9e-5, 16)]
+)
+def test_latents_of_fine_frames_move_in_larger_steps(frame_type: str, lmbda: float, gain: float) -> None:
     assert frame_config(EncodeConfig(lmbda=lmbda), FrameType[frame_type], 1, SIZE).residue.encoder_gain == gain
 
 
