@@ -1,10 +1,14 @@
 """What every test starts with: torch on one thread, for tensors are tiny and threads would only wait for each other;
-kernels on all."""
+kernels on all. Ctrl-C works in child processes, which inherit that it is ignored where a script runs pytest with &."""
+
+import signal
 
 import pytest
 import torch
 
 from coolvid import kernels
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True, scope="module")
