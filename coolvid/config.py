@@ -244,6 +244,9 @@ class WarmupRound:
     candidates: int
     phase: Phase
 
+    def __post_init__(self) -> None:
+        within("candidates of a warm-up round", self.candidates, 1, 100)
+
 
 @dataclass(frozen=True)
 class TrainingConfig:

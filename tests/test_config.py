@@ -163,6 +163,12 @@ def test_phase_refuses(settings, message):
         Phase(**{"max_iterations": 10, **settings})
 
 
+@pytest.mark.parametrize("candidates", [0, -1, 101])
+def test_a_warm_up_round_refuses(candidates):
+    with pytest.raises(ConfigError, match=f"candidates of a warm-up round is {candidates}; choose 1..100"):
+        WarmupRound(candidates, Phase(10))
+
+
 BAD_ENCODES = [
     ({"lmbda": 0.0}, "lmbda is 0.0; choose 1e-07..10"),
     ({"lmbda": float("nan")}, "lmbda is nan"),

@@ -56,13 +56,13 @@ def compete(
     """
     if not rounds:
         return make(0)
-    seeds = range(max(1, rounds[0].candidates))
+    seeds = range(rounds[0].candidates)
     field = [Candidate(seed, make(seed), coarse_start > 0 and seed % 2 == 1) for seed in seeds]
     for each in field:
         if each.is_coarse:
             _start_coarse(each, frame, manager, lmbda, replace(rounds[0].phase, max_iterations=coarse_start))
     for number, round_ in enumerate(rounds, 1):
-        field = [_train(c, frame, manager, lmbda, round_, number) for c in field[: max(1, round_.candidates)]]
+        field = [_train(c, frame, manager, lmbda, round_, number) for c in field[: round_.candidates]]
         field.sort(key=lambda c: c.rank)
     manager.best_loss = field[0].loss
     return field[0].encoder
