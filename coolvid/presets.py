@@ -61,9 +61,10 @@ class Preset:
     b_iterations: of the B frame between two anchors; times b_iterations_per_depth with every depth below it, because
     frames close to their references have little to learn.
 
+    coarse_start: of I frames (training/warmup.py).
+
     intra, p_residue, b_residue, motion: operating points; where several are named, with commas, every frame is coded
-    with each and the best is kept. coarse_start: of I frames (training/warmup.py). small_intra and small_coarse_start
-    are for pictures that need few bits, intra and coarse_start for all others (see SMALL)."""
+    with each and the best is kept. small_intra is for pictures that need few bits, intra for all others (see SMALL)."""
 
     intra: str = "hop"
     small_intra: str = "mop"
@@ -76,8 +77,7 @@ class Preset:
     b_iterations_per_depth: float = 0.6
     final: int = 30
     warmup: tuple[tuple[int, int], ...] = ((2, 300),)
-    coarse_start: int = 0
-    small_coarse_start: int = 20
+    coarse_start: int = 20
     motion_start: int = 150
     frequency_validation: int = 50
     step_search: str = "descent"
@@ -86,8 +86,7 @@ class Preset:
     network_rate_weight: float = 1.5
 
     def __post_init__(self) -> None:
-        lengths = "intra_iterations", "p_iterations", "b_iterations", "final", "motion_start"
-        for name in (*lengths, "coarse_start", "small_coarse_start"):
+        for name in ("intra_iterations", "p_iterations", "b_iterations", "final", "coarse_start", "motion_start"):
             within(name, getattr(self, name), 0, 10_000_000)
         within("b_iterations_per_depth", self.b_iterations_per_depth, 0.1, 1.0)
         within("frequency_validation", self.frequency_validation, 1, 10_000_000)
@@ -115,8 +114,7 @@ FINE, FINE_GAIN = 2e-4, 24.0
 (docs/EXPERIMENTS.md, "Gain of the latents")."""
 SMALL = 7e6
 """Pictures of fewer pixels than SMALL * sqrt(lmbda) get small networks (city, without the prior: mop is 2 % better
-than hop at lambda 1e-3, and 1 % worse at 3e-4), and a coarse start competes (docs/EXPERIMENTS.md, "Which grid carries
-the details")."""
+than hop at lambda 1e-3, and 1 % worse at 3e-4)."""
 
 MEDIUM = Preset()
 TABLE = {
@@ -131,7 +129,7 @@ TABLE = {
         b_iterations=250,
         b_iterations_per_depth=1.0,
         warmup=((2, 20),),
-        small_coarse_start=0,
+        coarse_start=0,
         motion_start=60,
         frequency_validation=25,
         latent_rdo_rounds=2,
@@ -144,7 +142,7 @@ TABLE = {
         b_iterations=3000,
         final=300,
         warmup=((2, 700),),
-        small_coarse_start=50,
+        coarse_start=50,
         motion_start=500,
         frequency_validation=100,
         step_search="full",
@@ -162,7 +160,7 @@ TABLE = {
         b_iterations=6000,
         final=1000,
         warmup=((2, 3000),),
-        small_coarse_start=100,
+        coarse_start=100,
         motion_start=1000,
         frequency_validation=100,
         step_search="full",
@@ -193,10 +191,8 @@ def frame_configs(
     preset = effective_preset(config)
     lmbda = config.lmbda_at(frame_type, depth)
     motions: tuple[CoolChicEncoderParameter | None, ...] = (None,)
-    is_small = img_size[0] * img_size[1] < SMALL * math.sqrt(lmbda)
     if frame_type is FrameType.I:
-        usual = preset.small_intra if is_small else preset.intra
-        residues = _parameters(config, "intra", config.intra or usual, INTRA, img_size)
+        residues = _parameters(config, "intra", config.intra or _intra_point(preset, lmbda, img_size), INTRA, img_size)
     else:
         usual = preset.p_residue if frame_type is FrameType.P else preset.b_residue
         residues = _parameters(config, "residue", config.residue or usual, RESIDUE, img_size)
@@ -210,7 +206,7 @@ def frame_configs(
             residue=residue,
             motion=motion,
             warper=_warper(config),
-            training=_training(config, preset, frame_type, depth, lmbda, is_small),
+            training=_training(config, preset, frame_type, depth, lmbda),
             distortion=config.distortion,
             motion_estimator=config.motion_estimator,
         )
@@ -222,6 +218,12 @@ def frame_configs(
 def frame_config(config: EncodeConfig, frame_type: FrameType, depth: int, img_size: tuple[int, int]) -> FrameConfig:
     """The first of frame_configs(), for those who train a single frame by themselves."""
     return frame_configs(config, frame_type, depth, img_size)[0]
+
+
+def _intra_point(preset: Preset, lmbda: float, img_size: tuple[int, int]) -> str:
+    """The operating points of I frames: large networks pay where there are many latents to serve."""
+    is_small = img_size[0] * img_size[1] < SMALL * math.sqrt(lmbda)
+    return preset.small_intra if is_small else preset.intra
 
 
 def _warper(config: EncodeConfig) -> PluginChoice:
@@ -256,13 +258,10 @@ def _parameter(
     return CoolChicEncoderParameter(img_size=img_size, flag_common_randomness=randomness, **table[name], **chosen)
 
 
-def _training(
-    config: EncodeConfig, preset: Preset, frame_type: FrameType, depth: int, lmbda: float, is_small: bool
-) -> TrainingConfig:
+def _training(config: EncodeConfig, preset: Preset, frame_type: FrameType, depth: int, lmbda: float) -> TrainingConfig:
     main = _main_iterations(preset, frame_type, depth)
     scale = config.iterations / max(1, intra_total(preset)) if config.iterations else 1.0
     is_intra = frame_type is FrameType.I
-    coarse_start = preset.small_coarse_start if is_small else preset.coarse_start
 
     def scaled(n: float) -> int:
         return max(1, round(n * scale)) if n else 0
@@ -300,7 +299,7 @@ def _training(
         warmup=tuple(WarmupRound(r.candidates, _with_quantizer(r.phase, config.quantizer)) for r in rounds),
         phases=(_with_quantizer(_main_phase(phases[0], config), config.quantizer), phases[1]),
         motion_start=0 if is_intra else scaled(preset.motion_start),
-        coarse_start=scaled(coarse_start) if is_intra else 0,
+        coarse_start=scaled(preset.coarse_start) if is_intra else 0,
         step_search=preset.step_search,
         rdo_rounds=preset.rdo_rounds,
         latent_rdo_rounds=preset.latent_rdo_rounds,
@@ -315,8 +314,8 @@ def _main_iterations(preset: Preset, frame_type: FrameType, depth: int) -> float
 
 
 def intra_total(preset: Preset) -> int:
-    """Training iterations of a small picture's I frame."""
-    return preset.intra_iterations + preset.final + warmup_iterations(preset.warmup, preset.small_coarse_start)
+    """Training iterations of an I frame."""
+    return preset.intra_iterations + preset.final + warmup_iterations(preset.warmup, preset.coarse_start)
 
 
 def _main_phase(phase: Phase, config: EncodeConfig) -> Phase:

@@ -308,23 +308,6 @@ def test_intra_networks_are_small_where_few_bits_are_wanted(preset, lmbda, size,
     assert SMALL == 7e6
 
 
-COARSE_STARTS = [
-    ("medium", FrameType.I, (470, 470), {}, 20),
-    ("medium", FrameType.I, (471, 471), {}, 0),
-    ("slow", FrameType.I, (470, 470), {}, 50),
-    ("fast", FrameType.I, (470, 470), {}, 0),
-    ("medium", FrameType.P, (470, 470), {}, 0),
-    ("medium", FrameType.I, (470, 470), {"small_coarse_start": 7}, 7),
-    ("medium", FrameType.I, (471, 471), {"coarse_start": 7}, 7),
-]
-
-
-@pytest.mark.parametrize("preset, frame_type, size, training, wanted", COARSE_STARTS)
-def test_coarse_starts_are_for_intra_frames_where_few_bits_are_wanted(preset, frame_type, size, training, wanted):
-    config = EncodeConfig(preset=preset, lmbda=1e-3, training=training)
-    assert frame_config(config, frame_type, 0, size).training.coarse_start == wanted
-
-
 @pytest.mark.parametrize(
     ("frame_type", "lmbda", "gain"), [("I", 1.9e-4, 24), ("I", 2e-4, 16), ("P", 9e-5, 24), ("B", 9e-5, 16)]
 )
