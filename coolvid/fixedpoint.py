@@ -19,7 +19,7 @@ from .interfaces import FixedPoint, Integers
 INT16_MAX = 32767
 INT16_MIN = -32768
 ROW_BITS = 14
-CONTEXT_BITS = 4
+CONTEXT_BITS = 6
 ARM_OUT_BITS = 16
 FLOW_BITS = 6
 PREDICTION_BITS = 4

@@ -1,13 +1,15 @@
 """The probability model of latents, once: in floating point for training, as integer tables for coding.
 
 A latent y is Laplace(mu, b)-distributed with b = exp(clamp(raw - 4, -5, 5)); its probability is the mass of
-[y - 1/2, y + 1/2] (arXiv 2212.05458, section 3). For coding, log b is rounded to 1/8 and mu to 1/16, so that
+[y - 1/2, y + 1/2] (arXiv 2212.05458, section 3). For coding, log b is rounded to 1/8 and mu to 1/32, so that
 N_SCALES x N_FRACTIONS rows of integer frequencies describe every case. The rows are part of the format: they ship
 as laplace.bin, made by build_table() from integers alone.
 
 A row describes d = y - centre, centre = round(mu), in cells of 2**shift values (wide scales have shift > 0; the low
 bits are sent raw). Symbols 0..62 are cells -31..31, symbol 63 is the escape: any other cell, and any cell whose
-probability rounds to nothing.
+probability rounds to nothing. From scale index 8 on cells -6..6 have at least 2**-16, as every value has in training: one
+that the model all but rules out costs 16 bits then, and 21 or more through the escape. Rows below are for values that are
+sure.
 """
 
 from __future__ import annotations
@@ -33,15 +35,17 @@ LOG_SCALE_OFFSET = 4
 LOG_SCALE_LIMIT = 5
 SCALE_STEP_BITS = 3
 N_SCALES = 2 * (LOG_SCALE_LIMIT << SCALE_STEP_BITS) + 1
-FRACTION_BITS = 4
+FRACTION_BITS = 5
 N_FRACTIONS = 1 << FRACTION_BITS
 N_SYMBOLS = 64
 ESCAPE = N_SYMBOLS - 1
 REACH = 31
+FLOOR_REACH = 6
+FLOOR_FROM = 8
 PROBABILITY_BITS = 16
 PARAMETER_BITS = 16
 TABLE_FILE = Path(__file__).with_name("laplace.bin")
-TABLE_SHA256 = "8558e2ac60f65b15a5f2f9671d87a24f75aebcb6e0ee88329d942176aa7d63b4"
+TABLE_SHA256 = "c20785d511386fa63869191f1ed35852b18ae3e88ac979f379bcd7fcf6674cb8"
 
 _PRECISION = 192
 _ONE = 1 << _PRECISION
@@ -130,7 +134,7 @@ def build_table() -> Integers:
     """All frequencies [N_SCALES * N_FRACTIONS, 64], by integer arithmetic alone: the same on every machine."""
     return np.array(
         [
-            _quantise(masses)
+            _quantise(masses, scale >= FLOOR_FROM)
             for scale in range(N_SCALES)
             for masses in _row_masses(_inverse_scale(scale), scale_shift(scale))
         ],
@@ -159,7 +163,7 @@ def _inverse_scale(scale: int) -> int:
 
 
 def _row_masses(inverse_scale: int, shift: int) -> list[list[int]]:
-    """Probabilities of the cells -31..31, times 2**_PRECISION, for each fraction -8..7 (in sixteenths)."""
+    """Probabilities of the cells -31..31, times 2**_PRECISION, for each fraction -16..15 (in 1/32)."""
     halvings = max(0, (inverse_scale >> (_PRECISION - 1)).bit_length() - FRACTION_BITS)
     unit = _exp_minus(inverse_scale, _ONE << (FRACTION_BITS + halvings))
     for _ in range(halvings):
@@ -169,7 +173,7 @@ def _row_masses(inverse_scale: int, shift: int) -> list[list[int]]:
         squares.append(squares[-1] * squares[-1] >> _PRECISION)
 
     def below(edge: int) -> int:
-        """F at edge sixteenths from mu."""
+        """F at edge / N_FRACTIONS from mu."""
         half = _power(squares, abs(edge)) >> 1
         return _ONE - half if edge > 0 else half
 
@@ -190,10 +194,16 @@ def _power(squares: list[int], exponent: int) -> int:
     return power
 
 
-def _quantise(masses: list[int]) -> list[int]:
-    """Frequencies that sum to 65536: rounded masses, the escape from what they leave out, the rest to the largest."""
+def _quantise(masses: list[int], has_floor: bool) -> list[int]:
+    """Frequencies that sum to 65536: rounded masses, the escape from what they leave out, the rest to the largest.
+
+    has_floor: cells up to FLOOR_REACH have at least 1.
+    """
     drop = _PRECISION - PROBABILITY_BITS
     frequencies = [(mass + (1 << (drop - 1))) >> drop for mass in masses]
+    if has_floor:
+        middle = slice(REACH - FLOOR_REACH, REACH + FLOOR_REACH + 1)
+        frequencies[middle] = [max(1, frequency) for frequency in frequencies[middle]]
     kept = sum(mass for mass, frequency in zip(masses, frequencies, strict=True) if frequency)
     frequencies.append(max(1, (_ONE - kept + (1 << (drop - 1))) >> drop))
     largest = frequencies.index(max(frequencies[:ESCAPE]))

@@ -388,9 +388,9 @@ def test_an_intra_frame_is_predicted_from_the_prior(monkeypatch: pytest.MonkeyPa
     assert read_packet(unpredicted.data, HEADER, tensors_of).info.predictor is None
 
 
-def test_streams_with_the_prior_are_of_format_2() -> None:
-    assert FORMAT_VERSION == 2
-    assert HEADER.pack()[len(MAGIC)] == 2
+def test_streams_are_of_format_3() -> None:
+    assert FORMAT_VERSION == 3
+    assert HEADER.pack()[len(MAGIC)] == 3
 
 
 def test_a_predictor_that_is_not_kept_is_a_stream_error() -> None:

@@ -21,6 +21,7 @@ from coolvid.color import from_dense
 from coolvid.config import CoolChicEncoderParameter, EncodeConfig, Phase
 from coolvid.errors import ConfigError
 from coolvid.interfaces import TensorSpec
+from coolvid.laplace import tables
 from coolvid.model.compose import compose, inter, intra
 from coolvid.model.coolchic import CoolChicEncoder
 from coolvid.model.frame_encoder import FrameEncoder
@@ -416,7 +417,7 @@ def test_sub_stream_of_symbols(instruction_set, n):
     rng = np.random.default_rng(n)
     encoder = Encoder()
     values = np.round(rng.laplace(0, 20, n)).astype(np.int32)
-    encoder.put_latents(values, np.zeros(n, np.int32), rng.integers(0, 80 * 16, n).astype(np.int32))
+    encoder.put_latents(values, np.zeros(n, np.int32), rng.integers(0, len(tables().shifts), n).astype(np.int32))
     encoder.put_bits(5, 3)
     assert encoder.finish() == encoder._finish()
     with pytest.raises(ValueError, match="frequenc"):

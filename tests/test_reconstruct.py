@@ -117,7 +117,8 @@ def test_the_very_first_grid_sees_a_zero_plane():
     model = ContextModel(shape, coded.modules, HEIGHT, WIDTH)
     bias = FixedPoint(coded.modules["ifce"].parameters["maps.1.bias"], 10)
     features = model.features(1, [np.empty(0, np.int32)] * 2)
-    assert (features == align_bias(bias, CONTEXT_BITS)[:, None, None]).all()
+    beside_weights = FixedPoint(align_bias(bias, 8).astype(np.int32), 8)
+    assert (features == align_bias(beside_weights, CONTEXT_BITS)[:, None, None]).all()
 
 
 def test_features_need_the_coarser_grids_alone():

@@ -35,7 +35,7 @@ from .dictionary import DICTIONARY
 from .values import Usual, Value, read_varint, write_varint
 
 MAGIC = b"\x8fCVD"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 MAX_FRAMES = (1 << 24) - 1
 MAX_CONFIGURATIONS = 255
 MAX_TABLE = 1 << 20

@@ -48,7 +48,7 @@ py::tuple decode_latents(const std::vector<py::bytes>& parts, const Words& start
                          const std::vector<GridOf>& grids) {
   const integer::ArmModel model = arm_model(neighbours, n_features, delay, hidden, output, stabiliser);
   expect(starts.ndim() == 2 && starts.shape(1) == integer::Rans::SYMBOLS && shifts.size() == starts.shape(0) &&
-             shifts.size() == 81 * 16, "not the Laplace tables");
+             shifts.size() == integer::LaplaceRows::COUNT, "not the Laplace tables");
   expect(parts.size() == 1 || parts.size() == 2 || parts.size() == 4 || parts.size() == 8, "1, 2, 4 or 8 sub-streams");
   std::vector<integer::Rans> coders;
   for (auto& part : parts) {

@@ -54,7 +54,7 @@ class LatentDecoder {
   }
 
  private:
-  static constexpr int BLOCK = 2 * VL, RING = 32, PAD = 4, CONTEXT_BITS = 4, MAX_CENTRE = 16383;
+  static constexpr int BLOCK = 2 * VL, RING = 32, PAD = 4, CONTEXT_BITS = 6, MAX_CENTRE = 16383;
   struct Pairs {
     Buffer<int32_t> values;
     std::vector<const int32_t*> rows;
@@ -205,13 +205,16 @@ class LatentDecoder {
     return shift > 0 ? ((v >> (shift - 1)) + 1) >> 1 : static_cast<int64_t>(v) * (int64_t{1} << -shift);
   }
 
+  static int32_t rounded(int32_t v, int shift) { return (v + (1 << (shift - 1))) >> shift; }
+
   // coolvid/laplace.py, rows().
   void look_up(const int32_t* mu, int n) {
+    constexpr int F = LaplaceRows::FRACTION_BITS;
     const int32_t* raw = mu + BLOCK;
     for (int i = 0; i < n; i++) {
-      int32_t fine = (mu[i] + (1 << 11)) >> 12, centre = (fine + 8) >> 4;
+      int32_t fine = rounded(mu[i], 16 - F), centre = rounded(fine, F);
       int32_t above = std::min(std::max(raw[i] + (1 << 16), 0), 10 << 16);
-      row_[i] = ((above + (1 << 12)) >> 13) * 16 + fine - centre * 16 + 8;
+      row_[i] = (rounded(above, 13) << F) + fine - (centre << F) + (1 << (F - 1));
       centre_[i] = std::min(std::max(centre, -MAX_CENTRE), MAX_CENTRE);
     }
   }

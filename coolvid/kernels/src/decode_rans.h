@@ -9,8 +9,9 @@ namespace coolvid::integer {
 
 enum class Fault { none, range, escape, end };
 
-// Rows of the Laplace tables: starts [row][64], and how many low bits are sent raw.
+// Rows of the Laplace tables: starts [row][64], and how many low bits are sent raw. Row: scale index, then fraction of mu.
 struct LaplaceRows {
+  static constexpr int SCALES = 81, FRACTION_BITS = 5, COUNT = SCALES << FRACTION_BITS;
   const uint16_t* starts;
   const int32_t* shifts;
   int rows;
