@@ -7,9 +7,9 @@ as laplace.bin, made by build_table() from integers alone.
 
 A row describes d = y - centre, centre = round(mu), in cells of 2**shift values (wide scales have shift > 0; the low
 bits are sent raw). Symbols 0..62 are cells -31..31, symbol 63 is the escape: any other cell, and any cell whose
-probability rounds to nothing. From scale index 8 on cells -6..6 have at least 2**-16, as every value has in training: one
-that the model all but rules out costs 16 bits then, and 21 or more through the escape. Rows below are for values that are
-sure.
+probability rounds to nothing. From scale index 8 on, cells -6..6 have at least 2**-16, as every value has in training:
+one that the model all but rules out costs 16 bits then, and 21 or more through the escape. The rows below are for
+values that are sure.
 """
 
 from __future__ import annotations
