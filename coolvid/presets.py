@@ -109,9 +109,9 @@ MAIN_PHASE = (
     "noise_parameter",
     "least_gain",
 )
-FINE, FINE_GAIN = 2e-4, 24.0
-"""I and P frames below this lmbda have this encoder_gain: their latents are large, and larger steps reach them sooner
-(docs/EXPERIMENTS.md, "Gain of the latents")."""
+GAINS = {FrameType.I: ((2e-4, 24.0), (5e-4, 20.0)), FrameType.P: ((2e-4, 24.0),), FrameType.B: ()}
+"""(lmbda, encoder_gain): the first whose lmbda is above the frame's sets its gain. Latents of fine frames are large, and
+larger steps reach them sooner (docs/EXPERIMENTS.md, "Gain of the latents")."""
 SMALL = 7e6
 """Pictures of fewer pixels than SMALL * sqrt(lmbda) get small networks (city, without the prior: mop is 2 % better
 than hop at lambda 1e-3, and 1 % worse at 3e-4)."""
@@ -197,8 +197,9 @@ def frame_configs(
         usual = preset.p_residue if frame_type is FrameType.P else preset.b_residue
         residues = _parameters(config, "residue", config.residue or usual, RESIDUE, img_size)
         motions = _parameters(config, "motion", config.motion or preset.motion, MOTION, img_size)
-    if frame_type is not FrameType.B and lmbda < FINE:
-        residues = tuple(replace(each, encoder_gain=FINE_GAIN) for each in residues)
+    gain = next((gain for limit, gain in GAINS[frame_type] if lmbda < limit), None)
+    if gain is not None:
+        residues = tuple(replace(each, encoder_gain=gain) for each in residues)
     return tuple(
         FrameConfig(
             frame_type=frame_type,

@@ -309,7 +309,11 @@ def test_intra_networks_are_small_where_few_bits_are_wanted(preset, lmbda, size,
 
 
 @pytest.mark.parametrize(
-    ("frame_type", "lmbda", "gain"), [("I", 1.9e-4, 24), ("I", 2e-4, 16), ("P", 9e-5, 24), ("B", 9e-5, 16)]
+    ("frame_type", "lmbda", "gain"),
+    [
+        *(("I", 1.9e-4, 24), ("I", 2e-4, 20), ("I", 4.9e-4, 20), ("I", 5e-4, 16)),
+        *(("P", 9e-5, 24), ("P", 4e-4, 16), ("B", 9e-5, 16)),
+    ],
 )
 def test_latents_of_fine_frames_move_in_larger_steps(frame_type: str, lmbda: float, gain: float) -> None:
     assert frame_config(EncodeConfig(lmbda=lmbda), FrameType[frame_type], 1, SIZE).residue.encoder_gain == gain
