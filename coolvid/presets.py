@@ -110,8 +110,8 @@ MAIN_PHASE = (
     "least_gain",
 )
 GAINS = {FrameType.I: ((2e-4, 24.0), (5e-4, 20.0)), FrameType.P: ((2e-4, 24.0),), FrameType.B: ()}
-"""(lmbda, encoder_gain): the first whose lmbda is above the frame's sets its gain. Latents of fine frames are large, and
-larger steps reach them sooner (docs/EXPERIMENTS.md, "Gain of the latents")."""
+"""(lmbda, encoder_gain): the first whose lmbda is above the frame's sets its gain. Latents of fine frames are large,
+and larger steps reach them sooner (docs/EXPERIMENTS.md, "Gain of the latents")."""
 SMALL = 7e6
 """Pictures of fewer pixels than SMALL * sqrt(lmbda) get small networks (city, without the prior: mop is 2 % better
 than hop at lambda 1e-3, and 1 % worse at 3e-4)."""
