@@ -24,8 +24,8 @@ def command(stream: Path) -> None:
     """Show header, frames and bits of STREAM.
 
     Frames stand in coding order. "from" are those that a frame is predicted from, "networks from" is the one from
-    whose networks its own are predicted, "prior" for those that come with coolvid, "copy" for a frame without any: the
-    mean of its references. All figures right of "bytes" are bits.
+    whose networks its own are predicted, "prior" for those that come with coolvid, "copy" for a frame without any: one
+    of its references, or the mean of both. All figures right of "bytes" are bits.
     """
     info = coolvid.read_info(stream)
     console = make_console()
@@ -72,7 +72,7 @@ def frame_table(packets: Any) -> Any:
 def _frame_row(packet: Any, latents: list[str]) -> list[object]:
     bits = packet.bits_by_part
     apart = [bits.get(part, 0) for part in ("header", *latents)]
-    references = ",".join(map(str, packet.references)) or "-"
+    references = ",".join(map(str, dict.fromkeys(packet.references))) or "-"
     networks = sum(bits.values()) - sum(apart)
     source = _networks_from(packet)
     return [packet.display_index, packet.frame_type.name, references, source, packet.n_bytes, *apart, networks]

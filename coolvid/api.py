@@ -131,7 +131,7 @@ def _encode(
     steps = plan(track.n_frames, config.structure)
     header = _header(track, steps, config)
     settings = run_settings(config, track.origin)
-    coded = kept_packets(out, header, settings, len(steps)) if resume else []
+    coded = kept_packets(out, header, settings, steps) if resume else []
     manager = FrameEncoderManager(config, header, listen)
     listen(_started(track, steps, config, str(out), len(coded)))
     buffer, tally = FrameBuffer(frames), _Tally()
@@ -141,7 +141,7 @@ def _encode(
         for i, step in enumerate(steps):
             frame = buffer.take(step.display_index)
             if i < len(coded):
-                manager.restore(step, frame, coded[i].data)
+                manager.restore(step, frame, coded[i])
                 listen(_restored(step, coded[i].info, psnr(manager.decoded[step.display_index], frame)))
             else:
                 manager.encode(step, frame, keep=writer.append)
@@ -186,7 +186,7 @@ def _restored(step: CodingStep, info: PacketInfo, psnr_db: float) -> FrameRestor
         step.coding_index,
         step.display_index,
         step.frame_type,
-        step.references,
+        info.references,
         info.n_bytes,
         info.bits_by_part,
         psnr_db,

@@ -74,6 +74,11 @@ class FrameJob:
     expected_loss: float = math.inf
     reference_mse: float = 0.0
 
+    def pictures(self, references: Sequence[int]) -> list[Frame]:
+        """Those of some of the step's references."""
+        known = dict(zip(self.step.references, self.references, strict=True))
+        return [known[i] for i in references]
+
     @property
     def inherits(self) -> bool:
         """Whether the predictor is an earlier frame, not the prior."""
@@ -186,12 +191,12 @@ class FrameEncoderManager:
         self.listen(self._done(step, frame, coded, time.perf_counter() - start))
         return coded.packet
 
-    def restore(self, step: CodingStep, frame: Frame, data: bytes) -> None:
+    def restore(self, step: CodingStep, frame: Frame, packet: Packet) -> None:
         """Take over what an earlier run made of this step and frame."""
-        references = [self.decoded[i] for i in step.references]
-        picture = decode_frame(data, self.header, references, self.networks)
+        references = [self.decoded[i] for i in packet.info.references]
+        picture = decode_frame(packet.data, self.header, references, self.networks)
         lmbda = self.config.lmbda_at(step.frame_type, step.depth)
-        self._note(step, picture, frame, real_loss(picture, frame, data, lmbda))
+        self._note(step, picture, frame, real_loss(picture, frame, packet.data, lmbda))
 
     def _note(self, step: CodingStep, picture: Frame, frame: Frame, loss: float) -> None:
         """Remember what later frames need to know of this one."""
@@ -215,7 +220,7 @@ class FrameEncoderManager:
             coding_index=step.coding_index,
             display_index=step.display_index,
             frame_type=step.frame_type,
-            references=step.references,
+            references=coded.packet.info.references,
             n_bytes=len(coded.packet.data),
             bits_by_part=coded.packet.info.bits_by_part,
             psnr_db=psnr(coded.picture, frame),
@@ -228,14 +233,14 @@ class FrameEncoderManager:
 
 def encode_frame(jobs: Sequence[FrameJob], manager: FrameEncoderManager) -> CodedPicture:
     """The best picture of a frame, by its real loss: what one of the jobs made, each with another operating point, or a
-    copy of the references; a copy that is as good as they are ends the search.
+    copy of references; a copy that is as good as they are ends the search.
 
     A frame that inherits and comes out much worse than frames like it is tried afresh: networks that learned to do
     nothing are a trap for a frame where something happens."""
     first = jobs[0]
     copies = copies_of(first)
-    if copies and mse(copies[0].picture, first.frame) <= COPY_TOLERANCE * first.reference_mse:
-        return copies[0]
+    if copies and mse(_best(*copies).picture, first.frame) <= COPY_TOLERANCE * first.reference_mse:
+        return _best(*copies)
     best = _best(*copies, *(attempt(job, manager) for job in jobs))
     if first.inherits and best.loss > SECOND_THOUGHT * first.expected_loss:
         best = _best(best, *(attempt(replace(job, predictor=None), manager) for job in jobs))
@@ -247,20 +252,27 @@ def _best(*made: CodedPicture) -> CodedPicture:
 
 
 def copies_of(job: FrameJob) -> list[CodedPicture]:
-    """The P or B frame that is the mean of its references, shifted as a whole where that pays; none for an I frame."""
+    """The P or B frames that are the mean of the references, or one of them, shifted as a whole where that pays; none
+    for an I frame."""
     if not job.references:
         return []
-    step = job.step
+    own = job.step.references
+    shifts = {i: global_translation(job.frame, picture) for i, picture in zip(own, job.references, strict=True)}
+    return [_copy(job, which, shifts) for which in dict.fromkeys((own, *((i,) * len(own) for i in own)))]
+
+
+def _copy(job: FrameJob, references: tuple[int, ...], shifts: Mapping[int, tuple[int, int]]) -> CodedPicture:
+    """The mean of these references, of which some may be the same, each moved by its shift (dy, dx)."""
     coded = CodedFrame(
-        display_index=step.display_index,
+        display_index=job.step.display_index,
         architecture=job.header.configurations[job.configuration],
-        references=step.references,
-        global_translation=tuple(global_translation(job.frame, each) for each in job.references),
+        references=references,
+        global_translation=tuple(shifts[i] for i in references),
         output_range=None,
         coolchics={},
     )
     made = _packed(job, coded, 0.0)
-    return [replace(made, float_psnr_db=psnr(made.picture, job.frame))]
+    return replace(made, float_psnr_db=psnr(made.picture, job.frame))
 
 
 def attempt(job: FrameJob, manager: FrameEncoderManager) -> CodedPicture:
@@ -311,7 +323,7 @@ def _packed(
         payloads = latent_payloads(coded, models)
     packet = write_packet(coded, job.configuration, models, tensors_of, NetworkStore(kept), payloads)
     store = NetworkStore(kept)
-    picture = decode_frame(packet.data, job.header, job.references, store)
+    picture = decode_frame(packet.data, job.header, job.pictures(coded.references), store)
     loss = real_loss(picture, job.frame, packet.data, job.config.lmbda)
     networks = None if coded.is_copy else store.frames[0]
     return CodedPicture(packet, picture, networks, float_psnr_db, loss, payloads)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from .bitstream.stream import PART, StreamReader
 from .config import EncodeConfig
 from .config_file import settings_of_bytes, to_toml
 from .errors import InputError, OutputError
+from .gop import CodingStep
 
 NOTE = f"{PART}.toml"
 Settings = dict[str, Any]
@@ -41,7 +42,9 @@ def noting(out: str | Path, settings: Settings) -> Iterator[None]:
             note.unlink(missing_ok=True)
 
 
-def kept_packets(out: str | Path, header: StreamHeader, settings: Settings, n_steps: int) -> list[Packet]:
+def kept_packets(
+    out: str | Path, header: StreamHeader, settings: Settings, steps: Sequence[CodingStep]
+) -> list[Packet]:
     """Finished frames of an interrupted encode of the same frames with the same settings. Raises InputError."""
     part = Path(f"{out}{PART}")
     if not part.exists():
@@ -51,7 +54,11 @@ def kept_packets(out: str | Path, header: StreamHeader, settings: Settings, n_st
     with StreamReader(part) as reader:
         if reader.header != header:
             raise InputError(f"{part} was made from another video; resume with that one, or start anew without resume")
-        return [Packet(reader.read(i), info) for i, info in enumerate(reader.packets[:n_steps])]
+        kept = [Packet(reader.read(i), info) for i, info in enumerate(reader.packets[: len(steps)])]
+    for step, packet in zip(steps, kept, strict=False):
+        if packet.info.display_index != step.display_index or not {*packet.info.references} <= {*step.references}:
+            raise InputError(f"{part} has other frames than these settings make; start anew without resume")
+    return kept
 
 
 def _read_note(note: Path) -> Settings | None:

@@ -10,8 +10,9 @@ import pytest
 
 import coolvid
 from coolvid import EncodeConfig, FrameType, PixelFormat, StructureConfig, VideoFormat
+from coolvid.bitstream.stream import StreamReader
 from coolvid.errors import ConfigError, InputError, TrainingError
-from coolvid.events import FrameDone
+from coolvid.events import FrameDone, FrameRestored
 from pictures import waves
 
 WEAVE = Path(__file__).parents[1] / "sequences" / "tiny" / "weave_64x48_24p_yuv444_8b.yuv"
@@ -91,6 +92,31 @@ def test_resuming_gives_the_bytes_of_an_encode_in_one_go(tmp_path):
     assert [e.coding_index for e in done_again if isinstance(e, FrameDone)] == [1, 2]
     with pytest.raises(InputError, match="nothing to resume"):
         coolvid.encode_frames(frames, path, FAST, resume=True)
+
+
+def test_resuming_behind_a_copy_of_one_reference(tmp_path):
+    first, last = moving(5, PixelFormat.YUV420, 8, 34, 50)[::4]
+    config = replace(FAST, structure=StructureConfig(gop=4))
+    whole, path, kept = tmp_path / "whole.cvd", tmp_path / "out.cvd", tmp_path / "out.cvd.part"
+    frames = [first, first, first, last, last]
+    coolvid.encode_frames(frames, whole, config)
+    assert [info.references for info in coolvid.read_info(whole).packets[2:4]] == [(0, 0), (0, 2)]
+
+    def interrupt(event):
+        if isinstance(event, FrameDone) and event.coding_index == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        coolvid.encode_frames(frames, path, config, listen=interrupt)
+    rest = kept.read_bytes()
+    kept.write_bytes(rest + StreamReader(whole).read(4))  # without number 3
+    with pytest.raises(InputError, match="has other frames than these settings make"):
+        coolvid.encode_frames(frames, path, config, resume=True)
+    kept.write_bytes(rest)
+    told = []
+    coolvid.encode_frames(frames, path, config, resume=True, listen=told.append)
+    assert path.read_bytes() == whole.read_bytes()
+    assert [event.references for event in told if isinstance(event, FrameRestored)] == [(), (0,), (0, 0)]
 
 
 OTHER_RUNS = [

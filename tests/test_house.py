@@ -60,7 +60,7 @@ ARROWS: dict[str, set[str]] = {
         "manager", "decoder", "media", "bitstream", "gop", "config", "presets", "events", "metrics", "modules",
         "kernels", "resume",
     },
-    "resume": {"bitstream", "config", "config_file"},
+    "resume": {"bitstream", "config", "config_file", "gop"},
     "vmaf": {"media"},
     "curves": {"media", "metrics"},
     "peers": {"config", "media"},

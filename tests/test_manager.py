@@ -54,6 +54,25 @@ def test_the_work_of_all_points_is_planned_and_done(tmp_path):
     assert done[1][0].iterations == 2 * done[0][0].iterations == plans[1][0].iterations
 
 
+COPIES = [
+    # which of two pictures every frame is, references of frame 1 in its packet
+    ("AAB", (0, 0)),
+    ("ABB", (2, 2)),
+    ("AAA", (0, 2)),
+]
+
+
+@pytest.mark.parametrize("order, references", COPIES)
+def test_a_frame_like_one_of_its_references_is_a_copy_of_that_one(tmp_path, order, references):
+    pictures = dict(zip("AB", waves(FORMAT, 5, grain=0.05)[::4], strict=False))
+    path, seen = tmp_path / "a.cvd", []
+    done = coolvid.encode_frames([pictures[name] for name in order], path, ONE, listen=seen.append)
+    kept = next(info for info in coolvid.read_info(path).packets if info.display_index == 1)
+    told = next(event for event in seen if isinstance(event, FrameDone) and event.display_index == 1)
+    assert kept.is_copy and kept.references == told.references == references and kept.n_bytes <= 24
+    assert coolvid.digest(path) == done.digest
+
+
 TRIED = [
     # settings, frame type, operating points: residue, motion
     ({"preset": "medium"}, FrameType.P, [("mop", "mop")]),
