@@ -34,6 +34,7 @@ from .reconstruct.contexts import ContextModel
 from .training.schedule import train_frame
 from .types import Frame, FrameType, PixelFormat
 
+# How much worse than expected a frame that inherits has to be for being tried afresh.
 SECOND_THOUGHT = 1.25
 
 # A copy that is as good as its references, up to this factor of their mean squared error, is not improved by training.
@@ -235,16 +236,23 @@ def encode_frame(jobs: Sequence[FrameJob], manager: FrameEncoderManager) -> Code
     """The best picture of a frame, by its real loss: what one of the jobs made, each with another operating point, or a
     copy of references; a copy that is as good as they are ends the search.
 
-    A frame that inherits and comes out much worse than frames like it is tried afresh: networks that learned to do
-    nothing are a trap for a frame where something happens."""
+    A frame that inherits and comes out much worse than frames like it, or than its references where it is a copy, is
+    tried afresh: networks that learned to do nothing are a trap for a frame where something happens."""
     first = jobs[0]
     copies = copies_of(first)
     if copies and mse(_best(*copies).picture, first.frame) <= COPY_TOLERANCE * first.reference_mse:
         return _best(*copies)
     best = _best(*copies, *(attempt(job, manager) for job in jobs))
-    if first.inherits and best.loss > SECOND_THOUGHT * first.expected_loss:
+    if first.inherits and _disappoints(best, first):
         best = _best(best, *(attempt(replace(job, predictor=None), manager) for job in jobs))
     return best
+
+
+def _disappoints(best: CodedPicture, job: FrameJob) -> bool:
+    """Whether more can be expected of a frame."""
+    if best.packet.info.is_copy and mse(best.picture, job.frame) > SECOND_THOUGHT * job.reference_mse:
+        return True
+    return best.loss > SECOND_THOUGHT * job.expected_loss
 
 
 def _best(*made: CodedPicture) -> CodedPicture:

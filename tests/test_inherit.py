@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from fractions import Fraction
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -189,20 +190,32 @@ def test_a_job_carries_the_nearest_networks_of_its_own_depth(networks, preset):
     assert alone.jobs(steps[6], picture(6))[0].predictor is None
 
 
-@pytest.mark.parametrize("losses, expected, tried, kept", [
-    ([1.2], 1.0, 1, 1.2),
-    ([1.3, 1.1], 1.0, 2, 1.1),
-    ([1.3, 1.4], 1.0, 2, 1.3),
-    ([9.0], math.inf, 1, 9.0),
+@pytest.mark.parametrize("losses, expected, copy_of, tried, kept", [
+    # copy_of: loss and error of a copy, whose references have an error of 1
+    ([1.2], 1.0, None, 1, 1.2),
+    ([1.3, 1.1], 1.0, None, 2, 1.1),
+    ([1.3, 1.4], 1.0, None, 2, 1.3),
+    ([9.0], math.inf, None, 1, 9.0),
+    ([], 1.0, (9.0, 1.02), 0, 9.0),
+    ([1.2], 1.0, (1.1, 1.2), 1, 1.1),
+    ([1.2, 1.0], 1.0, (1.1, 1.3), 2, 1.0),
+    ([1.2, 1.3], math.inf, (1.1, 1.3), 2, 1.1),
+    ([1.0], 1.0, (1.1, 1.3), 1, 1.0),
 ])  # fmt: skip
-def test_a_disappointing_frame_is_tried_afresh(networks, monkeypatch, losses, expected, tried, kept):
+def test_a_disappointing_frame_is_tried_afresh(networks, monkeypatch, losses, expected, copy_of, tried, kept):
     jobs = []
+
+    def made(loss, error, is_copy):
+        packet = SimpleNamespace(info=SimpleNamespace(is_copy=is_copy))
+        return room.CodedPicture(packet, error, None, 0.0, loss, {})
 
     def attempt(job, manager):
         jobs.append(job)
-        return room.CodedPicture(None, None, None, 0.0, losses[len(jobs) - 1], {})
+        return made(losses[len(jobs) - 1], 1.0, False)
 
     monkeypatch.setattr(room, "attempt", attempt)
-    job = room.FrameJob(None, None, (), None, 0, None, 0, predictor=networks, expected_loss=expected)
+    monkeypatch.setattr(room, "copies_of", lambda job: [made(*copy_of, True)] if copy_of else [])
+    monkeypatch.setattr(room, "mse", lambda picture, frame: picture)
+    job = room.FrameJob(None, None, (), None, 0, None, 0, predictor=networks, expected_loss=expected, reference_mse=1.0)
     assert room.encode_frame([job], None).loss == kept
     assert [each.predictor is None for each in jobs] == [False, True][:tried]
