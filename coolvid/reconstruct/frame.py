@@ -34,7 +34,7 @@ def reconstruct_frame(coded: CodedFrame, references: Sequence[Frame], format: Vi
     its rows; the picture never depends on it.
 
     I: residue. P: alpha * warp(reference) + residue. B: alpha * (beta * warp1 + (1 - beta) * warp2) + residue.
-    A copy: the mean of the references.
+    A copy: the mean of the references, which may be the same frame twice.
     Raises StreamError when references, translations or parameters do not fit.
     """
     _check(coded, references, format)
