@@ -72,7 +72,7 @@ def frame_table(packets: Any) -> Any:
 def _frame_row(packet: Any, latents: list[str]) -> list[object]:
     bits = packet.bits_by_part
     apart = [bits.get(part, 0) for part in ("header", *latents)]
-    references = ",".join(map(str, dict.fromkeys(packet.references))) or "-"
+    references = ",".join(map(str, packet.sources)) or "-"
     networks = sum(bits.values()) - sum(apart)
     source = _networks_from(packet)
     return [packet.display_index, packet.frame_type.name, references, source, packet.n_bytes, *apart, networks]

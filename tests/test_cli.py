@@ -178,7 +178,9 @@ SOURCES_OF_NETWORKS = [
     (FrameType.I, (), -1, False, "0 I - prior 12 96"),
     (FrameType.B, (3, 0), None, False, "0 B 3,0 - 12 96"),
     (FrameType.B, (3, 0), 3, False, "0 B 3,0 3 12 96"),
+    (FrameType.B, (3, 3), 3, False, "0 B 3,3 3 12 96"),
     (FrameType.B, (3, 0), None, True, "0 B 3,0 copy 12 96"),
+    (FrameType.B, (3, 3), None, True, "0 B 3 copy 12 96"),
 ]
 
 

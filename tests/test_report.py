@@ -200,6 +200,19 @@ def test_copies_have_motion_but_neither_latents_nor_networks(streams, tmp_path):
             assert view["pictures"]["prediction"] == view["pictures"]["decoded"]
 
 
+def test_a_copy_of_one_reference_shows_it_once(tmp_path, monkeypatch):
+    copies = manager.copies_of
+    monkeypatch.setattr(manager, "COPY_TOLERANCE", math.inf)
+    monkeypatch.setattr(manager, "copies_of", lambda job: copies(job)[1:2])  # without the mean
+    config = EncodeConfig(preset="fast", iterations=20, lmbda=3e-4, structure=StructureConfig(gop=2), threads=1)
+    coolvid.encode_frames(moving(3, VideoFormat(32, 48, PixelFormat.YUV420, 8)), tmp_path / "a.cvd", config)
+    coolvid.report(tmp_path / "a.cvd", tmp_path / "a.html")
+    data = Page(tmp_path / "a.html").data
+    view = data["views"]["1"]
+    assert data["frames"][1]["is_copy"] and data["frames"][1]["references"] == [0]
+    assert len(view["flow"]) == len(view["translation"]) == 1 and list(view["weights"]) == ["alpha"]
+
+
 def test_pictures_are_lossless(streams):
     frame = moving(1, VideoFormat(21, 16, PixelFormat.RGB, 8))[0]
     mime, data = still(frame, ColorInfo())
@@ -396,7 +409,7 @@ def test_pages_draw_without_errors_and_fit(browser, streams, page, tmp_path, nam
         == ask("document.getElementById('latents').hidden")
     )
     assert (ask("document.querySelectorAll('#latent-tiles canvas').length") >= 1) == (name != "copies")
-    motion = {"b": 4, "low delay": 2, "copies": 4}.get(name, 0)
+    motion = {"b": 4, "low delay": 2, "copies": 2}.get(name, 0)
     assert ask("document.querySelectorAll('#motion-tiles figure').length") == motion
     assert ask("document.querySelectorAll('#curves-plot .mark').length") == (3 if name == "b" else 0)
     assert browser.get_log("browser") == []

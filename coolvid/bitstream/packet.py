@@ -97,6 +97,11 @@ class PacketInfo:
     predictor: int | None = None
     is_copy: bool = False
 
+    @property
+    def sources(self) -> tuple[int, ...]:
+        """The references; of a copy, which names a single one twice, each once."""
+        return tuple(dict.fromkeys(self.references)) if self.is_copy else self.references
+
 
 @dataclass(frozen=True)
 class Packet:

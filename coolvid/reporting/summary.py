@@ -94,7 +94,7 @@ def _frame(order: int, found: PacketFacts, depths: Mapping[int, int], quality: Q
         "type": info.frame_type.name,
         "order": order,
         "depth": depths[info.display_index],
-        "references": info.references,
+        "references": info.sources,
         "predictor": info.predictor,
         "is_copy": info.is_copy,
         "unchanged": sorted(found.unchanged),

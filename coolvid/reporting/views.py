@@ -46,11 +46,12 @@ def view(
 
 def _frame(found: FrameInspection, divisor: int, color: ColorInfo, source: Frame | None) -> dict[str, Any]:
     frames = {"source": source, "decoded": found.picture, "prediction": found.parts.prediction}
-    weights = zip(("alpha", "beta"), found.parts.weights, strict=False)
+    n_sources = len(found.info.sources)
+    weights = zip(("alpha", "beta"), found.parts.weights[:n_sources], strict=False)
     return {
         "pictures": {name: _uri(frame, color, divisor) for name, frame in frames.items() if frame is not None},
-        "flow": [_flow(flow, divisor) for flow in found.parts.flow],
-        "translation": found.coded.global_translation,
+        "flow": [_flow(flow, divisor) for flow in found.parts.flow[:n_sources]],
+        "translation": found.coded.global_translation[:n_sources],
         "weights": {name: _weight(plane, divisor) for name, plane in weights},
         "bits": pack(reduce_plane(found.bits_per_pixel(), divisor, "mean"), PIXEL_BIT_STEPS),
         "branches": {branch: _branch(found, branch, divisor) for branch in found.grids},

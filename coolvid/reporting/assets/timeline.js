@@ -43,7 +43,7 @@ function drawStructure(sheet, frame) {
   for (const each of sheet.part) {
     const is = each === frame ? " chosen" : "";
     const into = is ? later : sheet.plot;
-    for (const index of sources(each)) {
+    for (const index of each.references) {
       if (sheet.places.has(index)) into[is ? "push" : "append"](arrow(at(frameOf.get(index)), at(each), "arrow" + is, 0));
     }
     if (each.predictor !== null && sheet.places.has(each.predictor)) {
@@ -200,7 +200,7 @@ function showDetails(frame) {
   const total = 8 * frame.bytes;
   const facts = [
     ["coded as number", String(frame.order)],
-    ["predicted from", nameSources(sources(frame))],
+    ["predicted from", frame.references.length ? `frame${frame.references.length > 1 ? "s" : ""} ${frame.references.join(" and ")}` : "nothing"],
     ["networks from", networksFrom(frame)],
     ["size", `${whole(frame.bytes)} bytes`],
     ["rate", `${(total / (report.width * report.height)).toFixed(4)} bpp`],
@@ -215,15 +215,6 @@ function showDetails(frame) {
     html("dl", {}, ...facts.flatMap(([name, value]) => [html("dt", {}, name), html("dd", {}, value)])),
     html("table", {}, html("thead", {}, html("tr", {}, ...["part", "bits", "share"].map((name) => html("th", {}, name)))),
       html("tbody", {}, ...partRows(frame, total))));
-}
-
-/** The references, each once: a copy of a single frame names it twice. */
-function sources(frame) {
-  return [...new Set(frame.references)];
-}
-
-function nameSources(indices) {
-  return indices.length ? `frame${indices.length > 1 ? "s" : ""} ${indices.join(" and ")}` : "nothing";
 }
 
 function networksFrom(frame) {
