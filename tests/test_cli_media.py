@@ -1,5 +1,6 @@
 """The formats of the field through the real commands: every odd input gives what is expected, or one clear line."""
 
+import math
 import os
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from coolvid_cli.decode import parse_range
 from coolvid_cli.main import main
 
 import coolvid
+from coolvid import manager
 from coolvid.errors import ConfigError
 from coolvid.events import DecodeStarted, FrameDecoded
 from coolvid.media import open_sink, open_source
@@ -212,11 +214,13 @@ def test_a_stream_needs_a_name(args):
 
 @pytest.fixture(scope="module")
 def stream(tmp_path_factory):
-    """(path, its pictures): two intra periods, frames that inherit networks."""
+    """(path, its pictures): two intra periods, frames that inherit networks, no copies."""
     path = tmp_path_factory.mktemp("range") / "a.cvd"
     structure = coolvid.StructureConfig(gop=4, intra_period=4)
     config = coolvid.EncodeConfig(preset="fast", iterations=4, structure=structure, threads=1)
-    coolvid.encode_frames(video(SMALL, 10), path, config, fps=NTSC, color=ColorInfo(1, 1, 1, 2))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(manager, "copies_of", lambda job: [])
+        coolvid.encode_frames(video(SMALL, 10), path, config, fps=NTSC, color=ColorInfo(1, 1, 1, 2))
     assert any(info.predictor is not None for info in coolvid.read_info(path).packets)
     coolvid.decode(path, path.with_suffix(".y4m"))
     return path, load(path.with_suffix(".y4m"))
@@ -235,12 +239,27 @@ def test_a_range_is_that_part_of_the_whole(stream, start):
         assert seen[0] == DecodeStarted(stop - start, n_decoded)
 
 
+def decoded_for(path, start, stop):
+    """The frames that a range makes the decoder decode."""
+    seen = []
+    coolvid.digest(path, frames=range(start, stop), listen=seen.append)
+    return sorted(e.display_index for e in seen if isinstance(e, FrameDecoded))
+
+
 def test_a_range_decodes_only_what_it_needs(stream):
     needed = {(0, 1): [0], (4, 5): [4], (5, 6): [4, 5, 6, 8], (8, 10): [8, 9], (0, 10): list(range(10))}
     for (start, stop), indices in needed.items():
-        seen = []
-        coolvid.digest(stream[0], frames=range(start, stop), listen=seen.append)
-        assert sorted(e.display_index for e in seen if isinstance(e, FrameDecoded)) == indices
+        assert decoded_for(stream[0], start, stop) == indices
+
+
+def test_a_copy_of_one_reference_needs_only_that_one(tmp_path, monkeypatch):
+    copies = manager.copies_of
+    monkeypatch.setattr(manager, "COPY_TOLERANCE", math.inf)
+    monkeypatch.setattr(manager, "copies_of", lambda job: copies(job)[1:2])  # without the mean
+    config = coolvid.EncodeConfig(preset="fast", iterations=4, structure=coolvid.StructureConfig(gop=2), threads=1)
+    coolvid.encode_frames(video(SMALL, 3), tmp_path / "a.cvd", config)
+    assert coolvid.read_info(tmp_path / "a.cvd").packets[2].references == (0, 0)
+    assert decoded_for(tmp_path / "a.cvd", 1, 2) == [0, 1]
 
 
 @pytest.mark.parametrize(

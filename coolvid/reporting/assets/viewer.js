@@ -18,9 +18,12 @@ const loaded = new Map();
 
 function load(uri) {
   if (!loaded.has(uri)) {
-    const image = new Image();
-    image.src = uri;
-    loaded.set(uri, image.decode().then(() => image));
+    loaded.set(uri, new Promise((resolve, reject) => {
+      const image = new Image();
+      image.onload = () => resolve(image);
+      image.onerror = reject;
+      image.src = uri;
+    }));
   }
   return loaded.get(uri);
 }
