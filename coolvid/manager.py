@@ -239,9 +239,9 @@ def encode_frame(jobs: Sequence[FrameJob], manager: FrameEncoderManager) -> Code
     A frame that inherits and comes out much worse than frames like it, or than its references where it is a copy, is
     tried afresh: networks that learned to do nothing are a trap for a frame where something happens."""
     first = jobs[0]
-    copies = copies_of(first)
-    if copies and mse(_best(*copies).picture, first.frame) <= COPY_TOLERANCE * first.reference_mse:
-        return _best(*copies)
+    copies = sorted(copies_of(first), key=lambda each: each.loss)[:1]
+    if copies and mse(copies[0].picture, first.frame) <= COPY_TOLERANCE * first.reference_mse:
+        return copies[0]
     best = _best(*copies, *(attempt(job, manager) for job in jobs))
     if first.inherits and _disappoints(best, first):
         best = _best(best, *(attempt(replace(job, predictor=None), manager) for job in jobs))
