@@ -21,7 +21,10 @@ function load(uri) {
     loaded.set(uri, new Promise((resolve, reject) => {
       const image = new Image();
       image.onload = () => resolve(image);
-      image.onerror = reject;
+      image.onerror = (event) => {
+        loaded.delete(uri);
+        reject(event);
+      };
       image.src = uri;
     }));
   }
