@@ -21,8 +21,10 @@ from coolvid.types import ColorInfo, Frame, PixelFormat, Plane, VideoFormat
 LIMITED, FULL = 1, 2
 UNSPECIFIED = 2
 _HD_LINES = 720
-SWSCALE = 0x4 | 0x2000 | 0x40000 | 0x80000
-"""How swscale converts and resizes: SWS_BICUBIC, FULL_CHR_H_INT, ACCURATE_RND, BITEXACT of libswscale/swscale.h.
+_EXACTLY = 0x2000 | 0x40000 | 0x80000
+SWSCALE, SWSCALE_AREA = 0x4 | _EXACTLY, 0x20 | _EXACTLY
+"""How swscale converts and resizes: SWS_BICUBIC, or SWS_AREA to make pictures smaller, with FULL_CHR_H_INT,
+ACCURATE_RND, BITEXACT of libswscale/swscale.h.
 
 Without the last two, results differ between machines, and even runs; with them but without FULL_CHR_H_INT, white of
 limited range becomes 253."""

@@ -6,11 +6,10 @@ from fractions import Fraction
 
 import av
 from av.video.codeccontext import VideoCodecContext
-from av.video.reformatter import Interpolation
 
 from coolvid.types import ColorInfo, Frame
 
-from .pixels import to_rgb
+from .pixels import SWSCALE_AREA, to_rgb
 
 # (encoder, MIME type, its pixel format, options), the smallest result first.
 _ENCODERS: tuple[tuple[str, str, str, dict[str, str]], ...] = (
@@ -26,7 +25,7 @@ def still(frame: Frame, color: ColorInfo, divisor: int = 1) -> tuple[str, bytes]
     """
     encoder, mime, name, options = next(each for each in _ENCODERS if each[0] in av.codecs_available)
     width, height = -(-frame.width // divisor), -(-frame.height // divisor)
-    picture = to_rgb(frame, color, name, width=width, height=height, interpolation=Interpolation.AREA)
+    picture = to_rgb(frame, color, name, width=width, height=height, interpolation=SWSCALE_AREA)
     context = av.CodecContext.create(encoder, "w")
     assert isinstance(context, VideoCodecContext)
     context.width, context.height, context.pix_fmt = width, height, name
