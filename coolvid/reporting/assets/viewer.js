@@ -18,15 +18,9 @@ const loaded = new Map();
 
 function load(uri) {
   if (!loaded.has(uri)) {
-    loaded.set(uri, new Promise((resolve, reject) => {
-      const image = new Image();
-      image.onload = () => resolve(image);
-      image.onerror = (event) => {
-        loaded.delete(uri);
-        reject(event);
-      };
-      image.src = uri;
-    }));
+    const image = new Image();
+    image.src = uri;
+    loaded.set(uri, image.decode().then(() => image));
   }
   return loaded.get(uri);
 }
