@@ -22,7 +22,7 @@ from coolvid.config import CoolChicEncoderParameter, EncodeConfig, Phase
 from coolvid.errors import ConfigError
 from coolvid.interfaces import TensorSpec
 from coolvid.laplace import tables
-from coolvid.model.compose import compose, inter, intra
+from coolvid.model.compose import clamped, compose, inter, intra
 from coolvid.model.coolchic import CoolChicEncoder
 from coolvid.model.frame_encoder import FrameEncoder
 from coolvid.model.fused import composed_error
@@ -372,8 +372,9 @@ def test_error_of_a_composition(instruction_set, pixel_format, n_predictions, si
         return composed_error(raw, predictions, gain.float(), offset.float(), [t.float() for t in target])
 
     def plain(raw, *predictions):
-        dense = from_dense(inter(raw, predictions) if predictions else intra(raw, gain, offset), pixel_format)
-        planes = list(dense.values()) if isinstance(dense, dict) else [dense]
+        picture = from_dense(inter(raw, predictions) if predictions else intra(raw, gain, offset), pixel_format)
+        picture = clamped(picture, is_straight=True)
+        planes = list(picture.values()) if isinstance(picture, dict) else [picture]
         errors = [(p - t) ** 2 for p, t in zip(planes, target, strict=True)]
         return sum(e.sum() for e in errors) / sum(e.numel() for e in errors)
 

@@ -150,12 +150,24 @@ def test_forward_has_the_shape_of_the_format_and_trains_everything(fmt, frame_ty
     assert {n.split(".")[1] for n in moving} == set(encoder.branches)
 
 
-def test_evaluation_clamps_and_training_does_not():
-    encoder, _ = encoder_for(FORMATS[2], FrameType.I)
+@pytest.mark.parametrize("fmt", [FORMATS[0], FORMATS[2]])
+def test_pictures_are_clamped_and_training_leads_them_back(fmt):
+    encoder, _ = encoder_for(fmt, FrameType.I)
+    bias = encoder.branches["residue"].modules_by_name["synthesis"].stabiliser.bias
     with torch.no_grad():
-        encoder.branches["residue"].modules_by_name["synthesis"].stabiliser.bias.fill_(7.0)
-    assert encoder.eval()().decoded_image.max() == 1.0
-    assert encoder.train()("none", "hardround").decoded_image.max() > 2.0
+        bias.fill_(7.0)
+
+    def slope(target):
+        planes = encoder("none", "hardround").decoded_image
+        planes = list(planes.values()) if isinstance(planes, dict) else [planes]
+        assert all(bool((plane == 1.0).all()) for plane in planes)
+        loss = torch.stack([(plane - target).square().mean() for plane in planes]).sum()
+        return torch.autograd.grad(loss, bias)[0]
+
+    assert bool((slope(1.0) == 0).all())
+    assert bool((slope(0.9) > 0).all())
+    encoder.eval()
+    assert bool((slope(0.9) == 0).all())
 
 
 def test_an_untrained_i_frame_shows_the_targets_minimum():

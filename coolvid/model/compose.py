@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from coolvid.color import from_dense
@@ -52,3 +54,28 @@ def compose(
     if len(planes) == 1:
         return planes[0]
     return DictTensorYUV(y=planes[0], u=planes[1], v=planes[2])
+
+
+def clamped(picture: DictTensorYUV | Tensor, is_straight: bool) -> DictTensorYUV | Tensor:
+    """The picture within [0, 1]: after the mean of chroma samples, as the decoder does it.
+
+    is_straight: derivatives are passed through, so that a sample beyond the limits is led back to its target inside.
+    """
+    limit = _StraightClamp.apply if is_straight else _clamp
+    if not isinstance(picture, dict):
+        return limit(picture)
+    return DictTensorYUV(y=limit(picture["y"]), u=limit(picture["u"]), v=limit(picture["v"]))
+
+
+def _clamp(samples: Tensor) -> Tensor:
+    return samples.clamp(0.0, 1.0)
+
+
+class _StraightClamp(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, samples: Tensor) -> Tensor:
+        return _clamp(samples)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return gradient

@@ -19,7 +19,7 @@ from coolvid.registry import build
 from coolvid.types import DictTensorYUV, Frame, FrameType, VideoFormat
 
 from . import fused
-from .compose import compose, round_flow
+from .compose import clamped, compose, round_flow
 from .coolchic import CoolChicEncoder, CoolChicEncoderOutput, set_parameters
 from .translation import Shift, global_translation, translate
 
@@ -28,7 +28,7 @@ OutputRange = tuple[tuple[int, int], ...]
 
 @dataclass
 class FrameEncoderOutput:
-    """decoded_image in [0, 1] (clamped in evaluation mode only); rate: bits of all latents, a scalar.
+    """decoded_image in [0, 1]; rate: bits of all latents, a scalar.
 
     additional_data: with flag_additional_outputs, ``residue`` and ``motion`` (those of CoolChicEncoder), ``flow``
     [1, 2n, H, W] and ``predictions``.
@@ -117,7 +117,8 @@ class FrameEncoder(nn.Module):
     ) -> FrameEncoderOutput:
         """The picture and the bits of its latents; arguments as CoolChicEncoder.forward, given to both branches.
 
-        In evaluation mode latents are rounded, flow is rounded to 1/64 pixel and the picture is clamped to [0, 1].
+        The picture is clamped to [0, 1]; in training mode its derivatives are those of the picture before that. In
+        evaluation mode latents are rounded and flow is rounded to 1/64 pixel.
         """
         outputs: dict[str, CoolChicEncoderOutput] = {
             name: branch(
@@ -194,9 +195,9 @@ class FrameEncoder(nn.Module):
         return 1 << motion.latent_resolution[0]
 
     def compose(self, raw: Tensor, predictions: Sequence[Tensor]) -> DictTensorYUV | Tensor:
-        """The picture of the residue's raw_out and the warped references; clamped in evaluation mode only."""
+        """The picture of the residue's raw_out and the warped references, clamped; derivatives as in forward()."""
         picture = compose(raw, predictions, self.gain, self.offset, self.format.pixel_format)
-        return picture if self.training else _clamped(picture)
+        return clamped(picture, is_straight=self.training)
 
     @torch.no_grad()
     def picture(self) -> Frame:
@@ -307,13 +308,6 @@ def _output_range(target: Frame | VideoFormat, frame_type: FrameType, given: Out
 
 def _planes(picture: DictTensorYUV | Tensor) -> list[Tensor]:
     return [picture] if isinstance(picture, Tensor) else [picture["y"], picture["u"], picture["v"]]
-
-
-def _clamped(picture: DictTensorYUV | Tensor) -> DictTensorYUV | Tensor:
-    """The picture within [0, 1]: after the mean of chroma samples, as the decoder does it."""
-    if not isinstance(picture, dict):
-        return picture.clamp(0.0, 1.0)
-    return DictTensorYUV(y=picture["y"].clamp(0, 1), u=picture["u"].clamp(0, 1), v=picture["v"].clamp(0, 1))
 
 
 def _unique(parameters: Any) -> list[nn.Parameter]:

@@ -57,7 +57,8 @@ class _Compose(torch.autograd.Function):
 def composed_error(
     raw: Tensor, predictions: Sequence[Tensor], gain: Tensor, offset: Tensor, target: Sequence[Tensor]
 ) -> Tensor | None:
-    """Mean squared error of compose(), over all samples; None where the kernels do not apply.
+    """Mean squared error of compose() with clamped(is_straight=True), over all samples; None where the kernels do not
+    apply.
 
     target: three planes [1, 1, h, w] if subsampled, else one [1, 3, H, W].
     """

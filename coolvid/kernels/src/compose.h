@@ -53,7 +53,8 @@ class Compose {
     });
   }
 
-  // Sum of (picture - target)^2 over all planes, and its derivatives times `scale`; planes and derivatives as above.
+  // Sum of (picture within [0, 1] - target)^2 over all planes, and its derivatives times `scale`, as though the picture
+  // had not been limited: they lead back inside. Planes and derivatives as above.
   double squared_error(const std::vector<const float*>& target, float scale, float* d_raw,
                        const std::vector<float*>& d_predictions) {
     std::vector<double> sums((s_.height + BAND - 1) / BAND);
@@ -124,18 +125,18 @@ class Compose {
     if (s_.width % 2) out[2 * whole] = 2.f * share * d[whole];
   }
 
-  // Replaces n samples by the derivatives of their squared errors times scale; returns the sum of these errors.
+  // Replaces n samples by the derivatives of their squared errors, limited, times scale; returns the sum of the errors.
   static double row_error(float* __restrict x, const float* __restrict target, float scale, int n) {
     vf sum = {};
     double total = 0;
     int i = 0;
     for (; i + VL <= n; i += VL) {
-      vf d = load(x + i) - load(target + i);
+      vf d = vmin(vmax(load(x + i), splat(0.f)), splat(1.f)) - load(target + i);
       sum += d * d;
       store(x + i, 2.f * scale * d);
     }
     for (; i < n; i++) {
-      float d = x[i] - target[i];
+      float d = std::min(std::max(x[i], 0.f), 1.f) - target[i];
       total += static_cast<double>(d) * d;
       x[i] = 2.f * scale * d;
     }
