@@ -382,6 +382,15 @@ def test_error_of_a_composition(instruction_set, pixel_format, n_predictions, si
     check(measured, [raw, *predictions], fused="ComposedError", expected=expected)
 
 
+@pytest.mark.parametrize("column", [0, 5, 16])
+def test_the_error_of_a_picture_that_is_not_a_number(instruction_set, column):
+    """Limiting samples must not hide that training left the finite numbers."""
+    raw, target = (random(1, 3, 4, 17, seed=seed).float() for seed in (0, 1))
+    raw[0, 1, 2, column] = math.nan
+    error = composed_error(raw, (), torch.ones(1, 3, 1, 1), torch.zeros(1, 3, 1, 1), [target])
+    assert error is not None and bool(error.isnan())
+
+
 def test_squared_error(instruction_set):
     distortion = make("distortion", "mse", {}).distortion
     targets = {p: random(1, 1, 40 + 3 * i, 455, seed=i) for i, p in enumerate("yuv")}

@@ -131,7 +131,7 @@ class Compose {
     double total = 0;
     int i = 0;
     for (; i + VL <= n; i += VL) {
-      vf d = vmin(vmax(load(x + i), splat(0.f)), splat(1.f)) - load(target + i);
+      vf d = vmin(splat(1.f), vmax(splat(0.f), load(x + i))) - load(target + i);  // in this order NaN stays NaN
       sum += d * d;
       store(x + i, 2.f * scale * d);
     }
