@@ -64,10 +64,12 @@ class Preset:
     coarse_start: of I frames (training/warmup.py).
 
     intra, p_residue, b_residue, motion: operating points; where several are named, with commas, every frame is coded
-    with each and the best is kept. small_intra is for pictures that need few bits, intra for all others (see SMALL)."""
+    with each and the best is kept. small_intra is for pictures that need few bits, large_intra for those that need many
+    (see SMALL and LARGE), intra for all others."""
 
     intra: str = "hop"
     small_intra: str = "mop"
+    large_intra: str = "hop"
     p_residue: str = "mop"
     b_residue: str = "mop"
     motion: str = "mop"
@@ -99,7 +101,7 @@ class Preset:
 
 # What EncodeConfig.training cannot set, because EncodeConfig.intra, residue and motion do; and what it sets of the main
 # phase of every frame, exactly and whatever EncodeConfig.iterations is.
-OPERATING_POINTS = ("intra", "small_intra", "p_residue", "b_residue", "motion")
+OPERATING_POINTS = ("intra", "small_intra", "large_intra", "p_residue", "b_residue", "motion")
 MAIN_PHASE = (
     "max_iterations",
     "start_lr",
@@ -109,18 +111,27 @@ MAIN_PHASE = (
     "noise_parameter",
     "least_gain",
 )
-GAINS = {FrameType.I: ((2e-4, 24.0), (5e-4, 20.0)), FrameType.P: ((2e-4, 24.0),), FrameType.B: ()}
-"""(lmbda, encoder_gain): the first whose lmbda is above the frame's sets its gain. Latents of fine frames are large,
-and larger steps reach them sooner (docs/EXPERIMENTS.md, "Gain of the latents")."""
+GAINS = {
+    FrameType.I: ((2e-4, 0, 24.0), (5e-4, 0, 20.0), (2e-3, 300_000, 20.0)),
+    FrameType.P: ((2e-4, 0, 24.0),),
+    FrameType.B: (),
+}
+"""(lmbda, pixels, encoder_gain): the first whose lmbda is above the frame's, for pictures of at least so many pixels,
+sets its gain. Latents of fine frames are large, and larger steps reach them sooner (docs/EXPERIMENTS.md, "Gain of the
+latents")."""
 SMALL = 7e6
 """Pictures of fewer pixels than SMALL * sqrt(lmbda) get small networks (city, without the prior: mop is 2 % better
 than hop at lambda 1e-3, and 1 % worse at 3e-4)."""
+LARGE = 15e6
+"""Pictures of at least LARGE * sqrt(lmbda) pixels get large ones (Kodak pictures at 4e-4: vhop is 1 to 3 % better than
+hop)."""
 
 MEDIUM = Preset()
 TABLE = {
     "fast": replace(
         MEDIUM,
         intra="mop",
+        large_intra="mop",
         p_residue="lop",
         b_residue="vlop",
         motion="lop",
@@ -137,6 +148,7 @@ TABLE = {
     "medium": MEDIUM,
     "slow": replace(
         MEDIUM,
+        large_intra="vhop",
         intra_iterations=4600,
         p_iterations=3000,
         b_iterations=3000,
@@ -153,6 +165,7 @@ TABLE = {
         MEDIUM,
         intra="hop,mop",
         small_intra="mop,hop",
+        large_intra="vhop,hop",
         p_residue="mop,hop",
         b_residue="mop,hop",
         intra_iterations=20000,
@@ -197,7 +210,8 @@ def frame_configs(
         usual = preset.p_residue if frame_type is FrameType.P else preset.b_residue
         residues = _parameters(config, "residue", config.residue or usual, RESIDUE, img_size)
         motions = _parameters(config, "motion", config.motion or preset.motion, MOTION, img_size)
-    gain = next((gain for limit, gain in GAINS[frame_type] if lmbda < limit), None)
+    n_pixels = img_size[0] * img_size[1]
+    gain = next((gain for limit, least, gain in GAINS[frame_type] if lmbda < limit and n_pixels >= least), None)
     if gain is not None:
         residues = tuple(replace(each, encoder_gain=gain) for each in residues)
     return tuple(
@@ -223,8 +237,8 @@ def frame_config(config: EncodeConfig, frame_type: FrameType, depth: int, img_si
 
 def _intra_point(preset: Preset, lmbda: float, img_size: tuple[int, int]) -> str:
     """The operating points of I frames: large networks pay where there are many latents to serve."""
-    is_small = img_size[0] * img_size[1] < SMALL * math.sqrt(lmbda)
-    return preset.small_intra if is_small else preset.intra
+    size = img_size[0] * img_size[1] / math.sqrt(lmbda)
+    return preset.small_intra if size < SMALL else preset.large_intra if size >= LARGE else preset.intra
 
 
 def _warper(config: EncodeConfig) -> PluginChoice:

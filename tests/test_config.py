@@ -18,7 +18,7 @@ from coolvid.config import (
     parse_layers,
 )
 from coolvid.errors import ConfigError
-from coolvid.presets import INTRA, MOTION, RESIDUE, SMALL, TABLE, frame_config
+from coolvid.presets import INTRA, LARGE, MOTION, RESIDUE, SMALL, TABLE, frame_config
 from coolvid.types import FrameType
 
 SIZE = (288, 352)
@@ -297,26 +297,36 @@ SIZES = [
     ("placebo", 1e-2, (720, 1280), "hop"),
     ("fast", 1e-3, (288, 352), "mop"),
     ("fast", 1e-3, (1080, 1920), "mop"),
+    # pixels from LARGE * sqrt(lmbda) on: 300,000 at 4e-4, 474,342 at 1e-3
+    ("slow", 4e-4, (500, 599), "hop"),
+    ("slow", 4e-4, (500, 600), "vhop"),
+    ("slow", 1e-3, (512, 768), "hop"),
+    ("placebo", 1e-3, (1080, 1920), "vhop"),
+    ("medium", 4e-4, (1080, 1920), "hop"),
 ]
 
 
 @pytest.mark.parametrize("preset, lmbda, size, point", SIZES)
-def test_intra_networks_are_small_where_few_bits_are_wanted(preset, lmbda, size, point):
+def test_intra_networks_are_small_where_few_bits_are_wanted_and_large_where_many_are(preset, lmbda, size, point):
     made = frame_config(EncodeConfig(preset=preset, lmbda=lmbda), FrameType.I, 0, size).residue
     asked = frame_config(EncodeConfig(preset=preset, lmbda=lmbda, intra=point), FrameType.I, 0, size).residue
     assert made == asked
-    assert SMALL == 7e6
+    assert (SMALL, LARGE) == (7e6, 15e6)
 
 
-@pytest.mark.parametrize(
-    ("frame_type", "lmbda", "gain"),
-    [
-        *(("I", 1.9e-4, 24), ("I", 2e-4, 20), ("I", 4.9e-4, 20), ("I", 5e-4, 16)),
-        *(("P", 9e-5, 24), ("P", 4e-4, 16), ("B", 9e-5, 16)),
-    ],
-)
-def test_latents_of_fine_frames_move_in_larger_steps(frame_type: str, lmbda: float, gain: float) -> None:
-    assert frame_config(EncodeConfig(lmbda=lmbda), FrameType[frame_type], 1, SIZE).residue.encoder_gain == gain
+KODAK = (512, 768)
+GAIN_CASES = [
+    *(("I", 1.9e-4, SIZE, 24), ("I", 2e-4, SIZE, 20), ("I", 4.9e-4, SIZE, 20), ("I", 5e-4, SIZE, 16)),
+    *(("I", 1.9e-4, KODAK, 24), ("I", 1.9e-3, KODAK, 20), ("I", 2e-3, KODAK, 16), ("I", 1e-3, (500, 599), 16)),
+    *(("P", 9e-5, SIZE, 24), ("P", 4e-4, KODAK, 16), ("B", 9e-5, KODAK, 16)),
+]
+
+
+@pytest.mark.parametrize(("frame_type", "lmbda", "size", "gain"), GAIN_CASES)
+def test_latents_of_fine_frames_move_in_larger_steps(
+    frame_type: str, lmbda: float, size: tuple[int, int], gain: float
+) -> None:
+    assert frame_config(EncodeConfig(lmbda=lmbda), FrameType[frame_type], 1, size).residue.encoder_gain == gain
 
 
 def test_an_operating_point_counts_for_pictures_of_every_size():
