@@ -100,7 +100,7 @@ def plainly(payload, grids, model):
 @pytest.mark.parametrize("size", SIZES[:2])
 def test_latents(kernel, settings, size, monkeypatch):
     rng = np.random.default_rng(settings[0])
-    monkeypatch.setattr(latents, "NONZERO_PER_SUBSTREAM", int(rng.choice([50, 500, 8192])))
+    monkeypatch.setattr(latents, "BYTES_PER_SUBSTREAM", int(rng.choice([20, 200, 4096])))
     grids, model = context_model(rng, settings, size)
     assert compiled.folded(model) is not None
     values = random_latents(rng, grids, settings[5])
@@ -111,7 +111,7 @@ def test_latents(kernel, settings, size, monkeypatch):
 
 @pytest.mark.parametrize("size", SIZES)
 def test_damaged_latents_give_the_same_error_or_latents(kernel, size, monkeypatch):
-    monkeypatch.setattr(latents, "NONZERO_PER_SUBSTREAM", 40)
+    monkeypatch.setattr(latents, "BYTES_PER_SUBSTREAM", 15)
     rng = np.random.default_rng(size[0])
     grids, model = context_model(rng, MODELS[2], size)
     whole = encode_latents(random_latents(rng, grids, 4), grids, model)

@@ -11,7 +11,7 @@ zeros takes nothing more; a payload of zeros is empty.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +29,7 @@ from .rangecoder import Decoder, Encoder, cell_symbols, check_head, split
 from .values import read_varint, write_varint
 
 SUBSTREAMS = (1, 2, 4, 8)
-NONZERO_PER_SUBSTREAM = 8192
+BYTES_PER_SUBSTREAM = 4096
 MAX_CENTRE = MAX_LATENT // 2
 _PAD = 4
 _CHUNK = 1 << 15
@@ -137,28 +137,47 @@ def encode_latents(latents: Sequence[Integers], grids: Sequence[Grid], model: Co
     known = _known(latents, grids)
     if not known:
         return b""
-    n_substreams = choose_substreams(sum(int(np.count_nonzero(values)) for _, _, values in known))
-    encoders = [Encoder() for _ in range(n_substreams)]
-    for index, grid, values in known:
-        coder = _GridCoder(grid, index, model, latents)
-        coder.fill(values)
-        row, column = coder.order()
-        centre, table_row = coder.lookup_all(row, column)
-        for s, encoder in enumerate(encoders):
-            own = row % n_substreams == s
-            encoder.put_latents(values[row[own], column[own]], centre[own], table_row[own])
+    coded = [_coded(_GridCoder(grid, index, model, latents), values) for index, grid, values in known]
+    parts = _substreams(coded, 1)
+    n_substreams = choose_substreams(len(parts[0]))
+    if n_substreams > 1:
+        parts = _substreams(coded, n_substreams)
     present = {index for index, _, _ in known}
-    return _join(n_substreams, [i in present for i in range(len(grids))], [e.finish() for e in encoders])
+    return _join([i in present for i in range(len(grids))], parts)
 
 
-def choose_substreams(n_nonzero: int) -> int:
-    """How many sub-streams a payload with so many nonzero latents is split into."""
-    return max(s for s in SUBSTREAMS if s == 1 or n_nonzero >= s * NONZERO_PER_SUBSTREAM)
+class _Coded(NamedTuple):
+    """A grid's latents in wave order, int32 [N] each."""
+
+    row: Integers
+    values: Integers
+    centre: Integers
+    table_row: Integers
 
 
-def _join(n_substreams: int, present: Sequence[bool], parts: Sequence[bytes]) -> bytes:
+def _coded(coder: _GridCoder, values: Integers) -> _Coded:
+    coder.fill(values)
+    row, column = coder.order()
+    return _Coded(row, values[row, column], *coder.lookup_all(row, column))
+
+
+def _substreams(grids: Sequence[_Coded], n: int) -> list[bytes]:
+    encoders = [Encoder() for _ in range(n)]
+    for grid in grids:
+        for s, encoder in enumerate(encoders):
+            own = grid.row % n == s
+            encoder.put_latents(grid.values[own], grid.centre[own], grid.table_row[own])
+    return [encoder.finish() for encoder in encoders]
+
+
+def choose_substreams(n_bytes: int) -> int:
+    """How many sub-streams latents of so many bytes are split into: each costs 3 to 4 bytes."""
+    return max(s for s in SUBSTREAMS if s == 1 or n_bytes >= s * BYTES_PER_SUBSTREAM)
+
+
+def _join(present: Sequence[bool], parts: Sequence[bytes]) -> bytes:
     writer = BitWriter()
-    writer.write(SUBSTREAMS.index(n_substreams), 2)
+    writer.write(SUBSTREAMS.index(len(parts)), 2)
     for flag in reversed(present):
         writer.write(int(flag), 1)
     sizes = b"".join(write_varint(len(part)) for part in parts[:-1])
