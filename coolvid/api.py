@@ -45,14 +45,19 @@ class FrameBuffer:
         self._next = 0
         self._waiting: dict[int, Frame] = {}
 
-    def take(self, display_index: int) -> Frame:
-        """The frame, once. Raises InputError when the source ends before it."""
+    def look(self, display_index: int) -> Frame:
+        """The frame, which stays. Raises InputError when the source ends before it."""
         while self._next <= display_index:
             frame = next(self._frames, None)
             if frame is None:
                 raise InputError(f"the source ends after {self._next} frames; frame {display_index} was announced")
             self._waiting[self._next] = frame
             self._next += 1
+        return self._waiting[display_index]
+
+    def take(self, display_index: int) -> Frame:
+        """look(), for the last time."""
+        self.look(display_index)
         return self._waiting.pop(display_index)
 
 
@@ -126,15 +131,17 @@ def _encode(
 ) -> EncodeDone:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # torch's threads must not spin beside busy neighbours
     from .manager import FrameEncoderManager  # training needs torch; reading this module does not
+    from .presets import fit_intra
 
     start = time.perf_counter()
     steps = plan(track.n_frames, config.structure)
+    settings, buffer = run_settings(config, track.origin), FrameBuffer(frames)
+    config = fit_intra(config, buffer.look(steps[0].display_index))
     header = _header(track, steps, config)
-    settings = run_settings(config, track.origin)
     coded = kept_packets(out, header, settings, steps) if resume else []
     manager = FrameEncoderManager(config, header, listen)
     listen(_started(track, steps, config, str(out), len(coded)))
-    buffer, tally = FrameBuffer(frames), _Tally()
+    tally = _Tally()
     with noting(out, settings), StreamWriter(out, header) as writer:
         for packet in coded:  # all at once, so that another interruption loses none of them
             writer.append(packet)

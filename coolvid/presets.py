@@ -18,9 +18,10 @@ from .config import (
     warmup_iterations,
     within,
 )
+from .detail import detail
 from .errors import ConfigError
 from .settings import fit_table
-from .types import FrameType
+from .types import Frame, FrameType
 
 _TAIL = "X-1-linear-none,X-3-residual-relu,X-3-residual-none"
 _SHORT_TAIL = "X-1-linear-none,X-3-residual-none"
@@ -64,8 +65,8 @@ class Preset:
     coarse_start: of I frames (training/warmup.py).
 
     intra, p_residue, b_residue, motion: operating points; where several are named, with commas, every frame is coded
-    with each and the best is kept. small_intra is for pictures that need few bits, large_intra for those that need many
-    (see SMALL and LARGE), intra for all others."""
+    with each and the best is kept. large_intra is for pictures with much detail, small_intra for others that are
+    small (see fit_intra), intra for the rest."""
 
     intra: str = "hop"
     small_intra: str = "mop"
@@ -119,12 +120,11 @@ GAINS = {
 """(lmbda, pixels, encoder_gain): the first whose lmbda is above the frame's, for pictures of at least so many pixels,
 sets its gain. Latents of fine frames are large, and larger steps reach them sooner (docs/EXPERIMENTS.md, "Gain of the
 latents")."""
+LARGE = 40_000
+"""Pictures of at least so much detail() get large networks (docs/EXPERIMENTS.md, "Networks of the I frame")."""
 SMALL = 7e6
-"""Pictures of fewer pixels than SMALL * sqrt(lmbda) get small networks (city, without the prior: mop is 2 % better
-than hop at lambda 1e-3, and 1 % worse at 3e-4)."""
-LARGE = 15e6
-"""Pictures of at least LARGE * sqrt(lmbda) pixels get large ones (Kodak pictures at 4e-4: vhop is 1 to 3 % better than
-hop)."""
+"""Others of fewer pixels than SMALL * sqrt(lmbda) get small ones (city, without the prior: mop is 2 % better than hop
+at lambda 1e-3, and 1 % worse at 3e-4)."""
 
 MEDIUM = Preset()
 TABLE = {
@@ -196,16 +196,28 @@ def effective_preset(config: EncodeConfig) -> Preset:
     return replace(TABLE[config.preset], **{name: given[name] for name in given if name not in MAIN_PHASE})
 
 
+def fit_intra(config: EncodeConfig, picture: Frame) -> EncodeConfig:
+    """The config with the preset's operating point for I frames like this picture, unless it names its own."""
+    if config.intra:
+        return config
+    preset, lmbda = effective_preset(config), config.lmbda_at(FrameType.I, 0)
+    if detail(picture, lmbda) >= LARGE:
+        return replace(config, intra=preset.large_intra)
+    is_small = picture.height * picture.width < SMALL * math.sqrt(lmbda)
+    return replace(config, intra=preset.small_intra if is_small else preset.intra)
+
+
 def frame_configs(
     config: EncodeConfig, frame_type: FrameType, depth: int, img_size: tuple[int, int]
 ) -> tuple[FrameConfig, ...]:
     """What is tried for a frame of this type and depth: one configuration for each operating point, or pair of them.
-    img_size: (height, width). Raises ConfigError for an unknown operating point."""
+    img_size: (height, width). I frames have the preset's `intra` unless the config names another (see fit_intra).
+    Raises ConfigError for an unknown operating point."""
     preset = effective_preset(config)
     lmbda = config.lmbda_at(frame_type, depth)
     motions: tuple[CoolChicEncoderParameter | None, ...] = (None,)
     if frame_type is FrameType.I:
-        residues = _parameters(config, "intra", config.intra or _intra_point(preset, lmbda, img_size), INTRA, img_size)
+        residues = _parameters(config, "intra", config.intra or preset.intra, INTRA, img_size)
     else:
         usual = preset.p_residue if frame_type is FrameType.P else preset.b_residue
         residues = _parameters(config, "residue", config.residue or usual, RESIDUE, img_size)
@@ -233,12 +245,6 @@ def frame_configs(
 def frame_config(config: EncodeConfig, frame_type: FrameType, depth: int, img_size: tuple[int, int]) -> FrameConfig:
     """The first of frame_configs(), for those who train a single frame by themselves."""
     return frame_configs(config, frame_type, depth, img_size)[0]
-
-
-def _intra_point(preset: Preset, lmbda: float, img_size: tuple[int, int]) -> str:
-    """The operating points of I frames: large networks pay where there are many latents to serve."""
-    size = img_size[0] * img_size[1] / math.sqrt(lmbda)
-    return preset.small_intra if size < SMALL else preset.large_intra if size >= LARGE else preset.intra
 
 
 def _warper(config: EncodeConfig) -> PluginChoice:

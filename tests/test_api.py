@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import coolvid
-from coolvid import EncodeConfig, FrameType, PixelFormat, StructureConfig, VideoFormat
+from coolvid import EncodeConfig, FrameType, PixelFormat, StructureConfig, VideoFormat, presets
 from coolvid.bitstream.stream import StreamReader
 from coolvid.errors import ConfigError, InputError, TrainingError
 from coolvid.events import FrameDone, FrameRestored
@@ -72,6 +72,19 @@ def test_equal_seeds_give_equal_bytes_whatever_the_threads(tmp_path):
     assert made["one"] == made["again"] != made["other seed"]
     if coolvid.kernels.compiled is not None:
         assert made["one"] == made["two threads"]
+
+
+@pytest.mark.parametrize(("large", "n_context"), [(10**9, 14), (1, 20)])
+def test_networks_of_i_frames_are_as_large_as_the_first_picture_asks(tmp_path, monkeypatch, large, n_context):
+    monkeypatch.setattr(presets, "SMALL", 0)
+    monkeypatch.setattr(presets, "LARGE", large)
+    seen = []
+    frames = moving(2, PixelFormat.YUV420, 8, 18, 34)
+    config = EncodeConfig(preset="slow", iterations=8, structure=StructureConfig(gop=1), threads=1)
+    coolvid.encode_frames(frames, tmp_path / "out.cvd", config, listen=seen.append)
+    (configuration,) = coolvid.read_info(tmp_path / "out.cvd").header.configurations
+    assert configuration.residue.n_context == n_context
+    assert seen[0].config == replace(config, intra={14: "hop", 20: "vhop"}[n_context])
 
 
 def test_resuming_gives_the_bytes_of_an_encode_in_one_go(tmp_path):

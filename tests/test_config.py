@@ -4,6 +4,7 @@ from dataclasses import FrozenInstanceError, replace
 
 import pytest
 
+from coolvid import presets
 from coolvid.config import (
     CoolChicEncoderParameter,
     EncodeConfig,
@@ -18,8 +19,9 @@ from coolvid.config import (
     parse_layers,
 )
 from coolvid.errors import ConfigError
-from coolvid.presets import INTRA, LARGE, MOTION, RESIDUE, SMALL, TABLE, frame_config
-from coolvid.types import FrameType
+from coolvid.presets import INTRA, LARGE, MOTION, RESIDUE, TABLE, fit_intra, frame_config
+from coolvid.types import FrameType, PixelFormat, VideoFormat
+from pictures import noise
 
 SIZE = (288, 352)
 
@@ -284,34 +286,30 @@ def test_only_a_fresh_frame_has_a_warm_up():
     assert TrainingConfig((), (Phase(100),), coarse_start=4).total_iterations(is_fresh=True) == 100
 
 
-SIZES = [
-    # pixels below SMALL * sqrt(lmbda): 70,000 at 1e-4, 221,359 at 1e-3
-    ("medium", 1e-3, (288, 352), "mop"),
-    ("medium", 1e-3, (470, 470), "mop"),
-    ("medium", 1e-3, (471, 471), "hop"),
-    ("medium", 1e-3, (1080, 1920), "hop"),
-    ("medium", 1e-4, (288, 352), "hop"),
-    ("medium", 1e-4, (264, 265), "mop"),
-    ("slow", 1e-3, (288, 352), "mop"),
-    ("placebo", 1e-2, (720, 960), "mop"),
-    ("placebo", 1e-2, (720, 1280), "hop"),
-    ("fast", 1e-3, (288, 352), "mop"),
-    ("fast", 1e-3, (1080, 1920), "mop"),
-    # pixels from LARGE * sqrt(lmbda) on: 300,000 at 4e-4, 474,342 at 1e-3
-    ("slow", 4e-4, (500, 599), "hop"),
-    ("slow", 4e-4, (500, 600), "vhop"),
-    ("slow", 1e-3, (512, 768), "hop"),
-    ("placebo", 1e-3, (1080, 1920), "vhop"),
-    ("medium", 4e-4, (1080, 1920), "hop"),
+POINTS = [
+    # pixels below SMALL * sqrt(lmbda): 70,000 at 1e-4 and 221,359 at 1e-3
+    *(("medium", 1e-3, (470, 470), 0, "mop"), ("medium", 1e-3, (471, 471), 0, "hop")),
+    *(("medium", 1e-4, (264, 265), 0, "mop"), ("medium", 1e-4, (288, 352), 0, "hop")),
+    *(("fast", 1e-3, (288, 352), 0, "mop"), ("fast", 1e-3, (1080, 1920), 0, "mop")),
+    *(("placebo", 1e-2, (720, 960), 0, "mop,hop"), ("placebo", 1e-2, (720, 1280), 0, "hop,mop")),
+    # of any size
+    *(("slow", 1e-3, (288, 352), LARGE - 1, "mop"), ("slow", 1e-3, (288, 352), LARGE, "vhop")),
+    *(("slow", 1e-3, (512, 768), LARGE - 1, "hop"), ("slow", 1e-3, (512, 768), LARGE, "vhop")),
+    *(("medium", 1e-3, (288, 352), LARGE, "hop"), ("placebo", 1e-2, (720, 1280), LARGE, "vhop,hop")),
+    ("fast", 1e-3, (1080, 1920), LARGE, "mop"),
 ]
 
 
-@pytest.mark.parametrize("preset, lmbda, size, point", SIZES)
-def test_intra_networks_are_small_where_few_bits_are_wanted_and_large_where_many_are(preset, lmbda, size, point):
-    made = frame_config(EncodeConfig(preset=preset, lmbda=lmbda), FrameType.I, 0, size).residue
-    asked = frame_config(EncodeConfig(preset=preset, lmbda=lmbda, intra=point), FrameType.I, 0, size).residue
-    assert made == asked
-    assert (SMALL, LARGE) == (7e6, 15e6)
+@pytest.mark.parametrize("preset, lmbda, size, n, point", POINTS)
+def test_intra_networks_grow_with_the_picture_and_its_detail(preset, lmbda, size, n, point, monkeypatch):
+    asked = []
+    monkeypatch.setattr(presets, "detail", lambda *given: asked.append(given) or n)
+    (picture,) = noise(VideoFormat(*size, PixelFormat.YUV420, 8), 1)
+    config = EncodeConfig(preset=preset, lmbda=lmbda)
+    assert fit_intra(config, picture) == replace(config, intra=point)
+    assert asked == [(picture, lmbda)]
+    named = replace(config, intra="lop")
+    assert fit_intra(named, picture) is named
 
 
 KODAK = (512, 768)
