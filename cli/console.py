@@ -81,8 +81,9 @@ class FrameConsole:
 
     def _start(self, event: events.EncodeStarted) -> None:
         trial, since = self._trial, self.block.since
+        networks = f", I frames with {event.config.intra}" if trial is None else ""
         if trial is None or trial.number == 1:
-            self.say(f"{count_frames(event.n_frames)}, trained by {event.kernels}")
+            self.say(f"{count_frames(event.n_frames)}{networks}, trained by {event.kernels}")
         self.block = EncodeBlock()
         self.block.since = since
         self.block.title = f"lambda {event.config.lmbda:g}, preset {event.config.preset}"

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
@@ -45,7 +46,7 @@ def calls(monkeypatch):
 
     def encode(source, out, config, *, listen, **options):
         seen.encode, seen.options = (source, out, config), options
-        listen(events.EncodeStarted(2, config, "pytorch"))
+        listen(events.EncodeStarted(2, replace(config, intra="hop"), "pytorch"))
         listen(events.FrameStarted(0, 0, FrameType.I, (), 20))
         listen(events.Progress(0, "main", 10, 20, 0.5, 30.0, 0.25))
         listen(events.FrameDone(0, 0, FrameType.I, 300, {"header": 2400}, 31.5, iterations=20, duration_s=2.0))
@@ -122,7 +123,7 @@ def test_source_options_reach_the_library(calls):
 
 def test_piped_encode_is_one_line_a_frame_and_a_summary(calls):
     assert invoke("encode", "clip.yuv").stdout.splitlines() == [
-        "2 frames, trained by pytorch",
+        "2 frames, I frames with hop, trained by pytorch",
         "frame    0 I      300 bytes   31.50 dB  20 iterations in 2.0 s",
         "frame    1 P       84 bytes   32.50 dB  20 iterations in 2.0 s",
         "clip.cvd: 2 frames, 384 bytes, 1.0000 bpp, 46.1 kbit/s, PSNR 31.97 dB, lambda 0.001, 4.2 s",
