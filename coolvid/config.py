@@ -256,6 +256,8 @@ class TrainingConfig:
     coarse_start: iterations that every second candidate of the warm-up first trains without the finest grid of the
     residue (0: none).
     step_search: "full" tries all pairs of quantisation steps, "descent" moves along one step at a time.
+    curvature_samples: for each parameter of a module, samples from which the curvature of the loss is estimated, so
+    that parameters make up for each other's errors in quantisation (0: each is rounded to the nearest).
     rdo_rounds: passes of the search over single integers after it (0: none). latent_rdo_rounds: rounds of the search
     over single latents after that, for each branch (0: none).
     """
@@ -265,11 +267,13 @@ class TrainingConfig:
     motion_start: int = 0
     coarse_start: int = 0
     step_search: str = "descent"
+    curvature_samples: float = 0.0
     rdo_rounds: int = 0
     latent_rdo_rounds: int = 0
 
     def __post_init__(self) -> None:
         choose("step_search", self.step_search, ("full", "descent"))
+        within("curvature_samples", self.curvature_samples, 0, 100)
 
     def total_iterations(self, is_fresh: bool) -> int:
         """Iterations of a frame if nothing stops early; is_fresh: with a warm-up, which those go without that start

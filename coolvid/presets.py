@@ -84,6 +84,7 @@ class Preset:
     motion_start: int = 150
     frequency_validation: int = 50
     step_search: str = "descent"
+    curvature_samples: float = 2.0
     rdo_rounds: int = 0
     latent_rdo_rounds: int = 4
     network_rate_weight: float = 1.5
@@ -93,6 +94,7 @@ class Preset:
             within(name, getattr(self, name), 0, 10_000_000)
         within("b_iterations_per_depth", self.b_iterations_per_depth, 0.1, 1.0)
         within("frequency_validation", self.frequency_validation, 1, 10_000_000)
+        within("curvature_samples", self.curvature_samples, 0, 100)
         within("rdo_rounds", self.rdo_rounds, 0, 100)
         within("latent_rdo_rounds", self.latent_rdo_rounds, 0, 1000)
         for candidates, iterations in self.warmup:
@@ -125,6 +127,9 @@ LARGE = 40_000
 SMALL = 7e6
 """Others of fewer pixels than SMALL * sqrt(lmbda) get small ones (city, without the prior: mop is 2 % better than hop
 at lambda 1e-3, and 1 % worse at 3e-4)."""
+CURVED_DEPTH = 2
+"""Frames up to this depth, I, P and the first B, have the curvature of their loss estimated; deeper ones send too few
+parameters to gain by it."""
 
 MEDIUM = Preset()
 TABLE = {
@@ -143,6 +148,7 @@ TABLE = {
         coarse_start=0,
         motion_start=60,
         frequency_validation=25,
+        curvature_samples=0.0,
         latent_rdo_rounds=2,
     ),
     "medium": MEDIUM,
@@ -157,7 +163,7 @@ TABLE = {
         coarse_start=50,
         motion_start=500,
         frequency_validation=100,
-        step_search="full",
+        curvature_samples=4.0,
         rdo_rounds=1,
         latent_rdo_rounds=8,
     ),
@@ -177,6 +183,7 @@ TABLE = {
         motion_start=1000,
         frequency_validation=100,
         step_search="full",
+        curvature_samples=4.0,
         rdo_rounds=3,
         latent_rdo_rounds=16,
     ),
@@ -322,6 +329,7 @@ def _training(config: EncodeConfig, preset: Preset, frame_type: FrameType, depth
         motion_start=0 if is_intra else scaled(preset.motion_start),
         coarse_start=scaled(preset.coarse_start) if is_intra else 0,
         step_search=preset.step_search,
+        curvature_samples=preset.curvature_samples if depth <= CURVED_DEPTH else 0.0,
         rdo_rounds=preset.rdo_rounds,
         latent_rdo_rounds=preset.latent_rdo_rounds,
     )

@@ -41,7 +41,8 @@ def encoder(kind: FrameType, search: str = "descent", rounds: int = 0, iteration
     """A frame encoder after a few steps of Adam, the same at every call."""
     options = EncodeConfig(lmbda=1e-3, intra="lop", residue="mop", motion="mop")
     config = frame_config(options, kind, 0, (HEIGHT, WIDTH))
-    config = replace(config, training=replace(config.training, step_search=search, rdo_rounds=rounds))
+    training = replace(config.training, step_search=search, curvature_samples=0.0, rdo_rounds=rounds)
+    config = replace(config, training=training)
     references = [picture(shift - 2) for shift in REFERENCES[kind]]
     model = FrameEncoder(config, picture(0), references, seed=1).train()
     target = picture(0).as_tensor()

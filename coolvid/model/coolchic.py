@@ -104,7 +104,7 @@ class CoolChicEncoder(nn.Module):
 
     def output(self, rate: Tensor, coarse: Tensor, additional: dict[str, Any] | None = None) -> CoolChicEncoderOutput:
         """What forward() returns, of its parts."""
-        return CoolChicEncoderOutput(rate, coarse, self._full_size, additional or {})
+        return CoolChicEncoderOutput(rate, coarse, self.full_size, additional or {})
 
     def _scaled(self) -> Tensor:
         """All latents times encoder_gain, flat, finest grid first."""
@@ -172,7 +172,7 @@ class CoolChicEncoder(nn.Module):
             self._randomness = torch.from_numpy(values)[None] * 2.0**-bits
         return self._randomness
 
-    def _full_size(self, coarse: Tensor) -> Tensor:
+    def full_size(self, coarse: Tensor) -> Tensor:
         """The final upsampling to [1, n_out, H, W]."""
         doublings = self.architecture.latent_resolution[0]
         if doublings == 0:
@@ -222,7 +222,7 @@ class CoolChicEncoder(nn.Module):
 
     def synthesised(self, dense: Tensor) -> Tensor:
         """raw_out [1, n_out, H, W] of the synthesis input."""
-        return self._full_size(self.modules_by_name["synthesis"](dense))
+        return self.full_size(self.modules_by_name["synthesis"](dense))
 
     @torch.no_grad()
     def raw_planes(self) -> Tensor:

@@ -140,6 +140,15 @@ class FrameLoss:
         upsampling = macs["upsampling"] if module == "upsampling" else 0.0
         return macs["synthesis"] + upsampling + pixels * (_RATE_MACS + _WARP_MACS * warps)
 
+    def planes_of(self, branch: str, raw: Tensor) -> list[Tensor]:
+        """Decoded planes if a branch put out raw [1, n_out, H, W]; the other stays what it is, flow is not rounded."""
+        if branch == "motion":
+            residue, predictions = self._raw("residue"), self.frame_encoder.predict(raw)
+        else:
+            residue, predictions = raw, self._predictions() if "motion" in self.branches else ()
+        decoded = self.frame_encoder.compose(residue, predictions)
+        return [decoded] if isinstance(decoded, Tensor) else [decoded["y"], decoded["u"], decoded["v"]]
+
     # -- stages -------------------------------------------------------------------------------------------------
 
     def _forget_for(self, name: str, smooth: bool) -> None:

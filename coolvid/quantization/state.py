@@ -90,7 +90,7 @@ class QuantizedModule:
     def extra_bits(self, direction: int) -> Floats:
         """What it may cost [n] to move each integer alone by `direction`: as if all of a kind, or their differences to
         the predictor where the module is sent so, were two-sided geometric with their mean magnitude."""
-        values, shifts = self.flat() - self._sent_from(), self.flat_steps()
+        values, shifts = self.flat() - self.sent_from(), self.flat_steps()
         out = np.zeros(values.size)
         for step in np.unique(shifts):
             own = shifts == step
@@ -98,7 +98,7 @@ class QuantizedModule:
             out[own] = (np.abs(values[own] + direction) - np.abs(values[own])) * math.log2(1 + 1 / mean)
         return out
 
-    def _sent_from(self) -> NDArray[np.int64]:
+    def sent_from(self) -> NDArray[np.int64]:
         """What the integers [n] are differences to: the predictor's, or zeros."""
         mode = best_mode(self.name.split(".")[-1], self.coded, self.specs, self.predictor)
         return self.targets()[-1 if mode is not Mode.FRESH else 0]

@@ -1,0 +1,157 @@
+"""How the loss of a frame curves in the parameters of one module: Gauss-Newton matrices, from random projections.
+
+Near the end of training loss(w + d) - loss(w) is about d' C d / 2, with C the sum of J' F J over all outputs of the
+module: J are their slopes by its parameters, F what the loss makes of an output. That is a constant for squared errors
+and the Fisher information for bits: the mean outer product of their slopes, for latents drawn from the model itself.
+With a random sign for each output, g = J' sqrt(F) s has the expectation E[g g'] = C; so outputs are taken in chunks,
+with one g for each.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice, product
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from coolvid.config import PluginChoice
+from coolvid.model.coolchic import CoolChicEncoder
+from coolvid.model.rate import latent_bits, scale_of
+
+from .evaluate import FrameLoss
+from .state import named_parameters
+from .steps import Floats
+
+SEED = 0
+# A matrix of so many rows takes 128 MiB; modules with more parameters are rounded without one.
+MAX_PARAMETERS = 4096
+EXTRA_SAMPLES = 16
+MIN_ROWS = 64
+TILES = (16, 8, 4)
+MAX_CENTRED = 0.4999995
+_BLOCK = 256
+
+
+@dataclass(frozen=True, eq=False)
+class _Sampler:
+    """What projections of one module are drawn from. count: how many are wanted, roughly."""
+
+    loss: FrameLoss
+    branch: str
+    parameters: Sequence[Tensor]
+    count: int
+    random: torch.Generator
+
+    @property
+    def coolchic(self) -> CoolChicEncoder:
+        return self.loss.branches[self.branch]
+
+    def signs(self, like: Tensor) -> Tensor:
+        """Random 1 and -1 in the shape of a tensor."""
+        drawn = torch.randint(0, 2, like.shape, generator=self.random)
+        return (drawn * 2 - 1).to(like)
+
+    def slopes(self, outputs: Tensor | Sequence[Tensor], by_output: Tensor | Sequence[Tensor], keep: bool) -> Tensor:
+        """Derivatives [n], double, of outputs times by_output, summed, by all parameters. keep: the graph, too."""
+        found = torch.autograd.grad(outputs, self.parameters, by_output, retain_graph=keep, allow_unused=True)
+        pairs = zip(self.parameters, found, strict=True)
+        return torch.cat([(torch.zeros_like(p) if g is None else g).reshape(-1) for p, g in pairs]).double()
+
+    def bit_slopes(self, laplace: Tensor) -> Tensor:
+        """Slopes of bits by mean and raw log scale [2, N], of latents drawn from laplace [2, N]."""
+        leaf = laplace.clone().requires_grad_(True)
+        centred = torch.rand(laplace.shape[1:], generator=self.random).to(laplace) - 0.5
+        distance = -scale_of(laplace[1]) * torch.log1p(-2 * centred.abs().clamp(max=MAX_CENTRED))
+        drawn = torch.round(laplace[0] + centred.sign() * distance)
+        return torch.autograd.grad(latent_bits(drawn, leaf[0], leaf[1]).sum(), leaf)[0]
+
+    def signed(self, planes: Sequence[Tensor]) -> list[Tensor]:
+        """Random signs for decoded planes, so weighted that squares of slopes add up to the curvature of their MSE."""
+        weight = math.sqrt(2 / sum(plane.numel() for plane in planes))
+        return [self.signs(plane) * weight for plane in planes]
+
+
+def curvature(loss: FrameLoss, name: str, samples_per_parameter: float) -> Floats | None:
+    """The matrix [n, n] of a module, parameters in stream order, as they and the other modules are now.
+
+    samples_per_parameter: how many projections are drawn; the fewer, the rougher. None where there is no matrix: with
+    0 samples, for inter-feature maps, which gain nothing by it, for modules of more than MAX_PARAMETERS, and where the
+    distortion is not the squared error.
+    """
+    branch, module = name.split(".")
+    own = named_parameters(loss.coolchic(name), module)
+    parameters = [own[spec.name].requires_grad_(True) for spec in loss.specs(name)]
+    n = sum(parameter.numel() for parameter in parameters)
+    is_squared_error = loss.frame_encoder.config.distortion == PluginChoice("mse")
+    if module not in _PROJECTIONS or not 0 < n <= MAX_PARAMETERS or not samples_per_parameter or not is_squared_error:
+        return None
+    count = math.ceil(samples_per_parameter * n) + EXTRA_SAMPLES
+    sampler = _Sampler(loss, branch, parameters, count, torch.Generator().manual_seed(SEED))
+    with torch.enable_grad():
+        matrix = _squared(_PROJECTIONS[module](sampler), n)
+    return matrix if np.isfinite(matrix).all() else None
+
+
+def _squared(projections: Iterable[Tensor], n: int) -> Floats:
+    """The sum of the outer products of projections [n] with themselves."""
+    out = np.zeros((n, n))
+    rest = iter(projections)
+    while block := list(islice(rest, _BLOCK)):
+        rows = torch.stack(block).cpu().numpy()
+        out += rows.T @ rows
+    return out
+
+
+def _of_entropy_model(sampler: _Sampler) -> Iterator[Tensor]:
+    """Chunks of latents, whose bits have slopes by mean and scale."""
+    coolchic, arm = sampler.coolchic, sampler.coolchic.modules_by_name["arm"]
+    flat = coolchic.rounded_latents().detach()
+    contexts = coolchic.contexts(flat).detach()
+    laplace = arm(contexts.t()).t().detach()
+    rounds = max(1, round(sampler.count * MIN_ROWS / flat.numel()))
+    rows = max(MIN_ROWS, math.ceil(flat.numel() * rounds / sampler.count))
+    weight = math.sqrt(math.log(2) * sampler.loss.loss_per_bit / rounds)
+    for _ in range(rounds):
+        signed = sampler.bit_slopes(laplace) * sampler.signs(flat) * weight
+        order = torch.randperm(flat.numel(), generator=sampler.random).to(flat.device)
+        for chosen in torch.split(order, rows):
+            yield sampler.slopes(arm(contexts[:, chosen].t()).t(), signed[:, chosen], keep=False)
+
+
+def _of_synthesis(sampler: _Sampler) -> Iterator[Tensor]:
+    """Tiles of the branch's planes, each as if it were alone: what is beyond its border is replicated."""
+    coolchic, synthesis = sampler.coolchic, sampler.coolchic.modules_by_name["synthesis"]
+    dense = coolchic.synthesis_input(coolchic.rounded_latents()).detach()
+    coarse = synthesis(dense).detach().requires_grad_(True)
+    planes = sampler.loss.planes_of(sampler.branch, coolchic.full_size(coarse))
+    tiles = _tiles(coarse.shape[-2], coarse.shape[-1], sampler.count)
+    rounds = max(1, round(sampler.count / len(tiles)))
+    for _ in range(rounds):
+        (signed,) = torch.autograd.grad(planes, coarse, sampler.signed(planes), retain_graph=True)
+        for tile in tiles:
+            yield sampler.slopes(synthesis(dense[tile].contiguous()), signed[tile] / math.sqrt(rounds), keep=False)
+
+
+def _tiles(height: int, width: int, count: int) -> list[Any]:
+    """Index expressions of the tiles of [1, n, height, width]: of the largest side that makes count / 4 of them."""
+    enough = (side for side in TILES if (height // side) * (width // side) * 4 >= count)
+    side = next(enough, TILES[-1])
+    corners = product(range(0, height, side), range(0, width, side))
+    return [(..., slice(y, y + side), slice(x, x + side)) for y, x in corners]
+
+
+def _of_upsampling(sampler: _Sampler) -> Iterator[Tensor]:
+    """The whole picture, again and again: filters are few, and reach far."""
+    coolchic = sampler.coolchic
+    dense = coolchic.synthesis_input(coolchic.rounded_latents().detach())
+    planes = sampler.loss.planes_of(sampler.branch, coolchic.synthesised(dense))
+    for _ in range(sampler.count):
+        yield sampler.slopes(planes, sampler.signed(planes), keep=True) / math.sqrt(sampler.count)
+
+
+_PROJECTIONS = {"arm": _of_entropy_model, "synthesis": _of_synthesis, "upsampling": _of_upsampling}
