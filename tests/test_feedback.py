@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from coolvid.config import EncodeConfig, PluginChoice
+from coolvid.errors import ConfigError
 from coolvid.model.frame_encoder import FrameEncoder
 from coolvid.model.rate import latent_bits
 from coolvid.presets import frame_config
@@ -180,3 +181,24 @@ def test_frames_are_coded_better_with_feedback(trained, kind):
         model.config = replace(model.config, training=training)
         losses.append(total(quantize_model(model, PICTURE, None)))
     assert losses[1] < losses[0]
+
+
+@pytest.mark.parametrize(
+    "preset, kind, depth, given, samples",
+    [
+        ("fast", FrameType.I, 0, {}, 0.0),
+        ("medium", FrameType.I, 0, {}, 2.0),
+        ("medium", FrameType.B, 2, {}, 2.0),
+        ("medium", FrameType.B, 3, {}, 0.0),
+        ("slow", FrameType.P, 1, {}, 8.0),
+        ("fast", FrameType.P, 1, {"curvature_samples": 1.5}, 1.5),
+    ],
+)
+def test_presets_estimate_the_curvature_of_frames_that_send_networks(preset, kind, depth, given, samples):
+    config = EncodeConfig(preset=preset, training=given)
+    assert frame_config(config, kind, depth, (64, 64)).training.curvature_samples == samples
+
+
+def test_samples_are_not_negative():
+    with pytest.raises(ConfigError, match="curvature_samples"):
+        frame_config(EncodeConfig(training={"curvature_samples": -1}), FrameType.I, 0, (64, 64))
