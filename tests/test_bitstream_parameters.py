@@ -14,6 +14,7 @@ from coolvid.bitstream.parameters import (
     decode_kind,
     decode_plain,
     encode_kind,
+    halvings,
     kind_bits,
     logistic,
     plain_bits,
@@ -162,6 +163,98 @@ def test_zeros_of_the_predictor_and_dead_inputs_make_zeros_cheap():
     assert prices[0] < prices[1] - 2
 
 
+@pytest.mark.parametrize("specs", [ARM, CONV, FILTERS, ODD])
+@pytest.mark.parametrize("predicted", [False, True])
+def test_longer_steps_of_a_tensor_cost_a_few_bits(specs, predicted):
+    values, blocks = drawn(specs, 3.0), blocks_of(specs, "weight")
+    predictor = drawn(specs, 3.0, seed=1) if predicted else None
+    for block in blocks:
+        values[block.start : block.start + min(1, block.size)] = 1  # odd, so that a tensor's own step is the shortest
+    longer = values.copy()
+    for shift, block in zip((3, 0, 1, 2, 5, 4), blocks, strict=False):
+        longer[block.start : block.start + block.size] <<= shift
+    data, n_bits = written(specs, longer, predictor)
+    for decode in (decode_plain, decode_kind):
+        decoder = Decoder(data)
+        assert np.array_equal(decode(decoder, blocks, predictor), longer)
+        decoder.finish(n_bits)
+    assert kind_bits(blocks, longer, predictor) == plain_bits(blocks, longer, predictor)
+    extra = plain_bits(blocks, longer, predictor) - plain_bits(blocks, values, predictor)
+    assert 0 < extra < 8 * len(blocks)
+
+
+RISING = (TensorSpec("row", (48,)), TensorSpec("short", (7,)))
+
+
+@pytest.mark.parametrize("shift", [0, 3])
+def test_a_row_in_order_costs_less(shift):
+    rng, blocks = np.random.default_rng(0), blocks_of(RISING, "weight")
+    mixed = np.rint(rng.laplace(scale=20.0, size=55)).astype(np.int32) << shift
+    mixed[0] |= 1 << shift
+    ordered = np.concatenate([np.sort(mixed[:48]), mixed[48:]])
+    nearly = ordered.copy()
+    nearly[[0, 1]] = nearly[[1, 0]]
+    bits = {}
+    for name, values in (("mixed", mixed), ("ordered", ordered), ("nearly", nearly)):
+        data, n_bits = written(RISING, values)
+        for decode in (decode_plain, decode_kind):
+            decoder = Decoder(data)
+            assert np.array_equal(decode(decoder, blocks, None), values)
+            decoder.finish(n_bits)
+        bits[name] = plain_bits(blocks, values, None)
+        assert kind_bits(blocks, values, None) == bits[name]
+    assert bits["ordered"] < bits["mixed"] - 100
+    assert bits["ordered"] < bits["nearly"] < bits["ordered"] + 20
+    assert abs(plain_bits(blocks, ordered, mixed) - plain_bits(blocks, mixed, mixed)) < 60  # differences are no rises
+
+
+@pytest.mark.parametrize("rise", [1 << 24, (1 << 25) - 1])
+def test_rises_out_of_range_are_damage(rise):
+    """Sent as rises, each of them in range, their sum not."""
+    row, encoder = blocks_of(RISING, "weight"), Encoder()
+    _Steep(encoder, row, [rise] * 48 + [0] * 7, None).run()
+    data, _ = as_bytes(encoder)
+    for decode in (decode_plain, decode_kind):
+        with pytest.raises(StreamError, match="outside"):
+            decode(Decoder(data), row, None)
+
+
+class _Steep(parameters._Kind):
+    """Takes its values for rises, which are never added up."""
+
+    def run(self) -> None:
+        block = self.blocks[0]
+        self.chances.code(self.coder, 1, parameters._ANY + 1)
+        self._common(0)
+        self.rises = bool(self.chances.code(self.coder, 1, parameters._RISING))
+        self._block(block)
+        self.chances.code(self.coder, 0, parameters._ANY + 1)
+
+
+@pytest.mark.parametrize(
+    "values, times", [([], 0), ([0, 0], 0), ([1, 0], 0), ([-4, 12], 2), ([0, 8], 3), ([-(2**24)], 24)]
+)
+def test_halvings_of_integers(values, times):
+    assert halvings(values) == times
+
+
+def test_numbers_that_are_doubled_out_of_range_are_damage():
+    row, encoder = blocks_of((TensorSpec("row", (7,)),), "weight"), Encoder()
+    _Loud(encoder, row, [31 << 20, *[0] * 6], None).run()
+    data, _ = as_bytes(encoder)
+    for decode in (decode_plain, decode_kind):
+        with pytest.raises(StreamError, match="outside"):
+            decode(Decoder(data), row, None)
+
+
+class _Loud(parameters._Kind):
+    """Writes that numbers can be halved once more than they can."""
+
+    def _common(self, wanted: int) -> int:
+        super()._common(wanted + 1)
+        return wanted
+
+
 def test_golden_numbers():
     """Format: these bytes, must not change."""
     values = np.array([[3, 0, 0, -1, 0, 12], *[[0] * 6] * 4, [1, 0, 0, 0, 0, -5]], np.int32).ravel()
@@ -169,6 +262,9 @@ def test_golden_numbers():
     assert written(ARM, values)[0].hex() == GOLDEN
     assert written(ARM, values, values)[0].hex() == GOLDEN_DIFFERENCES
     assert np.array_equal(decode_kind(Decoder(bytes.fromhex(GOLDEN)), blocks_of(ARM, "weight"), None), values)
+    rising = np.array([*range(-30, 18), 4, 0, -8, 0, 0, 16, 0], np.int32)
+    assert written(RISING, rising)[0].hex() == GOLDEN_RISING
+    assert np.array_equal(decode_kind(Decoder(bytes.fromhex(GOLDEN_RISING)), blocks_of(RISING, "weight"), None), rising)
 
 
 @pytest.mark.skipif(kernels.decode is None, reason="no compiled kernels here")
@@ -208,5 +304,6 @@ def test_blocks_that_cannot_be_are_refused(row):
         kernels.decode.parameter_cost(np.zeros(4, np.int32), table, None, parameters.start_chances(), parameters.COSTS)
 
 
-GOLDEN = "93483a19ce4ffe16afe7"
-GOLDEN_DIFFERENCES = "b2f38dbbfb474c4e90"
+GOLDEN = "70370bdec197d772ded040"
+GOLDEN_RISING = "b6d6bb13c30b6ff5ca0d"
+GOLDEN_DIFFERENCES = "a32fc3295cfc4913"

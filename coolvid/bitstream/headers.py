@@ -35,15 +35,15 @@ from .dictionary import DICTIONARY
 from .values import Usual, Value, read_varint, write_varint
 
 MAGIC = b"\x8fCVD"
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 MAX_FRAMES = (1 << 24) - 1
 MAX_CONFIGURATIONS = 255
 MAX_TABLE = 1 << 20
 USUAL_FPS = tuple(
     Fraction(*pair)
-    for pair in ((24, 1), (25, 1), (30, 1), (50, 1), (60, 1), (30000, 1001), (24000, 1001), (60000, 1001))
+    for pair in ((24, 1), (25, 1), (30, 1), (50, 1), (60, 1), (30000, 1001), (24000, 1001), (60000, 1001), (1, 1))
 )
-USUAL_COLORS = (ColorInfo(), ColorInfo(1, 1, 1, 1), ColorInfo(6, 6, 6, 1))
+USUAL_COLORS = (ColorInfo(), ColorInfo(1, 1, 1, 1), ColorInfo(6, 6, 6, 1), ColorInfo(1, 13, 0, 2))
 
 PLUGIN = Layout(
     PluginRecord,
@@ -162,7 +162,7 @@ class StreamHeader(Record):
 
     format: VideoFormat = coded(VIDEO_FORMAT, "picture size and samples")  # noqa: RUF009
     fps: Fraction = coded(Usual(USUAL_FPS, 4, FRACTION), "frames per second")  # noqa: RUF009
-    color: ColorInfo = coded(Usual(USUAL_COLORS, 2, COLOR), "colour description")  # noqa: RUF009
+    color: ColorInfo = coded(Usual(USUAL_COLORS, 3, COLOR), "colour description")  # noqa: RUF009
     n_frames: int = coded(U(24), "packets in the stream, 0 if unknown")
     gop: int = coded(Golomb(3, 4096, 1), "frames of a B hierarchy")
     intra_period: int = coded(Golomb(3, 1_000_000), "frames from one I to the next; 0: only the first")

@@ -1,8 +1,10 @@
 """The parameters of one module and kind as bits: which bits say a number, and in which contexts.
 
-A tensor of zeros is one bit. Every other number says whether it is zero, then its sign, how often its magnitude can
-be halved, and the bits below the top one. All but the sign and the lowest of those bits are adaptive; their contexts
-are the magnitudes of the numbers to the left and above (the same column of the row before), and a running mean. Where
+A tensor of zeros is one bit. Any other says how often all its numbers can be halved without a remainder, by which its
+step is longer than the module's, and then sends them halved so often; a row that hardly ever falls, such as biases in
+order, sends how much it rises. Each number says whether it is zero, then its sign, how often its magnitude can be
+halved, and the bits below the top one. All but the sign and the lowest of those bits are adaptive; their contexts are
+the magnitudes of the numbers to the left and above (the same column of the row before), and a running mean. Where
 numbers are differences, a zero of the predictor makes zero likely; else, an input that nothing feeds does.
 """
 
@@ -12,6 +14,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import accumulate
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,9 +37,20 @@ _MEAN_RATE = 4
 _START_COUNT = 4
 _START_MEAN = {False: 32, True: 8}
 
+# How often all numbers of a tensor can be halved: contexts, and odds that they can, of plain numbers and differences.
+_COMMON_STEPS = 4
+_COMMON_ODDS = {False: (-5, 3, -4, 0), True: (-16, 0, 0, 0)}
+
+# The least size of a row that may be sent as rises, and odds: that it is, and that one of them is negative.
+_LEAST_RISING = 8
+_RISING_ODDS = (-8, -12)
+
 # Where the contexts of each bit start in a set.
 _ANY = 0
-_ZERO = _ANY + 2
+_COMMON = _ANY + 2
+_RISING = _COMMON + 2 * _COMMON_STEPS
+_FALL = _RISING + 1
+_ZERO = _FALL + 1
 _NEAR_ZERO = _ZERO + 2 * _LEVELS
 _HALVE = _NEAR_ZERO + 2 * _NEAR * _NEAR
 _NEAR_HALVE = _HALVE + _STEPS * _LEVELS
@@ -65,7 +79,7 @@ def _near_odds(near: int) -> tuple[int, int]:
 
 def _starting_chances() -> list[int]:
     """What a set of contexts starts from: straight lines fitted to many networks."""
-    odds = [-5, 12]
+    odds = [-5, 12, *_COMMON_ODDS[False], *_COMMON_ODDS[True], *_RISING_ODDS]
     odds += [-26 + q if quiet else -18 + 2 * q for quiet in (0, 1) for q in range(_LEVELS)]
     near = [_near_odds(i) for i in range(_NEAR * _NEAR)]
     odds += [-27 + 6 * (n + none) if quiet else -13 + 6 * n + 10 * none for quiet in (0, 1) for n, none in near]
@@ -127,14 +141,42 @@ class _Kind:
         self.coder, self.blocks, self.values, self.predictor = coder, blocks, values, predictor
         self.chances = Chances(START, _START_COUNT)
         self.mean = _START_MEAN[predictor is not None]
+        self.rises = False
 
     def run(self) -> None:
         last = 1
+        sent: list[tuple[slice, int, bool]] = []
         for block in self.blocks:
-            values = self.values[block.start : block.start + block.size]
-            last = self.chances.code(self.coder, int(any(values)), _ANY + last)
+            own = slice(block.start, block.start + block.size)
+            last = self.chances.code(self.coder, int(any(self.values[own])), _ANY + last)
             if last:
+                shift = self._common(halvings(self.values[own]))
+                self.values[own] = [value >> shift for value in self.values[own]]
+                self.rises = self._rising(block)
+                if self.rises:
+                    self.values[own] = _rises(self.values[own])
                 self._block(block)
+                sent.append((own, shift, self.rises))
+        for own, shift, rises in sent:
+            self.values[own] = _restored(self.values[own], shift, rises)
+
+    def _rising(self, block: Block) -> bool:
+        """Whether a tensor is sent as rises."""
+        if block.rows != 1 or block.columns < _LEAST_RISING or self.predictor is not None:
+            return False
+        values = self.values[block.start : block.start + block.size]
+        wanted = 2 * sum(map(abs, _rises(values))) < sum(map(abs, values))
+        return bool(self.chances.code(self.coder, int(wanted), _RISING))
+
+    def _common(self, wanted: int) -> int:
+        """How often all numbers of a tensor can be halved."""
+        first = _COMMON + _COMMON_STEPS * (self.predictor is not None)
+        n = 0
+        while self.chances.code(self.coder, int(n < wanted), first + min(n, _COMMON_STEPS - 1)):
+            n += 1
+            if n > MAX_HALVINGS:
+                raise out_of_range()
+        return n
 
     def _block(self, block: Block) -> None:
         dead = self._dead(block)
@@ -174,13 +216,13 @@ class _Kind:
         zero, near_zero = _ZERO + quiet * _LEVELS + level, _NEAR_ZERO + quiet * _NEAR * _NEAR + near
         if not code(coder, int(value != 0), zero, near_zero):
             return 0
-        negative = coder.code(HALF, int(value < 0))
-        halvings = abs(value).bit_length() - 1
+        negative = code(coder, int(value < 0), _FALL) if self.rises else coder.code(HALF, int(value < 0))
+        wanted = abs(value).bit_length() - 1
         n = 0
         while True:
             step = min(n, _STEPS - 1)
             at, near_at = _HALVE + step * _LEVELS + level, _NEAR_HALVE + step * _NEAR * _NEAR + near
-            if not code(coder, int(n < halvings), at, near_at):
+            if not code(coder, int(n < wanted), at, near_at):
                 break
             n += 1
             if n > MAX_HALVINGS:
@@ -199,6 +241,27 @@ class _Kind:
                 bit = self.coder.code(HALF, bit)
             out = out << 1 | bit
         return out
+
+
+def halvings(values: Sequence[int]) -> int:
+    """How often all of these integers can be halved without a remainder; 0 for zeros alone."""
+    together = 0
+    for value in values:
+        together |= value
+    return max(0, (together & -together).bit_length() - 1)
+
+
+def _rises(values: Sequence[int]) -> list[int]:
+    """Differences to the number before; of the first, itself."""
+    return [value - before for value, before in zip(values, [0, *values], strict=False)]
+
+
+def _restored(values: Sequence[int], shift: int, rises: bool) -> list[int]:
+    """A tensor's numbers from those sent: added up, doubled. Raises StreamError."""
+    out = [value << shift for value in (accumulate(values) if rises else values)]
+    if max(map(abs, out), default=0) >= 2 << MAX_HALVINGS:
+        raise out_of_range()
+    return out
 
 
 def _near(magnitude: int | None) -> int:

@@ -4,6 +4,9 @@
 #include <bit>
 #include <cstddef>
 #include <cstdint>
+#include <cstdlib>
+#include <numeric>
+#include <span>
 #include <vector>
 
 namespace coolvid::integer {
@@ -51,7 +54,8 @@ template <class Coder>
 class ParameterCoder {
  public:
   static constexpr int LEVELS = 24, NEAR = 5, STEPS = 10, BELOW_SIZES = 8;
-  static constexpr int ANY = 0, ZERO = 2, NEAR_ZERO = ZERO + 2 * LEVELS, HALVE = NEAR_ZERO + 2 * NEAR * NEAR,
+  static constexpr int COMMON_STEPS = 4;
+  static constexpr int ANY = 0, COMMON = 2, RISING = COMMON + 2 * COMMON_STEPS, FALL = RISING + 1, ZERO = FALL + 1, NEAR_ZERO = ZERO + 2 * LEVELS, HALVE = NEAR_ZERO + 2 * NEAR * NEAR,
                        NEAR_HALVE = HALVE + STEPS * LEVELS, BELOW = NEAR_HALVE + STEPS * NEAR * NEAR,
                        N_CONTEXTS = BELOW + BELOW_SIZES;
 
@@ -63,18 +67,75 @@ class ParameterCoder {
 
   ParameterFault run() {
     int last = 1;
+    std::vector<Sent> sent;
     for (auto& block : blocks_) {
-      const int32_t* first = values_ + block.start;
-      const size_t size = static_cast<size_t>(block.rows) * block.columns;
-      last = code(std::any_of(first, first + size, [](int32_t v) { return v != 0; }), ANY + last);
+      const uint32_t together = bits_of(block);
+      last = code(together != 0, ANY + last);
       if (!last) continue;
+      const int shift = common(together ? std::countr_zero(together) : 0);
+      if (shift > MAX_HALVINGS) return ParameterFault::range;
+      for (int32_t& v : of(block)) v >>= shift;
+      rises_ = rising(block);
+      if (rises_) std::adjacent_difference(of(block).begin(), of(block).end(), of(block).begin());
       if (ParameterFault fault = tensor(block); fault != ParameterFault::none) return fault;
+      sent.push_back({of(block), shift, rises_});
     }
+    for (auto& each : sent)
+      if (!restore(each)) return ParameterFault::range;
     return coder_.ended() ? ParameterFault::end : ParameterFault::none;
   }
 
  private:
-  static constexpr int LIMIT = 40, MAX_HALVINGS = 24, NONE = -1;
+  static constexpr int LIMIT = 40, MAX_HALVINGS = 24, NONE = -1, LEAST_RISING = 8;
+
+  struct Sent {
+    std::span<int32_t> values;
+    int shift;
+    bool rises;
+  };
+
+  std::span<int32_t> of(const ParameterBlock& block) const {
+    return {values_ + block.start, static_cast<size_t>(block.rows) * block.columns};
+  }
+
+  // All numbers of a tensor, or-ed: as many zeros at its end as they can all be halved.
+  uint32_t bits_of(const ParameterBlock& block) const {
+    uint32_t together = 0;
+    for (int32_t v : of(block)) together |= static_cast<uint32_t>(v);
+    return together;
+  }
+
+  // How often all numbers of a tensor can be halved; more than MAX_HALVINGS in damaged streams alone.
+  int common(int wanted) {
+    const int first = COMMON + (predictor_ ? COMMON_STEPS : 0);
+    int n = 0;
+    while (n <= MAX_HALVINGS && code(n < wanted, first + std::min(n, COMMON_STEPS - 1))) n++;
+    return n;
+  }
+
+  // Whether a tensor is sent as rises.
+  bool rising(const ParameterBlock& block) {
+    if (block.rows != 1 || block.columns < LEAST_RISING || predictor_) return false;
+    int64_t rises = 0, sizes = 0, before = 0;
+    for (int64_t v : of(block)) {
+      rises += std::abs(v - before);
+      sizes += std::abs(v);
+      before = v;
+    }
+    return code(2 * rises < sizes, RISING);
+  }
+
+  // Numbers from those sent: added up, doubled; false where one is out of range.
+  static bool restore(const Sent& sent) {
+    constexpr int64_t limit = int64_t{2} << MAX_HALVINGS;
+    int64_t value = 0;
+    for (int32_t& v : sent.values) {
+      value = sent.rises ? value + v : v;
+      if (std::abs(value) >= limit || std::abs(value * (int64_t{1} << sent.shift)) >= limit) return false;
+      v = static_cast<int32_t>(value * (int64_t{1} << sent.shift));
+    }
+    return true;
+  }
 
   ParameterFault tensor(const ParameterBlock& block) {
     const std::vector<uint8_t> dead = inputs_that_are_dead(block);
@@ -124,7 +185,7 @@ class ParameterCoder {
       value = 0;
       return true;
     }
-    const int negative = coder_.code(32768, value < 0);
+    const int negative = rises_ ? code(value < 0, FALL) : coder_.code(32768, value < 0);
     int n = 0;
     while (code(n < wanted, HALVE + std::min(n, STEPS - 1) * LEVELS + level, NEAR_HALVE + std::min(n, STEPS - 1) * NEAR * NEAR + near))
       if (++n > MAX_HALVINGS) return false;
@@ -163,6 +224,7 @@ class ParameterCoder {
   std::vector<uint16_t> ones_;
   std::vector<uint8_t> seen_;
   int64_t mean_;
+  bool rises_ = false;
 };
 
 }  // namespace coolvid::integer
