@@ -129,6 +129,10 @@ class NormativePlugin(Plugin):
         """Parameters of the same function that cost fewer bits, where there are such: what quantisation starts from."""
         return values
 
+    def ordered(self, values: Mapping[str, NDArray[np.float64]]) -> Mapping[str, NDArray[np.float64]]:
+        """Parameters of the same function with units in the order that costs fewest bits where nothing is predicted."""
+        return values
+
     @abstractmethod
     def integer(self, parameters: Mapping[str, FixedPoint], scales: tuple[int, ...] | None = None) -> Any:
         """The integer form, numpy only. With scales=None it chooses them at its first call, from the data, and keeps

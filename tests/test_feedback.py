@@ -16,7 +16,8 @@ from coolvid.quantization import curvature as curvature_of
 from coolvid.quantization import quantize_model
 from coolvid.quantization.curvature import curvature
 from coolvid.quantization.evaluate import FrameLoss
-from coolvid.quantization.feedback import FeedbackRounding
+from coolvid.quantization.feedback import FeedbackRounding, _least_first
+from coolvid.quantization.quantize import ModuleSearch
 from coolvid.quantization.state import QuantizedModule, named_parameters
 from coolvid.training.loss import loss_function
 from coolvid.types import FrameType, PixelFormat, VideoFormat
@@ -26,6 +27,7 @@ FORMAT = VideoFormat(24, 32, PixelFormat.YUV420, 8)
 PICTURE = edge(FORMAT, 0)
 REFERENCES = [edge(FORMAT, shift - 2) for shift in (0, 4)]
 N = 12
+SINGLE = np.ones(12, np.int64)
 TENSORS = np.repeat([0, 1], N // 2)
 PREDICTED = [("residue.synthesis", 0.5), ("residue.upsampling", 0.5), ("motion.synthesis", 0.5)]
 
@@ -140,14 +142,14 @@ def rounding(seed: int, curvature: np.ndarray, loss_per_bit: float) -> FeedbackR
 def test_parameters_that_do_not_share_effects_are_rounded_to_the_nearest():
     made = rounding(0, np.diag(np.arange(1.0, N + 1)), 0.0)
     steps = np.where(TENSORS == 0, 0.5, 0.25)
-    assert (made.integers(steps, np.zeros(N, np.int64)) == np.rint(made.exact / steps)).all()
+    assert (made.integers(steps, np.zeros(N, np.int64), SINGLE) == np.rint(made.exact / steps)).all()
 
 
 @pytest.mark.parametrize("seed", range(6))
 def test_others_make_up_for_errors(seed):
     made = rounding(seed, bowl(seed), 0.0)
     target = np.full(N, 100)
-    errors = [made.exact - each for each in (made.integers(np.ones(N), target), np.rint(made.exact))]
+    errors = [made.exact - each for each in (made.integers(np.ones(N), target, SINGLE), np.rint(made.exact))]
     feedback, nearest = (error @ made.curvature @ error for error in errors)
     assert feedback < 0.8 * nearest
 
@@ -155,7 +157,7 @@ def test_others_make_up_for_errors(seed):
 @pytest.mark.parametrize("target", [0, 5])
 def test_the_dearer_bits_are_the_more_become_the_target(target):
     targets = np.full(N, target, np.int64)
-    made = [rounding(1, bowl(1), price).integers(np.ones(N), targets) for price in (0.0, 10.0, 1e6)]
+    made = [rounding(1, bowl(1), price).integers(np.ones(N), targets, SINGLE) for price in (0.0, 10.0, 1e6)]
     away = [int((each != target).sum()) for each in made]
     assert away == sorted(away, reverse=True) and away[-1] < away[0] / 2
 
@@ -163,13 +165,58 @@ def test_the_dearer_bits_are_the_more_become_the_target(target):
 def test_what_rounds_to_the_target_becomes_it():
     made = rounding(2, bowl(2), 0.0)
     stays = np.rint(made.exact) == 0
-    assert stays.any() and not made.integers(np.ones(N), np.zeros(N, np.int64))[stays].any()
+    assert stays.any() and not made.integers(np.ones(N), np.zeros(N, np.int64), SINGLE)[stays].any()
 
 
 @pytest.mark.parametrize("curvature", [np.zeros((N, N)), np.diag([1.0] + [0.0] * (N - 1)), np.ones((N, N))])
 def test_parameters_without_effect_do_no_harm(curvature):
     made = rounding(3, curvature, 1e-3)
-    assert np.abs(made.integers(np.ones(N), np.zeros(N, np.int64))).max() < 100
+    assert np.abs(made.integers(np.ones(N), np.zeros(N, np.int64), SINGLE)).max() < 100
+
+
+@pytest.mark.parametrize("target", [0, 5])
+def test_integers_lie_whole_lengths_from_the_target(target):
+    lengths, targets = np.where(TENSORS == 0, 1, 4), np.full(N, target, np.int64)
+    made = rounding(4, bowl(4), 1e-3)
+    found = [made.integers(np.full(N, 0.1), targets, lengths)]
+    found += made.thorough(np.full(N, 0.1), targets, lengths, (0.5, 2.0))
+    for each in found:
+        assert not ((each - targets) % lengths).any() and (each != targets).any()
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_thorough_way_costs_less(seed):
+    made, zeros = rounding(seed, bowl(seed), 0.0), np.zeros(N, np.int64)
+    found = made.integers(np.ones(N), zeros, SINGLE), *made.thorough(np.ones(N), zeros, SINGLE, (1.0,))
+    usual, thorough = (error @ made.curvature @ error for error in (made.exact - each for each in found))
+    assert thorough <= usual * 1.001
+
+
+def test_cheap_parameters_are_decided_last():
+    assert _least_first(np.diag([3.0, 1.0, 2.0])).tolist() == [1, 2, 0]
+
+    def costs(matrix: np.ndarray) -> float:
+        """Of errors alike in all, each made up for by those after it."""
+        return float((np.linalg.cholesky(matrix).diagonal() ** 2).sum())
+
+    matrices = [bowl(seed) for seed in range(8)]
+    orders = [_least_first(matrix) for matrix in matrices]
+    assert all(sorted(order) == list(range(N)) for order in orders)
+    ordered = sum(costs(matrix[np.ix_(order, order)]) for matrix, order in zip(matrices, orders, strict=True))
+    assert ordered < 0.9 * sum(map(costs, matrices))
+
+
+def test_tensors_have_steps_of_their_own_where_that_pays(trained, monkeypatch):
+    def searched() -> tuple[float, QuantizedModule]:
+        loss = FrameLoss(copy.deepcopy(trained[FrameType.I]), PICTURE)
+        module = ModuleSearch(loss, "residue.synthesis", 4.0).run("descent")
+        loss.load(module)
+        return loss.total(module), module
+
+    least, module = searched()
+    assert len(set(module.lengths().tolist())) > 1
+    monkeypatch.setattr(ModuleSearch, "_each_tensor", lambda self, shifts, least: (shifts, least))
+    assert least < searched()[0]
 
 
 @pytest.mark.parametrize("kind", [FrameType.I, FrameType.B])
@@ -190,7 +237,7 @@ def test_frames_are_coded_better_with_feedback(trained, kind):
         ("medium", FrameType.I, 0, {}, 2.0),
         ("medium", FrameType.B, 2, {}, 2.0),
         ("medium", FrameType.B, 3, {}, 0.0),
-        ("slow", FrameType.P, 1, {}, 8.0),
+        ("slow", FrameType.P, 1, {}, 16.0),
         ("fast", FrameType.P, 1, {"curvature_samples": 1.5}, 1.5),
     ],
 )

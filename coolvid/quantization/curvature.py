@@ -4,19 +4,19 @@ Near the end of training loss(w + d) - loss(w) is about d' C d / 2, with C the s
 module: J are their slopes by its parameters, F what the loss makes of an output. That is a constant for squared errors
 and the Fisher information for bits: the mean outer product of their slopes, for latents drawn from the model itself.
 With a random sign for each output, g = J' sqrt(F) s has the expectation E[g g'] = C; so outputs are taken in chunks,
-with one g for each.
+with one g for each. Where parameters are few, J is taken column by column instead.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice, product
-from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from coolvid.config import PluginChoice
@@ -33,6 +33,10 @@ MAX_PARAMETERS = 4096
 EXTRA_SAMPLES = 16
 MIN_ROWS = 64
 TILES = (16, 8, 4)
+# Pixels around a tile that its outputs may depend on; squares of samples that are added up; what filters are moved by.
+MARGIN = 2
+TOGETHER = 4
+DELTA = 2**-10
 MAX_CENTRED = 0.4999995
 _BLOCK = 256
 
@@ -124,34 +128,70 @@ def _of_entropy_model(sampler: _Sampler) -> Iterator[Tensor]:
 
 
 def _of_synthesis(sampler: _Sampler) -> Iterator[Tensor]:
-    """Tiles of the branch's planes, each as if it were alone: what is beyond its border is replicated."""
+    """Tiles of the branch's planes, computed with MARGIN more on every side, so that borders do not matter."""
     coolchic, synthesis = sampler.coolchic, sampler.coolchic.modules_by_name["synthesis"]
     dense = coolchic.synthesis_input(coolchic.rounded_latents()).detach()
     coarse = synthesis(dense).detach().requires_grad_(True)
     planes = sampler.loss.planes_of(sampler.branch, coolchic.full_size(coarse))
-    tiles = _tiles(coarse.shape[-2], coarse.shape[-1], sampler.count)
+    height, width = coarse.shape[-2:]
+    tiles = _tiles(height, width, sampler.count)
     rounds = max(1, round(sampler.count / len(tiles)))
     for _ in range(rounds):
         (signed,) = torch.autograd.grad(planes, coarse, sampler.signed(planes), retain_graph=True)
-        for tile in tiles:
-            yield sampler.slopes(synthesis(dense[tile].contiguous()), signed[tile] / math.sqrt(rounds), keep=False)
+        for rows, columns in tiles:
+            around = _widened(rows, height), _widened(columns, width)
+            own = torch.zeros_like(signed[..., around[0], around[1]])
+            inside = (..., _inside(rows, around[0]), _inside(columns, around[1]))
+            own[inside] = signed[..., rows, columns] / math.sqrt(rounds)
+            yield sampler.slopes(synthesis(dense[..., around[0], around[1]].contiguous()), own, keep=False)
 
 
-def _tiles(height: int, width: int, count: int) -> list[Any]:
-    """Index expressions of the tiles of [1, n, height, width]: of the largest side that makes count / 4 of them."""
+def _tiles(height: int, width: int, count: int) -> list[tuple[slice, slice]]:
+    """Rows and columns of the tiles of a plane: of the largest side that makes count / 4 of them."""
     enough = (side for side in TILES if (height // side) * (width // side) * 4 >= count)
     side = next(enough, TILES[-1])
     corners = product(range(0, height, side), range(0, width, side))
-    return [(..., slice(y, y + side), slice(x, x + side)) for y, x in corners]
+    return [(slice(y, min(y + side, height)), slice(x, min(x + side, width))) for y, x in corners]
+
+
+def _widened(part: slice, size: int) -> slice:
+    return slice(max(0, part.start - MARGIN), min(size, part.stop + MARGIN))
+
+
+def _inside(part: slice, of: slice) -> slice:
+    return slice(part.start - of.start, part.stop - of.start)
 
 
 def _of_upsampling(sampler: _Sampler) -> Iterator[Tensor]:
-    """The whole picture, again and again: filters are few, and reach far."""
+    """Filters are few, and reach far: how the whole picture moves with each of them, in random sums of samples."""
     coolchic = sampler.coolchic
-    dense = coolchic.synthesis_input(coolchic.rounded_latents().detach())
-    planes = sampler.loss.planes_of(sampler.branch, coolchic.synthesised(dense))
-    for _ in range(sampler.count):
-        yield sampler.slopes(planes, sampler.signed(planes), keep=True) / math.sqrt(sampler.count)
+    flat = coolchic.rounded_latents().detach()
+
+    def planes() -> list[Tensor]:
+        return sampler.loss.planes_of(sampler.branch, coolchic.synthesised(coolchic.synthesis_input(flat)))
+
+    with torch.no_grad():
+        signs = sampler.signed(planes())
+        effects = [_added(_difference(planes, value), signs) for p in sampler.parameters for value in p.view(-1)]
+    yield from torch.stack(effects, dim=1)
+
+
+def _difference(planes: Callable[[], list[Tensor]], value: Tensor) -> list[Tensor]:
+    """Slopes of planes by one parameter, a view of where it lies."""
+    before = value.clone()
+    value += DELTA
+    above = planes()
+    value.copy_(before - DELTA)
+    below = planes()
+    value.copy_(before)
+    return [(high - low) / (2 * DELTA) for high, low in zip(above, below, strict=True)]
+
+
+def _added(planes: Sequence[Tensor], signs: Sequence[Tensor]) -> Tensor:
+    """Sums [n], double, of samples that stand together, with their signs."""
+    signed = (plane * sign for plane, sign in zip(planes, signs, strict=True))
+    sums = [F.avg_pool2d(each, TOGETHER, divisor_override=1, ceil_mode=True) for each in signed]
+    return torch.cat([each.reshape(-1) for each in sums]).double()
 
 
 _PROJECTIONS = {"arm": _of_entropy_model, "synthesis": _of_synthesis, "upsampling": _of_upsampling}

@@ -6,7 +6,7 @@ prediction is warped anew only when motion changes, and not even then when every
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from coolvid.model.rate import latent_bits
 from coolvid.training.loss import distortion_of
 from coolvid.types import Frame
 
-from .state import QuantizedModule, float_parameters, named_parameters
+from .state import QuantizedModule, float_parameters, named_parameters, write_parameters
 from .steps import Floats
 
 # Stages that a module's parameters reach, inside its branch; and what a branch's planes reach in the frame.
@@ -66,10 +66,18 @@ class FrameLoss:
         """A module's parameters as they are now."""
         return float_parameters(self.coolchic(name), name.split(".")[1])
 
-    def canonical(self, name: str) -> dict[str, Floats]:
-        """floats(), by the plugin turned into the cheapest ones of the same function."""
+    def canonical(self, name: str, is_predicted: bool = True) -> dict[str, Floats]:
+        """floats(), by the plugin turned into the cheapest ones of the same function. is_predicted: the order of units
+        stays what it is."""
         plugin, values = self.coolchic(name).plugins.get(name.split(".")[1]), self.floats(name)
-        return values if plugin is None else dict(plugin.canonical(values))
+        if plugin is None:
+            return values
+        return dict(plugin.canonical(values if is_predicted else plugin.ordered(values)))
+
+    def write(self, name: str, values: Mapping[str, Floats]) -> None:
+        """Put float parameters into the model."""
+        write_parameters(self.coolchic(name), name.split(".")[1], values)
+        self.changed(name)
 
     def load(self, module: QuantizedModule) -> None:
         """Put a quantised module into the model."""

@@ -6,21 +6,25 @@ integers one after the other, and those still to come move to where the loss is 
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from .steps import Floats
 
 DAMPING = 1e-2
 PASSES = 2
+WIDTH = 32
 Integers64 = NDArray[np.int64]
 
 
 class _Prices(NamedTuple):
-    """Bits [n] of each difference to the target: of none, of one of 1 or -1, and what each further step adds."""
+    """Bits [n] of each difference: of none, of one of 1 or -1, and what each further step adds."""
 
     zero: Floats
     one: Floats
@@ -52,49 +56,114 @@ class FeedbackRounding:
     tensors: NDArray[np.int64]
     loss_per_bit: float
 
-    def integers(self, steps: Floats, target: Integers64, price: float = 1.0) -> Integers64:
-        """Multiples [n] of steps [n]. What rounds to target [n], which is cheap to send, becomes it first; the others
-        follow, those first whose errors cost most. price: a factor for bits."""
-        exact = self.exact / steps
-        bends = self.curvature * np.outer(steps, steps)
+    def integers(self, steps: Floats, target: Integers64, lengths: Integers64) -> Integers64:
+        """Multiples [n] of steps [n] that differ from target [n], which is cheap to send, by multiples of lengths [n].
+        What rounds to the target becomes it first; the others follow, those first whose errors cost most."""
+        differences = _Differences.of(self, self.exact - target * steps, steps * lengths, False)
+        return target + lengths * differences.rounded(1.0, 1)
+
+    def thorough(
+        self, steps: Floats, target: Integers64, lengths: Integers64, prices: Iterable[float]
+    ) -> Iterator[Integers64]:
+        """integers() with bits at these multiples of their price, in a better order, as the best of WIDTH at a time."""
+        differences = _Differences.of(self, self.exact - target * steps, steps * lengths, True)
+        for price in prices:
+            yield target + lengths * differences.rounded(price, WIDTH)
+
+
+@dataclass(frozen=True, eq=False)
+class _Differences:
+    """Parameters on their way to integers. exact [n]: in steps. order [n]: the last one first, those that stay 0 at its
+    end. n_free: how many do not. factor [n, n]: upper, factor' factor the curvature, both in this order."""
+
+    source: FeedbackRounding
+    exact: Floats
+    order: Integers64
+    n_free: int
+    factor: Floats
+
+    @classmethod
+    def of(cls, source: FeedbackRounding, values: Floats, steps: Floats, in_best_order: bool) -> _Differences:
+        exact = values / steps
+        bends = source.curvature * np.outer(steps, steps)
         diagonal = bends.diagonal()
         bends = bends + np.diag(DAMPING * diagonal + 1e-6 * diagonal.mean() + 1e-300)
-        stays = np.rint(exact) == target
+        stays = np.rint(exact) == 0
         order = np.lexsort((-diagonal, ~stays))[::-1]
-        factor = np.asarray(np.linalg.cholesky(bends[np.ix_(order, order)]).T, np.float64)
-        chosen = np.rint(exact)
+        n_free = int((~stays).sum())
+        if in_best_order:
+            free = order[:n_free]
+            order = np.concatenate([free[_least_first(bends[np.ix_(free, free)])], order[n_free:]])
+        factor = torch.linalg.cholesky(torch.from_numpy(bends[np.ix_(order, order)])).numpy().T
+        return cls(source, exact, order, n_free, factor)
+
+    def rounded(self, price: float, width: int) -> Integers64:
+        """The integers [n]. price: a factor for bits."""
+        walk = _Walk(self.exact[self.order], self.n_free, self.factor)
+        chosen = np.rint(self.exact)
         for _ in range(PASSES):
-            prices = _Prices.like(chosen - target, self.tensors)
-            walk = _Walk(exact[order], target[order].astype(float), stays[order], factor)
-            chosen[order] = walk.run(_Prices(*(part[order] * (price * self.loss_per_bit) for part in prices)))
+            prices = _Prices.like(chosen, self.source.tensors)
+            scaled = _Prices(*(part[self.order] * (price * self.source.loss_per_bit) for part in prices))
+            chosen[self.order] = walk.run(scaled) if width == 1 else walk.run_wide(scaled, width)
         return chosen.astype(np.int64)
 
 
+def _least_first(matrix: Floats) -> Integers64:
+    """The order in which pivots of a Cholesky factor are the most alike: always the one that is least next (arXiv
+    cs/0609095, sorted QR). What is decided last has nobody left to make up for it, so it should cost little."""
+    rest, n = matrix.copy(), len(matrix)
+    left = np.zeros(n)
+    order = np.empty(n, np.int64)
+    for i in range(n):
+        order[i] = k = int((rest.diagonal() + left).argmin())
+        left[k] = np.inf
+        column = rest[:, k] / math.sqrt(rest[k, k])
+        rest -= np.outer(column, column)
+    return order
+
+
 class _Walk(NamedTuple):
-    """Parameters in steps, last first. factor [n, n]: upper, factor' factor the curvature."""
+    """Parameters in steps, the last one first, of which those from n_free on become 0. factor [n, n]: upper, factor'
+    factor the curvature."""
 
     exact: Floats
-    target: Floats
-    stays: NDArray[np.bool_]
+    n_free: int
     factor: Floats
 
     def run(self, prices: _Prices) -> Floats:
-        """The integers [n] chosen."""
+        """The integers [n], each the cheapest when its turn comes."""
         pivots = self.factor.diagonal()
         rows = self.factor / pivots[:, None]
         halves = (pivots**2 / 2).tolist()
-        errors, chosen = np.zeros(len(self.exact)), self.target.copy()
+        errors = self.exact.copy()
         exact, zero, one, more = (part.tolist() for part in (self.exact, *prices))
-        for k in range(len(exact) - 1, -1, -1):
-            if not self.stays[k]:
-                wanted = exact[k] + float(rows[k, k + 1 :] @ errors[k + 1 :]) - float(self.target[k])
-                chosen[k] += _cheapest(wanted, halves[k], zero[k], one[k], more[k])
-            errors[k] = exact[k] - chosen[k]
+        for k in range(self.n_free - 1, -1, -1):
+            wanted = exact[k] + float(rows[k, k + 1 :] @ errors[k + 1 :])
+            errors[k] = exact[k] - _cheapest(wanted, halves[k], zero[k], one[k], more[k])
+        return np.rint(self.exact - errors)
+
+    def run_wide(self, prices: _Prices, width: int) -> Floats:
+        """The same, with the `width` cheapest beginnings kept at every turn (the M-algorithm)."""
+        pivots = self.factor.diagonal()
+        rows = self.factor / pivots[:, None]
+        errors, costs = self.exact[None].copy(), np.zeros(1)
+        for k in range(self.n_free - 1, -1, -1):
+            wanted = self.exact[k] + errors[:, k + 1 :] @ rows[k, k + 1 :]
+            below = np.floor(np.abs(wanted))
+            sizes = np.stack([np.zeros_like(below), below, below + 1])
+            bits = np.where(sizes > 0, prices.one[k] + prices.more[k] * (sizes - 1), prices.zero[k])
+            total = costs + pivots[k] ** 2 / 2 * (np.abs(wanted) - sizes) ** 2 + bits
+            total[1, below == 0] = np.inf  # the same as the one before
+            best = np.argsort(total, axis=None, kind="stable")[: min(width, int(np.isfinite(total).sum()))]
+            which, parent = np.divmod(best, len(costs))
+            errors, costs = errors[parent], total.ravel()[best]
+            errors[:, k] = self.exact[k] - np.copysign(sizes[which, parent], wanted[parent])
+        chosen: Floats = np.rint(self.exact - errors[0])
         return chosen
 
 
 def _cheapest(wanted: float, half: float, zero: float, one: float, more: float) -> float:
-    """The difference to the target that costs least: the one nearest to wanted, the one before it, or none."""
+    """The integer that costs least: the one nearest to wanted, the one before it, or 0."""
     best, least = 0.0, half * wanted * wanted + zero
     nearest = float(round(wanted))
     for size in (abs(nearest), abs(nearest) - 1):

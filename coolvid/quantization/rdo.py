@@ -27,23 +27,25 @@ MIN_TRIALS = 64
 
 @dataclass
 class _Walk:
-    """A module's integers while they move. values [n]: all parameters, flat, in stream order."""
+    """A module's integers while they move. values [n]: all parameters, flat, in stream order. lengths [n]: what each
+    moves by."""
 
     module: QuantizedModule
     loss: FrameLoss
     values: NDArray[np.int64]
+    lengths: NDArray[np.int64]
     least: float
 
     @classmethod
     def start(cls, loss: FrameLoss, name: str) -> _Walk:
         module = QuantizedModule.of(loss.coolchic(name), name)
         loss.settle(name)
-        return cls(module, loss, module.flat(), loss.total(module))
+        return cls(module, loss, module.flat(), module.lengths(), loss.total(module))
 
-    def move(self, index: int, by: int) -> bool:
-        """Add `by` to one integer if the loss falls, else leave everything as it was."""
+    def move(self, index: int, direction: int) -> bool:
+        """Move one integer by its length if the loss falls, else leave everything as it was."""
         trial = self.values.copy()
-        trial[index] += by
+        trial[index] += direction * self.lengths[index]
         moved = self.module.with_flat(trial)
         if moved is None:
             return False
@@ -74,9 +76,8 @@ def _refine(loss: FrameLoss, name: str, random: np.random.Generator) -> int:
     walk = _Walk.start(loss, name)
     changed = 0
     for index, direction in _promising(loss, walk, random):
-        step = direction
         moved = False
-        while walk.move(index, step):
+        while walk.move(index, direction):
             moved = True
         changed += moved
     walk.module.record(loss.coolchic(name))
@@ -88,7 +89,7 @@ def _promising(loss: FrameLoss, walk: _Walk, random: np.random.Generator) -> lis
     n = walk.values.size
     if not n:
         return []
-    slope = loss.slope(walk.module)
+    slope = loss.slope(walk.module) * walk.lengths
     changes = [walk.module.extra_bits(by) * loss.loss_per_bit + slope * by for by in (-1, 1)]
     gains = -np.concatenate(changes)
     limit = max(MIN_TRIALS, int(WORK_LIMIT / loss.work(walk.module.name)))

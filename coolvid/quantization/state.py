@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from coolvid.bitstream.parameters import halvings
 from coolvid.bitstream.weights import Mode, best_mode, module_bits, rescaled
 from coolvid.coded import CodedModule
 from coolvid.errors import ConfigError
@@ -51,10 +53,7 @@ class QuantizedModule:
 
     def write(self, coolchic: CoolChicEncoder) -> None:
         """Put the values into the model."""
-        own = named_parameters(coolchic, self.name.split(".")[-1])
-        with torch.no_grad():
-            for name, value in dequantise(self.coded, self.specs).items():
-                own[name].copy_(torch.from_numpy(value))
+        write_parameters(coolchic, self.name.split(".")[-1], dequantise(self.coded, self.specs))
 
     def record(self, coolchic: CoolChicEncoder) -> None:
         """Remember the steps in the model, for the kinds that the module has."""
@@ -87,10 +86,18 @@ class QuantizedModule:
         parts = [np.full(math.prod(s.shape), 2.0 ** -shifts[s.kind]) for s in self.specs]
         return np.concatenate(parts) if parts else np.zeros(0)
 
+    def lengths(self) -> NDArray[np.int64]:
+        """What every integer [n] moves by: the power of two of which all differences of its tensor to sent_from() are
+        multiples."""
+        tensors = np.split(self.flat() - self.sent_from(), np.cumsum([math.prod(s.shape) for s in self.specs])[:-1])
+        parts = [np.full(values.size, 1 << halvings(values.tolist())) for values in tensors]
+        return np.concatenate(parts) if self.specs else np.zeros(0, np.int64)
+
     def extra_bits(self, direction: int) -> Floats:
-        """What it may cost [n] to move each integer alone by `direction`: as if all of a kind, or their differences to
-        the predictor where the module is sent so, were two-sided geometric with their mean magnitude."""
-        values, shifts = self.flat() - self.sent_from(), self.flat_steps()
+        """What it may cost [n] to move each integer alone by `direction` times its length: as if all of a kind, or
+        their differences to the predictor where the module is sent so, were two-sided geometric with their mean
+        magnitude."""
+        values, shifts = (self.flat() - self.sent_from()) // self.lengths(), self.flat_steps()
         out = np.zeros(values.size)
         for step in np.unique(shifts):
             own = shifts == step
@@ -117,6 +124,14 @@ class QuantizedModule:
 def named_parameters(coolchic: CoolChicEncoder, module: str) -> dict[str, Tensor]:
     """The torch parameters of one module by the names of its specs."""
     return dict(coolchic.modules_by_name[module].named_parameters())
+
+
+def write_parameters(coolchic: CoolChicEncoder, module: str, values: Mapping[str, Floats]) -> None:
+    """Put parameters of one module into the model."""
+    own = named_parameters(coolchic, module)
+    with torch.no_grad():
+        for name, value in values.items():
+            own[name].copy_(torch.from_numpy(value))
 
 
 def float_parameters(coolchic: CoolChicEncoder, module: str) -> dict[str, Floats]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -111,6 +112,16 @@ class ConvSynthesis(SynthesisPlugin):
         last = f"layers.{len(self.layers) - 1}.bias"
         both = values[last] + values["stabiliser.bias"]
         return {**values, last: both, "stabiliser.bias": np.zeros_like(both)}
+
+    def ordered(self, values: Mapping[str, NDArray[np.float64]]) -> Mapping[str, NDArray[np.float64]]:
+        """Hidden features sorted by their biases, where neither their layer nor the next one adds its input."""
+        out = dict(values)
+        for i, (layer, after) in enumerate(pairwise(self.layers)):
+            if not layer.residual and not after.residual:
+                order = np.argsort(out[f"layers.{i}.bias"], kind="stable")
+                out |= {name: out[name][order] for name in (f"layers.{i}.weight", f"layers.{i}.bias")}
+                out[f"layers.{i + 1}.weight"] = out[f"layers.{i + 1}.weight"][:, order]
+        return out
 
     def macs(self) -> float:
         weights = (spec.shape for spec in self.tensors() if spec.kind == "weight")
