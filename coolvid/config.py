@@ -333,8 +333,8 @@ class StructureConfig:
 class EncodeConfig:
     """One encode.
 
-    intra lop|mop|hop|vhop, residue vlop|lop|mop|hop, motion lop|mop: operating points ("": the preset's). Several with
-    commas between them are all tried for every frame, and the best is kept.
+    intra lop|mop|hop|vhop|xhop, residue vlop|lop|mop|hop, motion lop|mop: operating points ("": the preset's). Several
+    with commas between them are all tried for every frame, and the best is kept.
 
     iterations: total for an I frame, others in the preset's proportion (0: the preset's).
     quantizer replaces the one of all phases but the last, which rounds. plugins: kind -> choice for arm, upsampling,

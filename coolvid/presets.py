@@ -42,6 +42,7 @@ INTRA = {
     "mop": _point(10, 2, 4, f"16-1-linear-relu,{_TAIL}"),
     "hop": _point(14, 2, 6, f"48-1-linear-relu,{_TAIL}"),
     "vhop": _point(20, 2, 6, f"64-1-linear-relu,{_TAIL}"),
+    "xhop": _point(26, 2, 6, f"64-1-linear-relu,{_TAIL}"),
 }
 RESIDUE = {
     "vlop": _point(6, 1, 0, f"8-1-linear-relu,{_SHORT_TAIL}"),
@@ -65,12 +66,13 @@ class Preset:
     coarse_start: of I frames (training/warmup.py).
 
     intra, p_residue, b_residue, motion: operating points; where several are named, with commas, every frame is coded
-    with each and the best is kept. large_intra is for pictures with much detail, small_intra for others that are
-    small (see fit_intra), intra for the rest."""
+    with each and the best is kept. huge_intra and large_intra are for pictures with much detail, small_intra for
+    others that are small (see fit_intra), intra for the rest."""
 
     intra: str = "hop"
     small_intra: str = "mop"
     large_intra: str = "hop"
+    huge_intra: str = "hop"
     p_residue: str = "mop"
     b_residue: str = "mop"
     motion: str = "mop"
@@ -104,7 +106,7 @@ class Preset:
 
 # What EncodeConfig.training cannot set, because EncodeConfig.intra, residue and motion do; and what it sets of the main
 # phase of every frame, exactly and whatever EncodeConfig.iterations is.
-OPERATING_POINTS = ("intra", "small_intra", "large_intra", "p_residue", "b_residue", "motion")
+OPERATING_POINTS = ("intra", "small_intra", "large_intra", "huge_intra", "p_residue", "b_residue", "motion")
 MAIN_PHASE = (
     "max_iterations",
     "start_lr",
@@ -123,7 +125,9 @@ GAINS = {
 sets its gain. Latents of fine frames are large, and larger steps reach them sooner (docs/EXPERIMENTS.md, "Gain of the
 latents")."""
 LARGE = 40_000
-"""Pictures of at least so much detail() get large networks (docs/EXPERIMENTS.md, "Networks of the I frame")."""
+HUGE = 65_000
+"""Pictures of at least so much detail() get large, and huge, networks (docs/EXPERIMENTS.md, "Networks of the I
+frame")."""
 SMALL = 7e6
 """Others of fewer pixels than SMALL * sqrt(lmbda) get small ones (city, without the prior: mop is 2 % better than hop
 at lambda 1e-3, and 1 % worse at 3e-4)."""
@@ -137,6 +141,7 @@ TABLE = {
         MEDIUM,
         intra="mop",
         large_intra="mop",
+        huge_intra="mop",
         p_residue="lop",
         b_residue="vlop",
         motion="lop",
@@ -155,6 +160,7 @@ TABLE = {
     "slow": replace(
         MEDIUM,
         large_intra="vhop",
+        huge_intra="xhop",
         intra_iterations=4600,
         p_iterations=3000,
         b_iterations=3000,
@@ -163,7 +169,7 @@ TABLE = {
         coarse_start=50,
         motion_start=500,
         frequency_validation=100,
-        curvature_samples=8.0,
+        curvature_samples=16.0,
         rdo_rounds=1,
         latent_rdo_rounds=8,
     ),
@@ -172,6 +178,7 @@ TABLE = {
         intra="hop,mop",
         small_intra="mop,hop",
         large_intra="vhop,hop",
+        huge_intra="xhop,vhop",
         p_residue="mop,hop",
         b_residue="mop,hop",
         intra_iterations=20000,
@@ -183,7 +190,7 @@ TABLE = {
         motion_start=1000,
         frequency_validation=100,
         step_search="full",
-        curvature_samples=8.0,
+        curvature_samples=16.0,
         rdo_rounds=3,
         latent_rdo_rounds=16,
     ),
@@ -208,8 +215,9 @@ def fit_intra(config: EncodeConfig, picture: Frame) -> EncodeConfig:
     if config.intra:
         return config
     preset, lmbda = effective_preset(config), config.lmbda_at(FrameType.I, 0)
-    if detail(picture, lmbda) >= LARGE:
-        return replace(config, intra=preset.large_intra)
+    found = detail(picture, lmbda)
+    if found >= LARGE:
+        return replace(config, intra=preset.huge_intra if found >= HUGE else preset.large_intra)
     is_small = picture.height * picture.width < SMALL * math.sqrt(lmbda)
     return replace(config, intra=preset.small_intra if is_small else preset.intra)
 

@@ -19,7 +19,7 @@ from coolvid.config import (
     parse_layers,
 )
 from coolvid.errors import ConfigError
-from coolvid.presets import INTRA, LARGE, MOTION, RESIDUE, TABLE, fit_intra, frame_config
+from coolvid.presets import HUGE, INTRA, LARGE, MOTION, RESIDUE, TABLE, fit_intra, frame_config
 from coolvid.types import FrameType, PixelFormat, VideoFormat
 from pictures import noise
 
@@ -296,7 +296,9 @@ POINTS = [
     *(("slow", 1e-3, (288, 352), LARGE - 1, "mop"), ("slow", 1e-3, (288, 352), LARGE, "vhop")),
     *(("slow", 1e-3, (512, 768), LARGE - 1, "hop"), ("slow", 1e-3, (512, 768), LARGE, "vhop")),
     *(("medium", 1e-3, (288, 352), LARGE, "hop"), ("placebo", 1e-2, (720, 1280), LARGE, "vhop,hop")),
-    ("fast", 1e-3, (1080, 1920), LARGE, "mop"),
+    *(("slow", 1e-3, (288, 352), HUGE - 1, "vhop"), ("slow", 1e-3, (288, 352), HUGE, "xhop")),
+    *(("medium", 1e-3, (288, 352), HUGE, "hop"), ("placebo", 1e-2, (720, 1280), HUGE, "xhop,vhop")),
+    *(("fast", 1e-3, (1080, 1920), LARGE, "mop"), ("fast", 1e-3, (1080, 1920), HUGE, "mop")),
 ]
 
 
