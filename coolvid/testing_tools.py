@@ -13,6 +13,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from . import registry
@@ -26,6 +27,8 @@ WEIGHT_SHIFT = 10
 BIAS_SHIFT = 14
 # Largest root mean square distance of the integer form from the float one, relative to the output's own.
 AGREEMENT = 0.01
+# Largest change of a float output by other parameters of the same function, relative to its largest magnitude.
+SAME = 1e-4
 MAX_SCALES = 64
 
 
@@ -159,11 +162,17 @@ class Subject:
                     finite(f"gradient of {name}", leaf.grad)
 
     def check_integer(self, plugin: NormativePlugin, case: Case) -> Callable[..., Integers]:
-        """Agreement with the module at quantised random parameters; scales; the same twice. Returns the integer form
-        with the scales it chose."""
+        """Agreement with the module at quantised random parameters, and at those said to compute the same; scales; the
+        same twice. Returns the integer form with the scales it chose."""
         parameters = random_parameters(plugin)
+        floats = {name: parameter.as_float() for name, parameter in parameters.items()}
+        expected = _float_output(plugin, floats, case)
+        for what, equal in (("canonical", plugin.canonical(floats)), ("ordered", plugin.ordered(floats))):
+            with self.checking(f"{what} parameters"):
+                error = np.abs(_float_output(plugin, equal, case) - expected).max()
+                limit = SAME * max(1.0, float(np.abs(expected).max()))
+                require(error <= limit, f"they change the output by up to {error:.4g}; at most {limit:.4g} is allowed")
         with self.checking("float/integer agreement"):
-            expected = _float_output(plugin, parameters, case)
             chooser = plugin.integer(parameters)
             first = chooser(*_read_only(case.integers))
             _check_output(first, case)
@@ -263,10 +272,10 @@ def _spread(spec: TensorSpec) -> float:
     return 0.3 if spec.kind == "bias" else 0.5 / math.sqrt(math.prod(spec.shape[1:]) if len(spec.shape) > 1 else 16)
 
 
-def _float_output(plugin: NormativePlugin, parameters: Mapping[str, FixedPoint], case: Case) -> Any:
+def _float_output(plugin: NormativePlugin, parameters: Mapping[str, NDArray[np.float64]], case: Case) -> Any:
     """The module's output, in evaluation mode, at these parameters; without the leading 1 of pictures."""
     module = _fresh(plugin)
-    module.load_state_dict({name: torch.from_numpy(p.as_float()).float() for name, p in parameters.items()})
+    module.load_state_dict({name: torch.from_numpy(values).float() for name, values in parameters.items()})
     with torch.no_grad():
         out = module.eval()(*case.floats).double().numpy()
     return out[0] if len(case.shape) == 4 else out

@@ -194,6 +194,16 @@ BROKEN_ARMS = [
     ("bits = CONTEXT", "x[0] = 0; bits = CONTEXT", "fails 'float/integer agreement': ValueError"),
     ("return run", "self.n_scales = lambda: 1; run.scales = (17,); return run", "fails 'scales': scales"),
     ("import numpy", "import torch, numpy", "fails 'integer form without torch': .*importing torch"),
+    (
+        "    def module",
+        "    def canonical(self, v):\n        return {**v, 'bias': v['bias'] + 1}\n    def module",
+        "fails 'canonical parameters': they change the output by up to 1",
+    ),
+    (
+        "    def module",
+        "    def ordered(self, v):\n        return {k: x[::-1].copy() for k, x in v.items()}\n    def module",
+        "fails 'ordered parameters': they change the output",
+    ),
     ("out = x", "out = x - (x - x[0]) * (len(x) == 1) - x[-1] % 2 * (len(x) > 1)", "fails"),
 ]
 

@@ -31,7 +31,9 @@ SEED = 0
 # A matrix of so many rows takes 128 MiB; modules with more parameters are rounded without one.
 MAX_PARAMETERS = 4096
 EXTRA_SAMPLES = 16
+# Latents that a projection of the entropy model has at least; how often a latent is drawn at most.
 MIN_ROWS = 64
+MAX_DRAWS = 8
 TILES = (16, 8, 4)
 # Pixels around a tile that its outputs may depend on; squares of samples that are added up; what filters are moved by.
 MARGIN = 2
@@ -83,9 +85,9 @@ class _Sampler:
 def curvature(loss: FrameLoss, name: str, samples_per_parameter: float) -> Floats | None:
     """The matrix [n, n] of a module, parameters in stream order, as they and the other modules are now.
 
-    samples_per_parameter: how many projections are drawn; the fewer, the rougher. None where there is no matrix: with
-    0 samples, for inter-feature maps, which gain nothing by it, for modules of more than MAX_PARAMETERS, and where the
-    distortion is not the squared error.
+    samples_per_parameter: how many projections are drawn, fewer of small frames; the fewer, the rougher. None where
+    there is no matrix: with 0 samples, for inter-feature maps, which gain nothing by it, for modules of more than
+    MAX_PARAMETERS, and where the distortion is not the squared error.
     """
     branch, module = name.split(".")
     own = named_parameters(loss.coolchic(name), module)
@@ -103,12 +105,12 @@ def curvature(loss: FrameLoss, name: str, samples_per_parameter: float) -> Float
 
 def _squared(projections: Iterable[Tensor], n: int) -> Floats:
     """The sum of the outer products of projections [n] with themselves."""
-    out = np.zeros((n, n))
+    out = torch.zeros(n, n, dtype=torch.float64)
     rest = iter(projections)
     while block := list(islice(rest, _BLOCK)):
-        rows = torch.stack(block).cpu().numpy()
+        rows = torch.stack(block).cpu()
         out += rows.T @ rows
-    return out
+    return np.asarray(out.numpy(), np.float64)
 
 
 def _of_entropy_model(sampler: _Sampler) -> Iterator[Tensor]:
@@ -117,8 +119,9 @@ def _of_entropy_model(sampler: _Sampler) -> Iterator[Tensor]:
     flat = coolchic.rounded_latents().detach()
     contexts = coolchic.contexts(flat).detach()
     laplace = arm(contexts.t()).t().detach()
-    rounds = max(1, round(sampler.count * MIN_ROWS / flat.numel()))
-    rows = max(MIN_ROWS, math.ceil(flat.numel() * rounds / sampler.count))
+    count = min(sampler.count, MAX_DRAWS * flat.numel())
+    rounds = max(1, round(count * MIN_ROWS / flat.numel()))
+    rows = max(MIN_ROWS, math.ceil(flat.numel() * rounds / count))
     weight = math.sqrt(math.log(2) * sampler.loss.loss_per_bit / rounds)
     for _ in range(rounds):
         signed = sampler.bit_slopes(laplace) * sampler.signs(flat) * weight
@@ -135,7 +138,8 @@ def _of_synthesis(sampler: _Sampler) -> Iterator[Tensor]:
     planes = sampler.loss.planes_of(sampler.branch, coolchic.full_size(coarse))
     height, width = coarse.shape[-2:]
     tiles = _tiles(height, width, sampler.count)
-    rounds = max(1, round(sampler.count / len(tiles)))
+    most = coarse.numel() // len(tiles) + 1
+    rounds = max(1, min(most, round(sampler.count / len(tiles))))
     for _ in range(rounds):
         (signed,) = torch.autograd.grad(planes, coarse, sampler.signed(planes), retain_graph=True)
         for rows, columns in tiles:

@@ -111,14 +111,15 @@ class _Differences:
 def _least_first(matrix: Floats) -> Integers64:
     """The order in which pivots of a Cholesky factor are the most alike: always the one that is least next (arXiv
     cs/0609095, sorted QR). What is decided last has nobody left to make up for it, so it should cost little."""
-    rest, n = matrix.copy(), len(matrix)
-    left = np.zeros(n)
+    n, given = len(matrix), torch.from_numpy(matrix)
+    columns, left = torch.zeros(n, n, dtype=torch.float64), given.diagonal().clone()
     order = np.empty(n, np.int64)
     for i in range(n):
-        order[i] = k = int((rest.diagonal() + left).argmin())
-        left[k] = np.inf
-        column = rest[:, k] / math.sqrt(rest[k, k])
-        rest -= np.outer(column, column)
+        order[i] = k = int(left.argmin())
+        column = given[k] - columns[:i].T @ columns[:i, k]
+        columns[i] = column / math.sqrt(float(column[k]))
+        left -= columns[i] ** 2
+        left[k] = math.inf
     return order
 
 
@@ -148,7 +149,7 @@ class _Walk(NamedTuple):
         rows = self.factor / pivots[:, None]
         errors, costs = self.exact[None].copy(), np.zeros(1)
         for k in range(self.n_free - 1, -1, -1):
-            wanted = self.exact[k] + errors[:, k + 1 :] @ rows[k, k + 1 :]
+            wanted = self.exact[k] + np.einsum("ij,j->i", errors[:, k + 1 :], rows[k, k + 1 :])
             below = np.floor(np.abs(wanted))
             sizes = np.stack([np.zeros_like(below), below, below + 1])
             bits = np.where(sizes > 0, prices.one[k] + prices.more[k] * (sizes - 1), prices.zero[k])
