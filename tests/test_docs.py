@@ -117,7 +117,8 @@ class Page:
         missed_target = re.search(r"no trial met|cannot reach", result.output)  # with so little training
         assert result.exit_code == (2 if missed_target else 0), f"coolvid {shlex.join(words)}\n{result.output}"
         if "cannot reach" in result.output:  # and nothing was kept
-            assert not Path(words[words.index("-o") + 1]).exists()
+            out = words[words.index("-o") + 1] if "-o" in words else f"{Path(words[1]).stem}.cvd"
+            assert not Path(out).exists()
             return
         for option, value in pairwise(words):
             assert option not in ("-o", "--log", "--csv", "--write-config") or Path(value).exists(), value
