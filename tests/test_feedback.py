@@ -171,7 +171,9 @@ def test_what_rounds_to_the_target_becomes_it():
 @pytest.mark.parametrize("curvature", [np.zeros((N, N)), np.diag([1.0] + [0.0] * (N - 1)), np.ones((N, N))])
 def test_parameters_without_effect_do_no_harm(curvature):
     made = rounding(3, curvature, 1e-3)
-    assert np.abs(made.integers(np.ones(N), np.zeros(N, np.int64), SINGLE)).max() < 100
+    zeros = np.zeros(N, np.int64)
+    for each in (made.integers(np.ones(N), zeros, SINGLE), *made.thorough(np.ones(N), zeros, SINGLE, (1.0,))):
+        assert np.abs(each).max() < 100
 
 
 @pytest.mark.parametrize("target", [0, 5])

@@ -1,7 +1,8 @@
 """Rounding in which parameters make up for each other's errors, and for what they cost.
 
 Babai's nearest plane (Combinatorica 6, 1986), as GPTQ has it for networks (arXiv 2210.17323): parameters become
-integers one after the other, and those still to come move to where the loss is least, given the errors so far.
+integers one after the other, and those still to come move to where the loss is least, given the errors so far. Linear
+algebra is torch's, because numpy's would use threads of its own.
 """
 
 from __future__ import annotations
@@ -109,8 +110,9 @@ class _Differences:
 
 
 def _least_first(matrix: Floats) -> Integers64:
-    """The order in which pivots of a Cholesky factor are the most alike: always the one that is least next (arXiv
-    cs/0609095, sorted QR). What is decided last has nobody left to make up for it, so it should cost little."""
+    """The order that makes the pivots of a Cholesky factor most alike: always the least that is left (sorted QR, Wübben
+    et al., Electronics Letters 37, 2001). What is decided last has nobody to make up for it, so it should cost little.
+    """
     n, given = len(matrix), torch.from_numpy(matrix)
     columns, left = torch.zeros(n, n, dtype=torch.float64), given.diagonal().clone()
     order = np.empty(n, np.int64)

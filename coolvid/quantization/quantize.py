@@ -185,7 +185,7 @@ class ModuleSearch:
         """The module with a shift for each tensor, which without feedback must be one for each kind."""
         if not all(0 <= shift <= MAX_SHIFT for shift in shifts):
             return None
-        finest = dict(sorted(zip((spec.kind for spec in self.specs), shifts, strict=True)))
+        finest = dict(sorted(zip((spec.kind for spec in self.specs), shifts, strict=True)))  # the largest of each kind
         coded = quantise(self.values, self.specs, finest.get("weight", 0), finest.get("bias", 0))
         if coded is None:
             return None

@@ -55,7 +55,8 @@ class ParameterCoder {
  public:
   static constexpr int LEVELS = 24, NEAR = 5, STEPS = 10, BELOW_SIZES = 8;
   static constexpr int COMMON_STEPS = 4;
-  static constexpr int ANY = 0, COMMON = 2, RISING = COMMON + 2 * COMMON_STEPS, FALL = RISING + 1, ZERO = FALL + 1, NEAR_ZERO = ZERO + 2 * LEVELS, HALVE = NEAR_ZERO + 2 * NEAR * NEAR,
+  static constexpr int ANY = 0, COMMON = 2, RISING = COMMON + 2 * COMMON_STEPS, FALL = RISING + 1, ZERO = FALL + 1,
+                       NEAR_ZERO = ZERO + 2 * LEVELS, HALVE = NEAR_ZERO + 2 * NEAR * NEAR,
                        NEAR_HALVE = HALVE + STEPS * LEVELS, BELOW = NEAR_HALVE + STEPS * NEAR * NEAR,
                        N_CONTEXTS = BELOW + BELOW_SIZES;
 
