@@ -77,8 +77,8 @@ class Preset:
     b_residue: str = "mop"
     motion: str = "mop"
     intra_iterations: int = 1700
-    p_iterations: int = 1500
-    b_iterations: int = 900
+    p_iterations: int = 1300
+    b_iterations: int = 750
     b_iterations_per_depth: float = 0.6
     final: int = 30
     warmup: tuple[tuple[int, int], ...] = ((2, 300),)

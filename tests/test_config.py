@@ -254,9 +254,9 @@ ITERATIONS = [
     # preset, depth of a B frame, iterations of its main phase
     ("fast", 2, 250),
     ("fast", 4, 250),
-    ("medium", 2, 900),
-    ("medium", 3, 540),
-    ("medium", 4, 324),
+    ("medium", 2, 750),
+    ("medium", 3, 450),
+    ("medium", 4, 270),
     ("slow", 2, 3000),
     ("slow", 5, 648),
 ]
