@@ -37,6 +37,9 @@ from .types import Frame, FrameType, PixelFormat
 # How much worse than expected a frame that inherits has to be for being tried afresh.
 SECOND_THOUGHT = 1.25
 
+# Frames up to this depth, P and the first B, need a residue; deeper ones are close to their references.
+RESIDUE_DEPTH = 2
+
 # A copy that is as good as its references, up to this factor of their mean squared error, is not improved by training.
 COPY_TOLERANCE = 1.02
 
@@ -237,7 +240,8 @@ def encode_frame(jobs: Sequence[FrameJob], manager: FrameEncoderManager) -> Code
     copy of references; a copy that is as good as they are ends the search.
 
     A frame that inherits and comes out much worse than frames like it, or than its references where it is a copy, is
-    tried afresh: networks that learned to do nothing are a trap for a frame where something happens."""
+    tried afresh: networks that learned to do nothing are a trap for a frame where something happens. One that starts
+    afresh and finds no use for a residue, though it is far from its references, is tried with other seeds."""
     first = jobs[0]
     copies = sorted(copies_of(first), key=lambda each: each.loss)[:1]
     if copies and mse(copies[0].picture, first.frame) <= COPY_TOLERANCE * first.reference_mse:
@@ -245,7 +249,22 @@ def encode_frame(jobs: Sequence[FrameJob], manager: FrameEncoderManager) -> Code
     best = _best(*copies, *(attempt(job, manager) for job in jobs))
     if first.inherits and _disappoints(best, first):
         best = _best(best, *(attempt(replace(job, predictor=None), manager) for job in jobs))
+    elif not first.inherits and _has_no_residue(best, first):
+        best = _best(best, *(attempt(_reseeded(job), manager) for job in jobs))
     return best
+
+
+def _has_no_residue(coded: CodedPicture, job: FrameJob) -> bool:
+    """Whether a frame that should have a residue was coded with motion alone; a copy was not."""
+    info = coded.packet.info
+    is_far = job.step.frame_type is not FrameType.I and job.step.depth <= RESIDUE_DEPTH
+    return is_far and not info.is_copy and not info.bits_by_part["residue.latents"]
+
+
+def _reseeded(job: FrameJob) -> FrameJob:
+    """The job with seeds that none of its candidates had."""
+    candidates = max((each.candidates for each in job.config.training.warmup), default=1)
+    return replace(job, seed=(job.seed + candidates) % 2**32)
 
 
 def _disappoints(best: CodedPicture, job: FrameJob) -> bool:

@@ -17,6 +17,7 @@ from coolvid import EncodeConfig, FrameType, PixelFormat, StructureConfig, Video
 from coolvid import manager as room
 from coolvid.bitstream.headers import StreamHeader
 from coolvid.coded import MODULES
+from coolvid.config import Phase, TrainingConfig, WarmupRound
 from coolvid.events import EncodeStarted, FrameDone, FrameStarted
 from coolvid.gop import plan
 from coolvid.manager import FrameEncoderManager
@@ -219,3 +220,28 @@ def test_a_disappointing_frame_is_tried_afresh(networks, monkeypatch, losses, ex
     job = room.FrameJob(None, None, (), None, 0, None, 0, predictor=networks, expected_loss=expected, reference_mse=1.0)
     assert room.encode_frame([job], None).loss == kept
     assert [each.predictor is None for each in jobs] == [False, True][:tried]
+
+
+@pytest.mark.parametrize("frame_type, depth, bits, is_copy, seeds", [
+    (FrameType.P, 1, 0.0, False, [5, 7]),
+    (FrameType.B, 2, 0.0, False, [5, 7]),
+    (FrameType.P, 1, 8.0, False, [5]),
+    (FrameType.P, 1, 0.0, True, [5]),
+    (FrameType.B, 3, 0.0, False, [5]),
+    (FrameType.I, 0, 0.0, False, [5]),
+])  # fmt: skip
+def test_a_fresh_frame_without_residue_is_tried_with_other_seeds(monkeypatch, frame_type, depth, bits, is_copy, seeds):
+    tried = []
+
+    def attempt(job, manager):
+        tried.append(job.seed)
+        info = SimpleNamespace(is_copy=is_copy, bits_by_part={"residue.latents": bits})
+        return room.CodedPicture(SimpleNamespace(info=info), 1.0, None, 0.0, 1.0 / len(tried), {})
+
+    monkeypatch.setattr(room, "attempt", attempt)
+    monkeypatch.setattr(room, "mse", lambda picture, frame: picture)
+    step = SimpleNamespace(frame_type=frame_type, depth=depth)
+    training = TrainingConfig(warmup=(WarmupRound(2, Phase(1)),), phases=())
+    job = room.FrameJob(step, None, (), SimpleNamespace(training=training), 0, None, 5, reference_mse=1.0)
+    assert room.encode_frame([job], None).loss == 1.0 / len(seeds)
+    assert tried == seeds
