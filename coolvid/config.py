@@ -260,6 +260,7 @@ class TrainingConfig:
     that parameters make up for each other's errors in quantisation (0: each is rounded to the nearest).
     rdo_rounds: passes of the search over single integers after it (0: none). latent_rdo_rounds: rounds of the search
     over single latents after that, for each branch (0: none).
+    inherit_lr_scale: factor of the learning rates of a frame that inherits networks, which has less to learn.
     """
 
     warmup: tuple[WarmupRound, ...]
@@ -270,10 +271,12 @@ class TrainingConfig:
     curvature_samples: float = 0.0
     rdo_rounds: int = 0
     latent_rdo_rounds: int = 0
+    inherit_lr_scale: float = 1.0
 
     def __post_init__(self) -> None:
         choose("step_search", self.step_search, ("full", "descent"))
         within("curvature_samples", self.curvature_samples, 0, 100)
+        within("inherit_lr_scale", self.inherit_lr_scale, 0.01, 10.0)
 
     def total_iterations(self, is_fresh: bool) -> int:
         """Iterations of a frame if nothing stops early; is_fresh: with a warm-up, which those go without that start

@@ -65,6 +65,9 @@ class Preset:
 
     coarse_start: of I frames (training/warmup.py).
 
+    inherit_lr_scale: factor of the learning rates of B frames that inherit networks; few iterations at the whole rate
+    take them further from where they start than pays (docs/EXPERIMENTS.md, "Learning rate of frames that inherit").
+
     intra, p_residue, b_residue, motion: operating points; where several are named, with commas, every frame is coded
     with each and the best is kept. huge_intra and large_intra are for pictures with much detail, small_intra for
     others that are small (see fit_intra), intra for the rest."""
@@ -90,6 +93,7 @@ class Preset:
     rdo_rounds: int = 0
     latent_rdo_rounds: int = 4
     network_rate_weight: float = 1.5
+    inherit_lr_scale: float = 0.6
 
     def __post_init__(self) -> None:
         for name in ("intra_iterations", "p_iterations", "b_iterations", "final", "coarse_start", "motion_start"):
@@ -99,13 +103,14 @@ class Preset:
         within("curvature_samples", self.curvature_samples, 0, 100)
         within("rdo_rounds", self.rdo_rounds, 0, 100)
         within("latent_rdo_rounds", self.latent_rdo_rounds, 0, 1000)
+        within("inherit_lr_scale", self.inherit_lr_scale, 0.01, 10.0)
         for candidates, iterations in self.warmup:
             within("candidates of a warm-up round", candidates, 1, 100)
             within("iterations of a warm-up round", iterations, 1, 10_000_000)
 
 
 # What EncodeConfig.training cannot set, because EncodeConfig.intra, residue and motion do; and what it sets of the main
-# phase of every frame, exactly and whatever EncodeConfig.iterations is.
+# phase of every frame, exactly and whatever EncodeConfig.iterations is (start_lr before inherit_lr_scale).
 OPERATING_POINTS = ("intra", "small_intra", "large_intra", "huge_intra", "p_residue", "b_residue", "motion")
 MAIN_PHASE = (
     "max_iterations",
@@ -172,6 +177,7 @@ TABLE = {
         curvature_samples=16.0,
         rdo_rounds=1,
         latent_rdo_rounds=8,
+        inherit_lr_scale=1.0,
     ),
     "placebo": replace(
         MEDIUM,
@@ -193,6 +199,7 @@ TABLE = {
         curvature_samples=16.0,
         rdo_rounds=3,
         latent_rdo_rounds=16,
+        inherit_lr_scale=1.0,
     ),
 }
 
@@ -340,6 +347,7 @@ def _training(config: EncodeConfig, preset: Preset, frame_type: FrameType, depth
         curvature_samples=preset.curvature_samples if depth <= CURVED_DEPTH else 0.0,
         rdo_rounds=preset.rdo_rounds,
         latent_rdo_rounds=preset.latent_rdo_rounds,
+        inherit_lr_scale=preset.inherit_lr_scale if frame_type is FrameType.B else 1.0,
     )
 
 

@@ -268,6 +268,23 @@ def test_deeper_frames_train_shorter(preset, depth, iterations):
     assert made.training.phases[0].max_iterations == iterations
 
 
+SCALES = [
+    # preset, settings, frame type, inherit_lr_scale
+    ("fast", {}, FrameType.B, 0.6),
+    ("medium", {}, FrameType.B, 0.6),
+    ("medium", {}, FrameType.P, 1.0),
+    ("medium", {}, FrameType.I, 1.0),
+    ("medium", {"inherit_lr_scale": 0.3}, FrameType.B, 0.3),
+    ("slow", {}, FrameType.B, 1.0),
+]
+
+
+@pytest.mark.parametrize("preset, settings, frame_type, scale", SCALES)
+def test_b_frames_that_inherit_learn_slower_where_iterations_are_few(preset, settings, frame_type, scale):
+    made = frame_config(EncodeConfig(preset=preset, training=settings), frame_type, frame_type.value, SIZE)
+    assert made.training.inherit_lr_scale == scale
+
+
 @pytest.mark.parametrize("wanted", [12, 100, 3000])
 @pytest.mark.parametrize("preset", TABLE)
 def test_iterations_are_those_of_an_intra_frame(preset, wanted):

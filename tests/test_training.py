@@ -314,6 +314,21 @@ def test_a_frame_is_trained_by_its_configuration_and_always_alike():
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+@pytest.mark.parametrize("is_trained, rates", [(True, [4e-3, 4e-5]), (False, [1e-2, 1e-4])])
+def test_a_trained_frame_learns_slower(is_trained, rates, monkeypatch):
+    seen = []
+
+    def phase(encoder, frame, manager, lmbda, settings, name):
+        seen.append(settings.start_lr)
+        return encoder
+
+    monkeypatch.setattr("coolvid.training.schedule.train_phase", phase)
+    phases = (Phase(5), Phase(5, start_lr=1e-4))
+    config = frame_config(FrameType.P, warmup=(), phases=phases, inherit_lr_scale=0.4)
+    train_frame(predicted, picture(), Recorder(), config, is_trained=is_trained)
+    assert seen == pytest.approx(rates)
+
+
 def test_motion_start_reproduces_the_flow():
     encoder, manager = predicted(), Recorder()
     config = dataclasses.replace(encoder.config, lmbda=1e-5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from coolvid.config import FrameConfig
@@ -28,16 +29,18 @@ def train_frame(
 
     frame_encoder_factory(i) makes a new encoder, the same each time for the same candidate i = 0, 1, ...; all
     else is deterministic. is_trained: with networks of a frame like this one; then there is no warm-up, for there is
-    nothing to choose from. With a motion start, motion begins with the optical flow. Raises ConfigError, PluginError
-    (motion estimator), TrainingError.
+    nothing to choose from, and learning rates are times inherit_lr_scale. With a motion start, motion begins with the
+    optical flow. Raises ConfigError, PluginError (motion estimator), TrainingError.
     """
     if is_trained:
         encoder = _started(frame_encoder_factory(0), frame, manager, config)
     else:
         make = _with_motion_start(frame_encoder_factory, frame, manager, config)
         encoder = compete(make, frame, manager, config.lmbda, config.training.warmup, config.training.coarse_start)
+    scale = config.training.inherit_lr_scale if is_trained else 1.0
     for number, phase in enumerate(config.training.phases, 1):
-        encoder = train_phase(encoder, frame, manager, config.lmbda, phase, f"phase {number}")
+        settings = replace(phase, start_lr=phase.start_lr * scale)
+        encoder = train_phase(encoder, frame, manager, config.lmbda, settings, f"phase {number}")
     return encoder
 
 
