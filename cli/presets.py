@@ -22,6 +22,7 @@ def command() -> None:
     console.print("\nChange a setting by --set training.NAME=VALUE, networks by --intra, --residue and --motion.")
     console.print(
         f"For the main phase of every frame, exactly: {', '.join(f'training.{name}' for name in MAIN_PHASE)}.\n"
+        "B frames that inherit networks train at training.start_lr times training.inherit_lr_scale.\n"
     )
     found = measurement()
     console.print(make_table(("measured", *TABLE), measured_rows(found)))

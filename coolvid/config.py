@@ -260,7 +260,7 @@ class TrainingConfig:
     that parameters make up for each other's errors in quantisation (0: each is rounded to the nearest).
     rdo_rounds: passes of the search over single integers after it (0: none). latent_rdo_rounds: rounds of the search
     over single latents after that, for each branch (0: none).
-    inherit_lr_scale: factor of the learning rates of a frame that inherits networks, which has less to learn.
+    inherit_lr_scale: factor of the learning rates of a frame that inherits networks.
     """
 
     warmup: tuple[WarmupRound, ...]

@@ -65,8 +65,8 @@ class Preset:
 
     coarse_start: of I frames (training/warmup.py).
 
-    inherit_lr_scale: factor of the learning rates of B frames that inherit networks; few iterations at the whole rate
-    take them further from where they start than pays (docs/EXPERIMENTS.md, "Learning rate of frames that inherit").
+    inherit_lr_scale: factor of the learning rates of B frames that inherit networks, which come out better at a lower
+    rate where iterations are few (docs/EXPERIMENTS.md, "Learning rate of frames that inherit").
 
     intra, p_residue, b_residue, motion: operating points; where several are named, with commas, every frame is coded
     with each and the best is kept. huge_intra and large_intra are for pictures with much detail, small_intra for
