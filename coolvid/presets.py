@@ -80,7 +80,7 @@ class Preset:
     b_residue: str = "mop"
     motion: str = "mop"
     intra_iterations: int = 1700
-    p_iterations: int = 1300
+    p_iterations: int = 1900
     b_iterations: int = 750
     b_iterations_per_depth: float = 0.6
     final: int = 30

@@ -251,20 +251,23 @@ def test_slower_presets_do_more():
 
 
 ITERATIONS = [
-    # preset, depth of a B frame, iterations of its main phase
-    ("fast", 2, 250),
-    ("fast", 4, 250),
-    ("medium", 2, 750),
-    ("medium", 3, 450),
-    ("medium", 4, 270),
-    ("slow", 2, 3000),
-    ("slow", 5, 648),
+    # preset, frame type, depth, iterations of the main phase
+    ("medium", FrameType.I, 0, 1700),
+    ("medium", FrameType.P, 1, 1900),
+    ("slow", FrameType.P, 1, 3000),
+    ("fast", FrameType.B, 2, 250),
+    ("fast", FrameType.B, 4, 250),
+    ("medium", FrameType.B, 2, 750),
+    ("medium", FrameType.B, 3, 450),
+    ("medium", FrameType.B, 4, 270),
+    ("slow", FrameType.B, 2, 3000),
+    ("slow", FrameType.B, 5, 648),
 ]
 
 
-@pytest.mark.parametrize("preset, depth, iterations", ITERATIONS)
-def test_deeper_frames_train_shorter(preset, depth, iterations):
-    made = frame_config(EncodeConfig(preset=preset), FrameType.B, depth, SIZE)
+@pytest.mark.parametrize("preset, frame_type, depth, iterations", ITERATIONS)
+def test_iterations_of_the_main_phase(preset, frame_type, depth, iterations):
+    made = frame_config(EncodeConfig(preset=preset), frame_type, depth, SIZE)
     assert made.training.phases[0].max_iterations == iterations
 
 
