@@ -11,11 +11,11 @@ from typing import Any
 
 import click
 
-from coolvid.comparison import compare
-from coolvid.curves import BdRate, Comparison, Point, plot_comparison, write_comparison
 from coolvid.errors import ConfigError, MissingExtra
 from coolvid.events import Event, PointDone, PointStarted
-from coolvid.peers import ENCODERS, Peer
+from coolvid.study.compare import compare
+from coolvid.study.curves import BdRate, Comparison, Point, plot_comparison, write_comparison
+from coolvid.study.peers import ENCODERS, Peer
 
 from . import encode
 from .console import FrameConsole, count_frames, make_table

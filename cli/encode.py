@@ -14,11 +14,11 @@ from typing import Any
 import click
 
 import coolvid
-from coolvid.config import PRESETS, EncodeConfig
-from coolvid.config_file import write_config as write_toml
 from coolvid.errors import ConfigError, StreamError
 from coolvid.events import EncodeDone, Event, Listener, TargetDone
-from coolvid.presets import INTRA, MOTION, RESIDUE
+from coolvid.settings.config import PRESETS, EncodeConfig
+from coolvid.settings.presets import INTRA, MOTION, RESIDUE
+from coolvid.settings.toml import write_config as write_toml
 
 from .console import FrameConsole, count_frames
 from .journal import journals

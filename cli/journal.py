@@ -16,8 +16,8 @@ from typing import Any, Self, TextIO
 
 import coolvid
 from coolvid import events
-from coolvid.config_file import settings_of
-from coolvid.presets import effective_preset
+from coolvid.settings.presets import effective_preset
+from coolvid.settings.toml import settings_of
 
 COLUMNS = (
     "display_index", "coding_index", "type", "references", "bytes", "bits_header", "bits_residue_latents",

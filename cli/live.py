@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from coolvid import events
-from coolvid.types import FrameType
+from coolvid.picture.types import FrameType
 
 # Time of an iteration against that of an I frame, for types of which none was measured yet (docs/PERFORMANCE.md).
 USUAL_COST = {FrameType.I: 1.0, FrameType.P: 1.35, FrameType.B: 1.75}

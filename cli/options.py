@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 
 import click
 
-from coolvid.config import PluginChoice
 from coolvid.errors import ConfigError
+from coolvid.plugin.choice import PluginChoice
 
 DEBUG = "coolvid_cli.debug"
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from coolvid.kernels import description
-from coolvid.registry import Installed, installed
+from coolvid.plugin.registry import Installed, installed
 
 from .console import make_console, make_table
 from .options import debug_option

@@ -6,8 +6,8 @@ from dataclasses import fields
 
 import click
 
-from coolvid.measured import Measurement, measurement
-from coolvid.presets import MAIN_PHASE, TABLE, Preset, intra_total, training_types
+from coolvid.settings.measured import Measurement, measurement
+from coolvid.settings.presets import MAIN_PHASE, TABLE, Preset, intra_total, training_types
 
 from .console import make_console, make_table
 from .options import debug_option

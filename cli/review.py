@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from coolvid.review import DEFAULT_AMPLIFY, make_review
+from coolvid.study.review import DEFAULT_AMPLIFY, make_review
 
 from . import encode
 from .console import FrameConsole, count_frames

@@ -11,9 +11,9 @@ import click
 from click.core import ParameterSource
 
 from coolvid import Target
-from coolvid.config import EncodeConfig
-from coolvid.config_file import make_config, parse_setting, read_config
 from coolvid.errors import ConfigError
+from coolvid.settings.config import EncodeConfig
+from coolvid.settings.toml import make_config, parse_setting, read_config
 
 STRUCTURE_NAMES = ("gop", "intra_period", "low_delay", "intra_pos", "p_pos")
 PLUGIN_NAMES = ("arm", "upsampling", "synthesis", "warper")

@@ -6,12 +6,14 @@
 Nothing imported here needs torch; encode() imports it when it starts to train.
 """
 
-from .api import StreamInfo, decode, digest, encode, encode_frames, read_info
-from .config import EncodeConfig, FrameConfig, PluginChoice, StructureConfig
+from .api import StreamInfo, decode, digest, encode, encode_frames, encode_to_target, read_info
+from .codec.gop import StructureConfig
+from .encoding.targets import Target
 from .errors import CoolvidError
-from .reporting import ReportDone, report
-from .targets import Target, encode_to_target
-from .types import ColorInfo, DictTensorYUV, Frame, FrameType, PixelFormat, VideoFormat
+from .picture.types import ColorInfo, DictTensorYUV, Frame, FrameType, PixelFormat, VideoFormat
+from .plugin.choice import PluginChoice
+from .settings.config import EncodeConfig, FrameConfig
+from .study.report import ReportDone, report
 
 __all__ = [
     "ColorInfo",

@@ -16,14 +16,15 @@ from typing import Any
 from .bitstream.headers import StreamHeader
 from .bitstream.packet import PacketInfo
 from .bitstream.stream import StreamReader, StreamWriter
-from .config import EncodeConfig
+from .codec.gop import CodingStep, plan
+from .encoding.resume import kept_packets, noting, run_settings
+from .encoding.targets import Target, search
 from .errors import ConfigError, InputError
-from .events import DecodeStarted, EncodeDone, EncodeStarted, FrameRestored, Listener, PlannedFrame, ignore
-from .gop import CodingStep, plan
+from .events import DecodeStarted, EncodeDone, EncodeStarted, FrameRestored, Listener, PlannedFrame, TargetDone, ignore
 from .media import Crop, Source, open_sink, open_source
-from .metrics import mse, psnr
-from .resume import kept_packets, noting, run_settings
-from .types import ColorInfo, Frame, FrameType, VideoFormat
+from .picture.quality import mse, psnr
+from .picture.types import ColorInfo, Frame, FrameType, VideoFormat
+from .settings.config import EncodeConfig
 
 DEFAULT_FPS = Fraction(25)
 
@@ -114,6 +115,42 @@ def encode_frames(
     return _encode(iter(chosen), track, out, config, resume, listen)
 
 
+def encode_to_target(
+    source: str | Path,
+    out: str | Path,
+    target: Target,
+    config: EncodeConfig | None = None,
+    *,
+    max_encodes: int = 6,
+    resume: bool = False,
+    listen: Listener = ignore,
+    **source_options: Any,
+) -> TargetDone:
+    """Encode at the lambda that meets the target: an encode() like any other, whose lambda is in the result.
+
+    config.lmbda counts for nothing. max_encodes: whole encodes at most; if none of them meets the target, the
+    closest one is kept and is_met is False. source_options: as those of encode(). The search remembers its trials in
+    ``<out>.search`` until it ends; resume goes on from there after an interruption.
+    Raises ConfigError when the target is out of reach for this source, and what encode() raises.
+    """
+    if str(source) == "-":
+        raise InputError("a target takes several encodes, and standard input can be read once; give a file, or --lmbda")
+    with open_source(source, **source_options) as video:
+        start = target.usual_lmbda(float(video.format.height * video.format.width * video.fps))
+    return search(
+        encode,
+        source,
+        Path(out),
+        target,
+        start,
+        config or EncodeConfig(),
+        max_encodes=max_encodes,
+        resume=resume,
+        listen=listen,
+        source_options=source_options,
+    )
+
+
 @dataclass(frozen=True)
 class _Track:
     """What a source says of its frames. origin: how they were read, for a resume to be the same."""
@@ -130,8 +167,8 @@ def _encode(
     frames: Iterator[Frame], track: _Track, out: str | Path, config: EncodeConfig, resume: bool, listen: Listener
 ) -> EncodeDone:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # torch's threads must not spin beside busy neighbours
-    from .manager import FrameEncoderManager  # training needs torch; reading this module does not
-    from .presets import fit_intra
+    from .encoding.manager import FrameEncoderManager
+    from .settings.presets import fit_intra
 
     start = time.perf_counter()
     steps = plan(track.n_frames, config.structure)
@@ -173,7 +210,7 @@ def _started(
     track: _Track, steps: tuple[CodingStep, ...], config: EncodeConfig, out: str, n_restored: int
 ) -> EncodeStarted:
     from .kernels import description
-    from .presets import frame_configs
+    from .settings.presets import frame_configs
 
     def planned(before: CodingStep, step: CodingStep) -> PlannedFrame:
         size = track.format.height, track.format.width
@@ -233,7 +270,7 @@ def digest(path: str | Path, *, frames: range | None = None, threads: int = 0, l
 
 def _decoded(reader: StreamReader, shown: range, threads: int, listen: Listener) -> Iterator[Frame]:
     """Pictures of the shown frames, after the event that says how many there are to decode."""
-    from .decoder import decode_stream, steps_for
+    from .decoding.schedule import decode_stream, steps_for
 
     first, last = shown.start, shown.stop - 1
     listen(DecodeStarted(len(shown), len(steps_for(reader, first, last))))
@@ -301,8 +338,8 @@ def _frames(video: Source, limit: int) -> tuple[Iterator[Frame], int]:
 
 
 def _header(track: _Track, steps: tuple[CodingStep, ...], config: EncodeConfig) -> StreamHeader:
-    from .modules import frame_architecture
-    from .presets import frame_configs
+    from .settings.config import frame_architecture
+    from .settings.presets import frame_configs
 
     types = sorted({step.frame_type for step in steps}, key=lambda t: t.value)
     size = track.format.height, track.format.width

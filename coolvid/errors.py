@@ -13,6 +13,8 @@ CoolvidError
 └── TrainingError         an optimisation that left the finite numbers
 """
 
+from typing import Any
+
 
 class CoolvidError(Exception):
     """Base of all errors raised on purpose; the message is one line and names value, choices and next step."""
@@ -56,3 +58,15 @@ class MissingExtra(CoolvidError):
 
 class TrainingError(CoolvidError):
     """An optimisation that left the finite numbers."""
+
+
+def choose(what: str, value: Any, choices: tuple[Any, ...]) -> None:
+    """Raise ConfigError naming value and choices unless value is one of them."""
+    if value not in choices:
+        raise ConfigError(f"{what} '{value}'; choose one of: {', '.join(map(str, choices))}")
+
+
+def within(what: str, value: float, low: float, high: float) -> None:
+    """Raise ConfigError unless low <= value <= high (which no NaN is)."""
+    if not low <= value <= high:
+        raise ConfigError(f"{what} is {value}; choose {low}..{high}")

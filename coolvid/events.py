@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
-from .types import FrameType, VideoFormat
+from .picture.types import FrameType, VideoFormat
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .architecture import Ports
-from .config import CoolChicEncoderParameter
+from .codec.architecture import Ports
+from .codec.fixed_point import ARM_OUT_BITS, CONTEXT_BITS, FLOW_BITS, INT16_MAX, INT16_MIN, PREDICTION_BITS, Integers
 from .errors import ConfigError
-from .fixedpoint import ARM_OUT_BITS, CONTEXT_BITS, FLOW_BITS, INT16_MAX, INT16_MIN, PREDICTION_BITS
-from .interfaces import DistortionPlugin, Integers, MotionPlugin, QuantizerPlugin
-from .testing_tools import Case, Subject, finite, require, rng, run_alone, seeded
+from .plugin.conformance import Case, Subject, finite, require, rng, run_alone, seeded
+from .plugin.interfaces import DistortionPlugin, MotionPlugin, QuantizerPlugin
+from .settings.config import CoolChicEncoderParameter
 
 Given = Mapping[str, Any] | None
 

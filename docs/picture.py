@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 import coolvid
-from coolvid.inspection import FrameInspection, inspect_stream
 from coolvid.media import open_source
 from coolvid.media.pixels import to_rgb
-from coolvid.metrics import psnr
-from coolvid.review import difference
-from coolvid.types import ColorInfo, Frame
+from coolvid.picture.quality import psnr
+from coolvid.picture.types import ColorInfo, Frame
+from coolvid.study.inspection import FrameInspection, inspect_stream
+from coolvid.study.review import difference
 
 HERE = Path(__file__).parent
 SOURCE = HERE.parent / "sequences" / "tiny" / "orbit_96x64_30p_yuv420_8b.yuv"

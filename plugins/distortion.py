@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from coolvid.interfaces import DistortionPlugin
 from coolvid.kernels import compiled, threads
+from coolvid.plugin.interfaces import DistortionPlugin
 
 from .stateful import usable
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coolvid.errors import ConfigError, PluginError
-from coolvid.interfaces import MotionPlugin, PluginOptions
+from coolvid.plugin.interfaces import MotionPlugin, PluginOptions
 
 Image = NDArray[np.float32]
 Vectors = NDArray[np.int32]

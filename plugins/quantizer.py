@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from coolvid.interfaces import QuantizerPlugin
 from coolvid.kernels import compiled, threads
+from coolvid.plugin.interfaces import QuantizerPlugin
 
 from .stateful import usable
 

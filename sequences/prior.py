@@ -1,9 +1,9 @@
-"""Make coolvid/prior.npz: the networks of I frames, trained on many scenes of falling leaves at once.
+"""Make coolvid/codec/prior.npz: the networks of I frames, trained on many scenes of falling leaves at once.
 
     python sequences/prior.py
 
 Every scene has latents of its own; the networks are shared. It takes a minute or two on two cores. The prior is a part
-of the stream format: put the hash that is printed into coolvid/prior.py, and raise FORMAT_VERSION.
+of the stream format: put the hash that is printed into coolvid/codec/prior.py, and raise FORMAT_VERSION.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from leaves import scene  # this folder comes first on the path of a script
 from torch import Tensor
 
 from coolvid import EncodeConfig, FrameType
-from coolvid.coded import CodedModule
-from coolvid.manager import use_threads
-from coolvid.model.frame_encoder import FrameEncoder
-from coolvid.presets import frame_config
-from coolvid.prior import pack_prior
-from coolvid.quantization import code_frame
-from coolvid.quantization.state import QuantizedModule, float_parameters
-from coolvid.quantization.steps import quantise
-from coolvid.training.optimizers import Optimizers, cosine_lr
-from coolvid.training.train import FrameTask
+from coolvid.codec.coded_frame import CodedModule
+from coolvid.codec.prior import pack_prior
+from coolvid.encoding.manager import use_threads
+from coolvid.encoding.model.frame_encoder import FrameEncoder
+from coolvid.encoding.quantization import code_frame
+from coolvid.encoding.quantization.state import QuantizedModule, float_parameters
+from coolvid.encoding.quantization.steps import quantise
+from coolvid.encoding.training.optimizers import Optimizers, cosine_lr
+from coolvid.encoding.training.train import FrameTask
+from coolvid.settings.presets import frame_config
 
-OUT = Path(__file__).parents[1] / "coolvid" / "prior.npz"
+OUT = Path(__file__).parents[1] / "coolvid" / "codec" / "prior.npz"
 HEIGHT, WIDTH = 192, 256
 N_SCENES = 12
 N_STEPS = 6000

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from coolvid.types import Frame, VideoFormat
+from coolvid.picture.types import Frame, VideoFormat
 
 
 def noise(format: VideoFormat, n_frames: int = 3, seed: int = 1) -> list[Frame]:

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 import coolvid
-from coolvid import EncodeConfig, FrameType, PixelFormat, StructureConfig, VideoFormat, presets
+from coolvid import EncodeConfig, FrameType, PixelFormat, StructureConfig, VideoFormat
 from coolvid.bitstream.stream import StreamReader
 from coolvid.errors import ConfigError, InputError, TrainingError
 from coolvid.events import FrameDone, FrameRestored
+from coolvid.settings.values import presets
 from pictures import waves
 
 WEAVE = Path(__file__).parents[1] / "sequences" / "tiny" / "weave_64x48_24p_yuv444_8b.yuv"
@@ -165,7 +166,7 @@ def test_an_error_leaves_nothing_behind(tmp_path, monkeypatch):
     def diverge(*_, **__):
         raise TrainingError("the loss is nan")
 
-    monkeypatch.setattr("coolvid.manager.train_frame", diverge)
+    monkeypatch.setattr("coolvid.encoding.manager.train_frame", diverge)
     with pytest.raises(TrainingError):
         coolvid.encode_frames(moving(1, PixelFormat.RGB, 8, 16, 16), tmp_path / "out.cvd", FAST)
     assert list(tmp_path.iterdir()) == []

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from coolvid import laplace
-from coolvid.architecture import NEIGHBOURS, Grid, wave_delay
 from coolvid.bitstream import latents as coder
 from coolvid.bitstream.latents import choose_substreams, decode_latents, encode_latents, latent_bits
-from coolvid.bitstream.rangecoder import Decoder, Encoder
+from coolvid.bitstream.rans import Decoder, Encoder
+from coolvid.codec import laplace
+from coolvid.codec.architecture import NEIGHBOURS, Grid, wave_delay
+from coolvid.codec.fixed_point import Integers
 from coolvid.errors import ConfigError, StreamError
-from coolvid.interfaces import Integers
 
 N_FEATURES = 2
 

@@ -9,27 +9,19 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from coolvid import networks
-from coolvid.architecture import Architecture, FrameArchitecture, PluginRecord
-from coolvid.bitstream.binary import Decoder, Encoder
 from coolvid.bitstream.crc import crc32c
 from coolvid.bitstream.headers import FORMAT_VERSION, MAGIC, StreamHeader
 from coolvid.bitstream.latents import decode_latents
 from coolvid.bitstream.packet import PacketHeader, read_info, read_packet, write_packet
-from coolvid.bitstream.weights import (
-    Mode,
-    Settings,
-    best_mode,
-    decode_modules,
-    encode_modules,
-    module_bits,
-    rescaled,
-)
-from coolvid.coded import CodedCoolChic, CodedFrame, CodedModule
+from coolvid.bitstream.range_coder import Decoder, Encoder
+from coolvid.bitstream.weights import Mode, Settings, best_mode, decode_modules, encode_modules, module_bits, rescaled
+from coolvid.codec import networks
+from coolvid.codec.architecture import Architecture, FrameArchitecture, PluginRecord
+from coolvid.codec.coded_frame import CodedCoolChic, CodedFrame, CodedModule, TensorSpec
+from coolvid.codec.fixed_point import Integers
+from coolvid.codec.networks import PRIOR, FrameNetworks, NetworkStore
 from coolvid.errors import ConfigError, StreamError
-from coolvid.interfaces import Integers, TensorSpec
-from coolvid.networks import PRIOR, FrameNetworks, NetworkStore
-from coolvid.types import ColorInfo, FrameType, PixelFormat, VideoFormat
+from coolvid.picture.types import ColorInfo, FrameType, PixelFormat, VideoFormat
 
 HEIGHT, WIDTH = 32, 48
 TENSORS = {

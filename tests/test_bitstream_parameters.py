@@ -7,7 +7,6 @@ import pytest
 
 from coolvid import kernels
 from coolvid.bitstream import parameters
-from coolvid.bitstream.binary import HALF, LEAST, ONE, Chances, Decoder, Encoder, Tally
 from coolvid.bitstream.parameters import (
     START,
     blocks_of,
@@ -19,9 +18,9 @@ from coolvid.bitstream.parameters import (
     logistic,
     plain_bits,
 )
-from coolvid.coded import MAX_PARAMETER
+from coolvid.bitstream.range_coder import HALF, LEAST, ONE, Chances, Decoder, Encoder, Tally
+from coolvid.codec.coded_frame import MAX_PARAMETER, TensorSpec
 from coolvid.errors import StreamError
-from coolvid.interfaces import TensorSpec
 
 ARM = (
     TensorSpec("hidden.weight", (6, 6)),

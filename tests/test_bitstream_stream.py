@@ -13,17 +13,17 @@ from pathlib import Path
 
 import pytest
 
-from coolvid.architecture import Architecture, FrameArchitecture, PluginRecord
 from coolvid.bitstream import stream as stream_module
 from coolvid.bitstream.crc import sealed
 from coolvid.bitstream.headers import FORMAT_VERSION, MAGIC, StreamHeader
 from coolvid.bitstream.packet import Packet, PacketHeader, read_info
+from coolvid.bitstream.records import BitReader, BitWriter
 from coolvid.bitstream.stream import StreamReader, StreamWriter, SyncPoint
 from coolvid.bitstream.tables import field_tables, refresh
 from coolvid.bitstream.values import MAX_DEPTH, Value, read_varint, write_varint
+from coolvid.codec.architecture import Architecture, FrameArchitecture, PluginRecord
 from coolvid.errors import ConfigError, InputError, OutputError, StreamError, UnsupportedStream
-from coolvid.records import BitReader, BitWriter
-from coolvid.types import ColorInfo, FrameType, PixelFormat, VideoFormat
+from coolvid.picture.types import ColorInfo, FrameType, PixelFormat, VideoFormat
 
 MLP = PluginRecord("mlp", 1, (2, True))
 SEPARABLE = PluginRecord("separable", 1, (8, 7))

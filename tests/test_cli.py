@@ -17,9 +17,11 @@ from coolvid_cli.main import COMMANDS, main
 import coolvid
 from coolvid import events
 from coolvid.bitstream.packet import PacketInfo
-from coolvid.config import EncodeConfig, PluginChoice, StructureConfig
+from coolvid.codec.gop import StructureConfig
 from coolvid.errors import ConfigError, InputError
-from coolvid.types import ColorInfo, FrameType, PixelFormat, VideoFormat
+from coolvid.picture.types import ColorInfo, FrameType, PixelFormat, VideoFormat
+from coolvid.plugin.choice import PluginChoice
+from coolvid.settings.config import EncodeConfig
 
 ROOT = Path(__file__).parents[1]
 TINY = sorted((ROOT / "sequences" / "tiny").glob("*_yuv420_8b.yuv"))

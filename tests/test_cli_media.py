@@ -15,11 +15,11 @@ from coolvid_cli.decode import parse_range
 from coolvid_cli.main import main
 
 import coolvid
-from coolvid import manager
+from coolvid.encoding import manager
 from coolvid.errors import ConfigError
 from coolvid.events import DecodeStarted, FrameDecoded
 from coolvid.media import open_sink, open_source
-from coolvid.types import ColorInfo, Frame, PixelFormat, VideoFormat
+from coolvid.picture.types import ColorInfo, Frame, PixelFormat, VideoFormat
 
 NTSC, FILM = Fraction(30000, 1001), Fraction(24000, 1001)
 BT709, HDR, UNSPECIFIED = ColorInfo(1, 1, 1, 1), ColorInfo(9, 16, 9, 1), ColorInfo()

@@ -10,7 +10,7 @@ from coolvid_cli.journal import COLUMNS, FrameTable, RunLog, journals
 
 import coolvid
 from coolvid import EncodeConfig, FrameType, PixelFormat, VideoFormat, events
-from coolvid.presets import TABLE
+from coolvid.settings.presets import TABLE
 
 PLAN = (events.PlannedFrame(0, FrameType.I, 20), events.PlannedFrame(1, FrameType.P, 15))
 DONE = events.EncodeDone(2, 384, math.inf, 4.25, "abc", 1.0, 46080.0)

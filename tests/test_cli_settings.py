@@ -18,9 +18,9 @@ from coolvid_cli.presets import text
 
 import coolvid
 from coolvid import EncodeConfig, PluginChoice, StructureConfig, Target, events
-from coolvid.config_file import make_config, read_config
-from coolvid.measured import measurement
-from coolvid.presets import TABLE
+from coolvid.settings.measured import measurement
+from coolvid.settings.presets import TABLE
+from coolvid.settings.toml import make_config, read_config
 
 ORBIT = Path(__file__).parents[1] / "sequences" / "tiny" / "orbit_96x64_30p_yuv420_8b.yuv"
 DONE = events.EncodeDone(2, 384, 31.97, 4.25, "abc", 1.0, 46080.0)

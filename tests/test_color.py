@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from coolvid.color import DENSE_BITS, dense_planes, finish, from_dense, to_dense
 from coolvid.errors import ConfigError
-from coolvid.types import Frame, PixelFormat, VideoFormat
+from coolvid.picture.color import DENSE_BITS, dense_planes, finish, from_dense, to_dense
+from coolvid.picture.types import Frame, PixelFormat, VideoFormat
 
 FORMATS = [
     VideoFormat(height, width, pixel_format, depth)

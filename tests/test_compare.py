@@ -17,13 +17,13 @@ from coolvid_cli.compare import parse_lmbdas, parse_peers
 from coolvid_cli.main import main
 
 from coolvid import EncodeConfig, PixelFormat, StructureConfig, VideoFormat
-from coolvid.comparison import compare, cover, last_reaching
-from coolvid.curves import BdRate, Comparison, Point, plot_comparison, write_comparison
 from coolvid.errors import ConfigError, InputError, MissingExtra, OutputError
 from coolvid.events import PointDone
 from coolvid.media import open_source
-from coolvid.metrics import SequenceQuality, sequence_quality
-from coolvid.peers import ENCODERS, NEVER, Peer, Placement, decode_peer, encode_peer, without_settings
+from coolvid.picture.quality import SequenceQuality, sequence_quality
+from coolvid.study.compare import compare, cover, last_reaching
+from coolvid.study.curves import BdRate, Comparison, Point, plot_comparison, write_comparison
+from coolvid.study.peers import ENCODERS, NEVER, Peer, Placement, decode_peer, encode_peer, without_settings
 
 TINY = Path(__file__).parents[1] / "sequences" / "tiny"
 ORBIT = TINY / "orbit_96x64_30p_yuv420_8b.yuv"

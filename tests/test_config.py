@@ -4,23 +4,23 @@ from dataclasses import FrozenInstanceError, replace
 
 import pytest
 
-from coolvid import presets
-from coolvid.config import (
+from coolvid.codec.gop import StructureConfig
+from coolvid.errors import ConfigError
+from coolvid.picture.types import FrameType, PixelFormat, VideoFormat
+from coolvid.plugin.choice import PluginChoice
+from coolvid.settings import presets
+from coolvid.settings.config import (
     CoolChicEncoderParameter,
     EncodeConfig,
     FrameConfig,
     Phase,
-    PluginChoice,
-    StructureConfig,
     SynthesisLayer,
     TrainingConfig,
     WarmupRound,
     automatic_top,
     parse_layers,
 )
-from coolvid.errors import ConfigError
-from coolvid.presets import HUGE, INTRA, LARGE, MOTION, RESIDUE, TABLE, fit_intra, frame_config
-from coolvid.types import FrameType, PixelFormat, VideoFormat
+from coolvid.settings.presets import HUGE, INTRA, LARGE, MOTION, RESIDUE, TABLE, fit_intra, frame_config
 from pictures import noise
 
 SIZE = (288, 352)

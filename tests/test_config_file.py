@@ -7,7 +7,10 @@ import pytest
 
 import coolvid
 from coolvid import EncodeConfig, PluginChoice, StructureConfig
-from coolvid.config_file import (
+from coolvid.errors import ConfigError, InputError, OutputError
+from coolvid.picture.types import FrameType
+from coolvid.settings.presets import TABLE, effective_preset, frame_config
+from coolvid.settings.toml import (
     make_config,
     parse_setting,
     read_config,
@@ -16,9 +19,6 @@ from coolvid.config_file import (
     to_toml,
     write_config,
 )
-from coolvid.errors import ConfigError, InputError, OutputError
-from coolvid.presets import TABLE, effective_preset, frame_config
-from coolvid.types import FrameType
 
 FULL = EncodeConfig(
     lmbda=2.5e-5,

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from coolvid import registry, testing
+from coolvid import testing
 from coolvid.errors import ConfigError, PluginError, UnknownPlugin
-from coolvid.interfaces import KINDS
+from coolvid.plugin import registry
+from coolvid.plugin.interfaces import KINDS
 
 INSTALLED = registry.installed()
 _numbers = itertools.count()
@@ -77,7 +78,7 @@ def publish(tmp_path: Path, monkeypatch):
 QUANTIZER = """
 import torch
 from dataclasses import dataclass
-from coolvid.interfaces import PluginOptions, QuantizerPlugin
+from coolvid.plugin.interfaces import PluginOptions, QuantizerPlugin
 class P(QuantizerPlugin):
     name = "NAME"
     def quantize(self, x, noise, temperature):
@@ -104,7 +105,7 @@ def test_broken_quantizers_are_found(publish, body, message):
 
 
 DISTORTION = """
-from coolvid.interfaces import DistortionPlugin
+from coolvid.plugin.interfaces import DistortionPlugin
 class P(DistortionPlugin):
     name = "NAME"
     def distortion(self, decoded, target):
@@ -128,7 +129,7 @@ def test_broken_distortions_are_found(publish, body, message):
 
 MOTION = """
 import numpy as np
-from coolvid.interfaces import MotionPlugin
+from coolvid.plugin.interfaces import MotionPlugin
 class P(MotionPlugin):
     name = "NAME"
     def flow(self, target, reference):
@@ -153,8 +154,9 @@ def test_broken_motions_are_found(publish, body, message):
 ARM = """
 from dataclasses import dataclass
 import numpy as np
-from coolvid.fixedpoint import ARM_OUT_BITS, CONTEXT_BITS, align_bias, shift_round
-from coolvid.interfaces import ArmPlugin, PluginOptions, TensorSpec
+from coolvid.codec.fixed_point import ARM_OUT_BITS, CONTEXT_BITS, align_bias, shift_round
+from coolvid.plugin.interfaces import ArmPlugin, PluginOptions
+from coolvid.codec.coded_frame import TensorSpec
 
 @dataclass(frozen=True)
 class Options(PluginOptions):

@@ -10,21 +10,22 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from coolvid.architecture import FrameArchitecture, PluginRecord, Ports
 from coolvid.bitstream.crc import sealed
 from coolvid.bitstream.headers import StreamHeader
 from coolvid.bitstream.packet import write_packet
 from coolvid.bitstream.stream import StreamReader, StreamWriter
-from coolvid.coded import CodedCoolChic, CodedFrame, CodedModule
-from coolvid.config import CoolChicEncoderParameter
-from coolvid.decoder import decode_frame, decode_stream, read_frame, tensors_of
+from coolvid.codec.architecture import FrameArchitecture, PluginRecord, Ports
+from coolvid.codec.coded_frame import CodedCoolChic, CodedFrame, CodedModule
+from coolvid.codec.networks import FrameNetworks, NetworkStore
+from coolvid.decoding import ContextModel, choose_scales, prepared_frame, reconstruct_frame
+from coolvid.decoding.packet import decode_frame, read_frame, tensors_of
+from coolvid.decoding.schedule import decode_stream
 from coolvid.errors import CoolvidError, MissingPlugin, StreamError
 from coolvid.events import FrameDecoded
-from coolvid.modules import module_tensors
-from coolvid.networks import FrameNetworks, NetworkStore
-from coolvid.reconstruct import ContextModel, choose_scales, prepared_frame, reconstruct_frame
-from coolvid.registry import record
-from coolvid.types import ColorInfo, FrameType, PixelFormat, VideoFormat
+from coolvid.picture.types import ColorInfo, FrameType, PixelFormat, VideoFormat
+from coolvid.plugin.modules import module_tensors
+from coolvid.plugin.registry import record
+from coolvid.settings.config import CoolChicEncoderParameter
 
 FORMAT = VideoFormat(18, 25, PixelFormat.YUV420, 8)
 SIZE = (18, 25)
@@ -270,7 +271,7 @@ def test_threads_change_nothing(video, stream, threads, part, shown, decoded):
 @pytest.mark.parametrize("threads", [1, 2, 5])
 def test_threads_meet_the_first_error_in_coding_order(monkeypatch, stream, threads, half):
     """Frame 2 cannot be decoded: what does not need it is shown before the error, and nothing else."""
-    from coolvid import decoder
+    from coolvid.decoding import schedule as decoder
 
     original = getattr(decoder, half)
 
@@ -296,7 +297,7 @@ def test_threads_end_with_their_consumer(stream):
 @pytest.mark.parametrize("n_frames, threads, each", [(1, 1, 1), (1, 2, 2), (1, 5, 5), (2, 2, 1), (2, 5, 2)])
 def test_frames_fewer_than_threads_share_rows(monkeypatch, n_frames, threads, each):
     """Images high enough for several bands; the pictures are those of one thread."""
-    from coolvid import decoder
+    from coolvid.decoding import schedule as decoder
 
     asked = []
 
@@ -374,7 +375,7 @@ def test_decoding_imports_no_torch(stream, tmp_path):
     code = (
         "import sys\n"
         "from coolvid.bitstream.stream import StreamReader\n"
-        "from coolvid.decoder import decode_stream\n"
+        "from coolvid.decoding.schedule import decode_stream\n"
         f"n = len(list(decode_stream(StreamReader({str(path)!r}))))\n"
         "heavy = sorted({'torch', 'av', 'click', 'rich'} & set(sys.modules))\n"
         f"sys.exit(0 if n == {len(STRUCTURE)} and not heavy else f'{{n}} frames, {{heavy}}')\n"

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from coolvid.detail import detail
-from coolvid.types import Frame, PixelFormat, VideoFormat
+from coolvid.picture.detail import detail
+from coolvid.picture.types import Frame, PixelFormat, VideoFormat
 from pictures import noise
 
 FORMATS = [VideoFormat(24, 40, pixels, depth) for pixels in PixelFormat for depth in (8, 10)]

@@ -20,8 +20,8 @@ from click.testing import CliRunner
 from coolvid_cli.main import COMMANDS, main
 
 import coolvid
-from coolvid import registry
 from coolvid.errors import MissingExtra
+from coolvid.plugin import registry
 
 ROOT = Path(__file__).parents[1]
 PAGES = ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]

@@ -7,20 +7,21 @@ import numpy as np
 import pytest
 import torch
 
-from coolvid.config import EncodeConfig, PluginChoice
+from coolvid.encoding.model.frame_encoder import FrameEncoder
+from coolvid.encoding.model.rate import latent_bits
+from coolvid.encoding.quantization import curvature as curvature_of
+from coolvid.encoding.quantization import quantize_model
+from coolvid.encoding.quantization.curvature import curvature
+from coolvid.encoding.quantization.evaluate import FrameLoss
+from coolvid.encoding.quantization.feedback import FeedbackRounding, _least_first
+from coolvid.encoding.quantization.quantize import ModuleSearch
+from coolvid.encoding.quantization.state import QuantizedModule, named_parameters
+from coolvid.encoding.training.loss import loss_function
 from coolvid.errors import ConfigError
-from coolvid.model.frame_encoder import FrameEncoder
-from coolvid.model.rate import latent_bits
-from coolvid.presets import frame_config
-from coolvid.quantization import curvature as curvature_of
-from coolvid.quantization import quantize_model
-from coolvid.quantization.curvature import curvature
-from coolvid.quantization.evaluate import FrameLoss
-from coolvid.quantization.feedback import FeedbackRounding, _least_first
-from coolvid.quantization.quantize import ModuleSearch
-from coolvid.quantization.state import QuantizedModule, named_parameters
-from coolvid.training.loss import loss_function
-from coolvid.types import FrameType, PixelFormat, VideoFormat
+from coolvid.picture.types import FrameType, PixelFormat, VideoFormat
+from coolvid.plugin.choice import PluginChoice
+from coolvid.settings.config import EncodeConfig
+from coolvid.settings.presets import frame_config
 from pictures import edge
 
 FORMAT = VideoFormat(24, 32, PixelFormat.YUV420, 8)

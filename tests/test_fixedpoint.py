@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
-from coolvid.fixedpoint import (
+from coolvid.codec.fixed_point import (
     INT16_MAX,
     INT16_MIN,
     ROW_BITS,
+    FixedPoint,
     align_bias,
     choose_bits,
     fit_weights,
@@ -15,7 +16,6 @@ from coolvid.fixedpoint import (
     shift_round,
     unit,
 )
-from coolvid.interfaces import FixedPoint
 
 SHIFTS = [
     (5, 1, 3),

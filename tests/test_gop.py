@@ -2,10 +2,9 @@
 
 import pytest
 
-from coolvid.config import StructureConfig
+from coolvid.codec.gop import CodingStep, CodingStructure, StructureConfig, plan
 from coolvid.errors import ConfigError
-from coolvid.gop import CodingStep, CodingStructure, plan
-from coolvid.types import FrameType
+from coolvid.picture.types import FrameType
 
 
 def written(steps):

@@ -14,20 +14,20 @@ import torch
 
 import coolvid
 from coolvid import EncodeConfig, FrameType, PixelFormat, StructureConfig, VideoFormat
-from coolvid import manager as room
 from coolvid.bitstream.headers import StreamHeader
-from coolvid.coded import MODULES
-from coolvid.config import Phase, TrainingConfig, WarmupRound
+from coolvid.codec.coded_frame import MODULES
+from coolvid.codec.gop import plan
+from coolvid.codec.networks import PRIOR, FrameNetworks, same_parameters
+from coolvid.encoding import manager as room
+from coolvid.encoding.manager import FrameEncoderManager
+from coolvid.encoding.model.frame_encoder import FrameEncoder
+from coolvid.encoding.quantization import code_frame, quantize_model, warm_start
+from coolvid.encoding.training.loop import Counters
+from coolvid.encoding.training.train import train
 from coolvid.events import EncodeStarted, FrameDone, FrameStarted
-from coolvid.gop import plan
-from coolvid.manager import FrameEncoderManager
-from coolvid.model.frame_encoder import FrameEncoder
-from coolvid.networks import PRIOR, FrameNetworks, same_parameters
-from coolvid.presets import frame_config
-from coolvid.quantization import code_frame, quantize_model, warm_start
-from coolvid.training.loop import Counters
-from coolvid.training.train import train
-from coolvid.types import ColorInfo
+from coolvid.picture.types import ColorInfo
+from coolvid.settings.config import Phase, TrainingConfig, WarmupRound
+from coolvid.settings.presets import frame_config
 from pictures import waves
 
 FORMAT = VideoFormat(32, 48, PixelFormat.YUV420, 8)

@@ -7,14 +7,16 @@ import numpy as np
 import pytest
 
 import coolvid
-from coolvid import EncodeConfig, Frame, FrameType, PixelFormat, StructureConfig, VideoFormat, manager
+from coolvid import EncodeConfig, Frame, FrameType, PixelFormat, StructureConfig, VideoFormat
 from coolvid.bitstream.stream import StreamReader
-from coolvid.decoder import decode_stream, read_frame
+from coolvid.codec.networks import PRIOR, FrameNetworks, NetworkStore
+from coolvid.decoding.frame import BLEND_BITS
+from coolvid.decoding.packet import read_frame
+from coolvid.decoding.schedule import decode_stream
+from coolvid.encoding import manager
 from coolvid.errors import ConfigError, StreamError
 from coolvid.events import FrameDecoded
-from coolvid.inspection import inspect_frame, inspect_stream, packet_facts
-from coolvid.networks import PRIOR, FrameNetworks, NetworkStore
-from coolvid.reconstruct.frame import BLEND_BITS
+from coolvid.study.inspection import inspect_frame, inspect_stream, packet_facts
 
 FORMAT = VideoFormat(33, 50, PixelFormat.YUV420, 8)
 CONFIG = EncodeConfig(preset="fast", iterations=20, lmbda=3e-4, structure=StructureConfig(gop=4), threads=1)

@@ -8,24 +8,23 @@ import numpy as np
 import pytest
 
 from coolvid import kernels
-from coolvid.architecture import NEIGHBOURS, Grid
 from coolvid.bitstream import compiled, latents, parameters
-from coolvid.bitstream.binary import COST_UNIT, COSTS, Decoder, Encoder
 from coolvid.bitstream.crc import crc32c, plain_crc32c
 from coolvid.bitstream.latents import _decode_plain, _split, decode_latents, encode_latents
 from coolvid.bitstream.parameters import blocks_of, decode_plain, encode_kind, plain_bits
-from coolvid.coded import CodedModule
-from coolvid.color import dense_planes
-from coolvid.config import CoolChicEncoderParameter
+from coolvid.bitstream.range_coder import COST_UNIT, COSTS, Decoder, Encoder
+from coolvid.codec.architecture import NEIGHBOURS, Grid
+from coolvid.codec.coded_frame import CodedModule, TensorSpec
+from coolvid.codec.fixed_point import FixedPoint, fit_weights, folded, shift_round
+from coolvid.decoding import ContextModel
+from coolvid.decoding.contexts import nearest
+from coolvid.decoding.frame import composed, copied, plain_copied, translated
 from coolvid.errors import StreamError
-from coolvid.fixedpoint import fit_weights, folded, shift_round
-from coolvid.interfaces import FixedPoint, TensorSpec
-from coolvid.modules import module_tensors
-from coolvid.reconstruct import ContextModel
-from coolvid.reconstruct.contexts import nearest
-from coolvid.reconstruct.frame import composed, copied, plain_copied, translated
-from coolvid.registry import load, record
-from coolvid.types import Frame, PixelFormat, VideoFormat
+from coolvid.picture.color import dense_planes
+from coolvid.picture.types import Frame, PixelFormat, VideoFormat
+from coolvid.plugin.modules import module_tensors
+from coolvid.plugin.registry import load, record
+from coolvid.settings.config import CoolChicEncoderParameter
 
 SETS = kernels.available()
 pytestmark = pytest.mark.skipif(not SETS, reason="no compiled kernels here")

@@ -15,25 +15,25 @@ import pytest
 import torch
 
 from coolvid import kernels
-from coolvid.architecture import Ports
-from coolvid.bitstream.rangecoder import Encoder
-from coolvid.color import from_dense
-from coolvid.config import CoolChicEncoderParameter, EncodeConfig, Phase
+from coolvid.bitstream.rans import Encoder
+from coolvid.codec.architecture import Ports
+from coolvid.codec.coded_frame import TensorSpec
+from coolvid.codec.laplace import tables
+from coolvid.encoding.model.compose import clamped, compose, inter, intra
+from coolvid.encoding.model.coolchic import CoolChicEncoder
+from coolvid.encoding.model.frame_encoder import FrameEncoder
+from coolvid.encoding.model.fused import composed_error
+from coolvid.encoding.model.fused_branch import flattened
+from coolvid.encoding.model.network_rate import NetworkEstimate, estimated_bits
+from coolvid.encoding.model.noise import NoiseSource
+from coolvid.encoding.training.optimizers import SOAP, FlatAdam, Optimizers
+from coolvid.encoding.training.train import FrameTask
 from coolvid.errors import ConfigError
-from coolvid.interfaces import TensorSpec
-from coolvid.laplace import tables
-from coolvid.model.compose import clamped, compose, inter, intra
-from coolvid.model.coolchic import CoolChicEncoder
-from coolvid.model.frame_encoder import FrameEncoder
-from coolvid.model.fused import composed_error
-from coolvid.model.fused_branch import flattened
-from coolvid.model.network_rate import NetworkEstimate, estimated_bits
-from coolvid.model.noise import NoiseSource
-from coolvid.presets import INTRA, MOTION, RESIDUE, frame_config
-from coolvid.registry import load, make
-from coolvid.training.optimizers import SOAP, FlatAdam, Optimizers
-from coolvid.training.train import FrameTask
-from coolvid.types import Frame, FrameType, PixelFormat, VideoFormat
+from coolvid.picture.color import from_dense
+from coolvid.picture.types import Frame, FrameType, PixelFormat, VideoFormat
+from coolvid.plugin.registry import load, make
+from coolvid.settings.config import CoolChicEncoderParameter, EncodeConfig, Phase
+from coolvid.settings.presets import INTRA, MOTION, RESIDUE, frame_config
 
 pytestmark = pytest.mark.skipif(kernels.compiled is None, reason="no compiled kernels here")
 
@@ -527,7 +527,7 @@ def moved_by_soap(shapes, dtype, is_plain=False):
     parameters = [p.to(dtype).clone() for p in start]
     with pytest.MonkeyPatch.context() as patch:
         if is_plain:
-            patch.setattr("coolvid.training.optimizers.compiled", None)
+            patch.setattr("coolvid.encoding.training.optimizers.compiled", None)
         optimizer = SOAP(parameters, lr=1e-3, precondition_every=4)
     for step in range(9):
         for i, p in enumerate(parameters):
@@ -671,14 +671,14 @@ def test_network_rate(instruction_set, is_predicted):
 TRAIN = """
 import numpy as np
 from coolvid import kernels
-from coolvid.config import EncodeConfig
-from coolvid.model.frame_encoder import FrameEncoder
-from coolvid.model.fused import composed_error
-from coolvid.model.fused_branch import flattened
-from coolvid.presets import frame_config
-from coolvid.training.loop import Counters
-from coolvid.training.train import train
-from coolvid.types import Frame, FrameType, PixelFormat, VideoFormat
+from coolvid.settings.config import EncodeConfig
+from coolvid.encoding.model.frame_encoder import FrameEncoder
+from coolvid.encoding.model.fused import composed_error
+from coolvid.encoding.model.fused_branch import flattened
+from coolvid.settings.presets import frame_config
+from coolvid.encoding.training.loop import Counters
+from coolvid.encoding.training.train import train
+from coolvid.picture.types import Frame, FrameType, PixelFormat, VideoFormat
 
 format = VideoFormat(24, 32, PixelFormat.YUV444, 8)
 y, x = np.mgrid[:24, :32]

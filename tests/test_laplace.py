@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from coolvid import laplace
+from coolvid.codec import laplace
 from coolvid.errors import PluginError
 
 

@@ -9,19 +9,21 @@ import numpy as np
 import pytest
 import torch
 
-from coolvid import kernels, manager
+from coolvid import kernels
 from coolvid.bitstream.headers import StreamHeader
-from coolvid.coded import MAX_LATENT
-from coolvid.config import EncodeConfig, PluginChoice
-from coolvid.gop import plan
-from coolvid.manager import FrameEncoderManager, encode_frame
-from coolvid.model.frame_encoder import FrameEncoder
-from coolvid.presets import TABLE, frame_config
-from coolvid.quantization import quantize_model, rdo_latents
-from coolvid.quantization.latent_loss import CELL, STEPS, LatentLoss, frozen
-from coolvid.quantization.latent_rdo import _Search
-from coolvid.training.loss import loss_function
-from coolvid.types import ColorInfo, Frame, FrameType, PixelFormat, VideoFormat
+from coolvid.codec.coded_frame import MAX_LATENT
+from coolvid.codec.gop import plan
+from coolvid.encoding import manager
+from coolvid.encoding.manager import FrameEncoderManager, encode_frame
+from coolvid.encoding.model.frame_encoder import FrameEncoder
+from coolvid.encoding.quantization import quantize_model, rdo_latents
+from coolvid.encoding.quantization.latent_loss import CELL, STEPS, LatentLoss, frozen
+from coolvid.encoding.quantization.latent_rdo import _Search
+from coolvid.encoding.training.loss import loss_function
+from coolvid.picture.types import ColorInfo, Frame, FrameType, PixelFormat, VideoFormat
+from coolvid.plugin.choice import PluginChoice
+from coolvid.settings.config import EncodeConfig
+from coolvid.settings.presets import TABLE, frame_config
 from pictures import edge
 
 ROUNDS = 3

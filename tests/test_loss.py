@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
+from coolvid.encoding.training.loss import RateDistortionLoss, convert_lmbda, loss_function, n_pixels
 from coolvid.errors import ConfigError, UnknownPlugin
-from coolvid.training.loss import RateDistortionLoss, convert_lmbda, loss_function, n_pixels
 
 CHOICES = "mse, compressai"
 

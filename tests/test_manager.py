@@ -7,9 +7,9 @@ import pytest
 import coolvid
 from coolvid import EncodeConfig, PixelFormat, StructureConfig, VideoFormat
 from coolvid.events import EncodeStarted, FrameDone
-from coolvid.modules import frame_architecture
-from coolvid.presets import frame_configs
-from coolvid.types import FrameType
+from coolvid.picture.types import FrameType
+from coolvid.settings.config import frame_architecture
+from coolvid.settings.presets import frame_configs
 from pictures import waves
 
 FORMAT = VideoFormat(32, 48, PixelFormat.YUV420, 8)

@@ -10,8 +10,8 @@ import pytest
 from coolvid.errors import InputError
 from coolvid.media import open_sink, open_source
 from coolvid.media.raw import y4m_header
-from coolvid.metrics import psnr
-from coolvid.types import ColorInfo, Frame, PixelFormat, VideoFormat
+from coolvid.picture.quality import psnr
+from coolvid.picture.types import ColorInfo, Frame, PixelFormat, VideoFormat
 
 RATE = Fraction(30000, 1001)
 UNSPECIFIED = ColorInfo()

@@ -9,7 +9,7 @@ import pytest
 
 from coolvid.errors import ConfigError, CoolvidError, InputError, OutputError
 from coolvid.media import open_sink, open_source
-from coolvid.types import ColorInfo, Frame, PixelFormat, VideoFormat
+from coolvid.picture.types import ColorInfo, Frame, PixelFormat, VideoFormat
 from pictures import noise
 
 RATE = Fraction(25)

@@ -8,7 +8,7 @@ from coolvid.errors import InputError
 from coolvid.media.layout import parse_name
 from coolvid.media.pixels import nearest_format
 from coolvid.media.timing import constant_rate
-from coolvid.types import PixelFormat
+from coolvid.picture.types import PixelFormat
 
 YUV420, YUV444, RGB = PixelFormat.YUV420, PixelFormat.YUV444, PixelFormat.RGB
 MS, NTSC = Fraction(1, 1000), Fraction(30000, 1001)

@@ -11,7 +11,7 @@ import pytest
 
 from coolvid.errors import OutputError
 from coolvid.media import open_sink, open_source
-from coolvid.types import ColorInfo, Frame, PixelFormat, VideoFormat
+from coolvid.picture.types import ColorInfo, Frame, PixelFormat, VideoFormat
 from pictures import noise
 
 RATE = Fraction(30000, 1001)
@@ -81,7 +81,7 @@ import sys
 from fractions import Fraction
 import numpy as np
 from coolvid.media import open_sink
-from coolvid.types import ColorInfo, Frame, PixelFormat, VideoFormat
+from coolvid.picture.types import ColorInfo, Frame, PixelFormat, VideoFormat
 form = VideoFormat(256, 256, PixelFormat.YUV420, 8)
 frame = Frame(tuple(np.zeros(s, np.uint16) for s in form.plane_shapes), form)
 try:

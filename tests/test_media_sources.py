@@ -13,7 +13,7 @@ import pytest
 from coolvid.errors import ConfigError, InputError
 from coolvid.media import open_sink, open_source
 from coolvid.media.numbering import find_numbered, is_pattern, numbered
-from coolvid.types import ColorInfo, Frame, PixelFormat, VideoFormat
+from coolvid.picture.types import ColorInfo, Frame, PixelFormat, VideoFormat
 from pictures import noise
 
 RATE = Fraction(30000, 1001)
@@ -326,7 +326,7 @@ TURNS = [
 
 @pytest.mark.skipif(not CAN_TURN, reason="needs a PyAV that writes display matrices")
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
-@pytest.mark.parametrize("degrees, mirrored, turn", TURNS, ids=str)
+@pytest.mark.parametrize("degrees, mirrored, turn", TURNS, ids=lambda value: "" if callable(value) else str(value))
 def test_turned_videos_are_read_upright(tmp_path, suffix, degrees, mirrored, turn):
     shown = pictures(2, "yuv420p")
     upright = mux(tmp_path / f"upright{suffix}", shown, "libx264")

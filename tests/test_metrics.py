@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from coolvid.errors import ConfigError, CoolvidError, InputError, MissingExtra
-from coolvid.metrics import (
+from coolvid.picture.quality import (
     MS_SSIM_MIN_SIDE,
     bd_rate,
     bpp,
@@ -19,8 +19,8 @@ from coolvid.metrics import (
     sequence_quality,
     ssim,
 )
-from coolvid.types import Frame, PixelFormat, VideoFormat
-from coolvid.vmaf import find_ffmpeg, vmaf
+from coolvid.picture.types import Frame, PixelFormat, VideoFormat
+from coolvid.study.vmaf import find_ffmpeg, vmaf
 
 FORMAT = VideoFormat(16, 32, PixelFormat.YUV420, 8)
 RATES = [100.0, 200.0, 400.0, 800.0]

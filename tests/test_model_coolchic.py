@@ -8,16 +8,17 @@ import numpy as np
 import pytest
 import torch
 
-from coolvid.architecture import NEIGHBOURS
 from coolvid.bitstream.weights import module_bits
-from coolvid.coded import CodedModule
-from coolvid.config import CoolChicEncoderParameter, PluginChoice
+from coolvid.codec.architecture import NEIGHBOURS
+from coolvid.codec.coded_frame import CodedModule
+from coolvid.codec.laplace import laplace_bits
+from coolvid.encoding.model.contexts import ContextMatrix
+from coolvid.encoding.model.coolchic import CoolChicEncoder
+from coolvid.encoding.model.noise import NoiseSource, kumaraswamy
+from coolvid.encoding.model.rate import latent_bits, scale_of
 from coolvid.errors import ConfigError
-from coolvid.laplace import laplace_bits
-from coolvid.model.contexts import ContextMatrix
-from coolvid.model.coolchic import CoolChicEncoder
-from coolvid.model.noise import NoiseSource, kumaraswamy
-from coolvid.model.rate import latent_bits, scale_of
+from coolvid.plugin.choice import PluginChoice
+from coolvid.settings.config import CoolChicEncoderParameter
 
 SMALL = CoolChicEncoderParameter(
     img_size=(17, 19),

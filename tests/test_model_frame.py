@@ -6,20 +6,20 @@ import numpy as np
 import pytest
 import torch
 
-from coolvid.coded import CodedCoolChic, CodedFrame, CodedModule
-from coolvid.color import dense_planes
-from coolvid.config import CoolChicEncoderParameter, EncodeConfig
+from coolvid.codec.coded_frame import CodedCoolChic, CodedFrame, CodedModule
+from coolvid.codec.fixed_point import ARM_OUT_BITS, CONTEXT_BITS
+from coolvid.decoding.contexts import ContextModel
+from coolvid.decoding.coolchic import choose_scales
+from coolvid.decoding.frame import reconstruct_frame
+from coolvid.encoding.model.compose import inter, round_flow, trust
+from coolvid.encoding.model.frame_encoder import FrameEncoder
+from coolvid.encoding.model.translation import global_translation, translate
 from coolvid.errors import ConfigError
-from coolvid.fixedpoint import ARM_OUT_BITS, CONTEXT_BITS
-from coolvid.metrics import psnr
-from coolvid.model.compose import inter, round_flow, trust
-from coolvid.model.frame_encoder import FrameEncoder
-from coolvid.model.translation import global_translation, translate
-from coolvid.presets import frame_config
-from coolvid.reconstruct.contexts import ContextModel
-from coolvid.reconstruct.coolchic import choose_scales
-from coolvid.reconstruct.frame import reconstruct_frame
-from coolvid.types import Frame, FrameType, PixelFormat, VideoFormat
+from coolvid.picture.color import dense_planes
+from coolvid.picture.quality import psnr
+from coolvid.picture.types import Frame, FrameType, PixelFormat, VideoFormat
+from coolvid.settings.config import CoolChicEncoderParameter, EncodeConfig
+from coolvid.settings.presets import frame_config
 
 FORMATS = [
     VideoFormat(48, 64, PixelFormat.YUV420, 8),

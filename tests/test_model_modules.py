@@ -5,8 +5,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from coolvid.architecture import Ports
-from coolvid.registry import load, make_options
+from coolvid.codec.architecture import Ports
+from coolvid.plugin.registry import load, make_options
 
 CHAIN = ((8, 1, False, True), (0, 1, False, False), (0, 3, True, True), (0, 3, True, False))
 CASES = [

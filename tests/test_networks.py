@@ -5,21 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from coolvid.architecture import Architecture, FrameArchitecture, PluginRecord
-from coolvid.coded import CodedModule
+from coolvid.codec.architecture import Architecture, FrameArchitecture, PluginRecord
+from coolvid.codec.coded_frame import CodedModule, TensorSpec
+from coolvid.codec.networks import PRIOR, STORED_FRAMES, FrameNetworks, NetworkStore, fits, fitted, same_parameters
+from coolvid.codec.prior import prior_modules
 from coolvid.errors import StreamError
-from coolvid.interfaces import TensorSpec
-from coolvid.networks import (
-    PRIOR,
-    STORED_FRAMES,
-    FrameNetworks,
-    NetworkStore,
-    fits,
-    fitted,
-    same_parameters,
-)
-from coolvid.prior import prior_modules
-from coolvid.types import FrameType
+from coolvid.picture.types import FrameType
 
 PLAIN = PluginRecord("plain", 1)
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from coolvid.training.optimizers import SOAP, Optimizers, TorchAdam, cosine_lr
+from coolvid.encoding.training.optimizers import SOAP, Optimizers, TorchAdam, cosine_lr
 
 SHAPES = [(6, 20), (6, 20), (3, 3, 3, 3), (5,), (1, 7), (7, 1), (4, 2, 1, 1), (2, 300), ()]
 

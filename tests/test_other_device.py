@@ -14,15 +14,16 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from coolvid import kernels
-from coolvid.config import EncodeConfig, PluginChoice
-from coolvid.model import noise
-from coolvid.model.frame_encoder import FrameEncoder
-from coolvid.networks import FrameNetworks
-from coolvid.presets import frame_config
-from coolvid.quantization import warm_start
-from coolvid.training.loop import Counters
-from coolvid.training.schedule import train_frame
-from coolvid.types import Frame, FrameType, PixelFormat, VideoFormat
+from coolvid.codec.networks import FrameNetworks
+from coolvid.encoding.model import noise
+from coolvid.encoding.model.frame_encoder import FrameEncoder
+from coolvid.encoding.quantization import warm_start
+from coolvid.encoding.training.loop import Counters
+from coolvid.encoding.training.schedule import train_frame
+from coolvid.picture.types import Frame, FrameType, PixelFormat, VideoFormat
+from coolvid.plugin.choice import PluginChoice
+from coolvid.settings.config import EncodeConfig
+from coolvid.settings.presets import frame_config
 
 AWAY = torch.device("meta")
 MOVES = {torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default}

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from coolvid.errors import ConfigError, PluginError
-from coolvid.registry import make
+from coolvid.plugin.registry import make
 
 QUANTIZERS = ("softround", "softround_alone", "ste", "hardround", "none")
 X = torch.linspace(-3.3, 3.3, 101, dtype=torch.float64)

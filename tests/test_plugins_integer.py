@@ -6,23 +6,23 @@ import math
 import numpy as np
 import pytest
 
-from coolvid.architecture import PluginRecord, Ports
-from coolvid.errors import ConfigError, MissingPlugin
-from coolvid.fixedpoint import (
+from coolvid.codec.architecture import PluginRecord, Ports
+from coolvid.codec.fixed_point import (
     ARM_OUT_BITS,
     CONTEXT_BITS,
     INT16_MAX,
     INT16_MIN,
     TAP_BITS,
+    FixedPoint,
     align_bias,
     fit_weights,
     saturate16,
     shift_round,
     unit,
 )
-from coolvid.interfaces import FixedPoint
-from coolvid.reconstruct.parameters import offers
-from coolvid.registry import build, load
+from coolvid.decoding.parameters import offers
+from coolvid.errors import ConfigError, MissingPlugin
+from coolvid.plugin.registry import build, load
 
 HUGE = (1 << 23) - 1
 CONV = ((8, 1, False, True), (4, 3, False, False), (0, 3, True, True), (0, 5, True, False))

@@ -7,13 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from coolvid import EncodeConfig, FrameType, prior
+from coolvid import EncodeConfig, FrameType
 from coolvid.bitstream.weights import module_bits
-from coolvid.coded import MAX_PARAMETER, MODULES, CodedModule
+from coolvid.codec import prior
+from coolvid.codec.coded_frame import MAX_PARAMETER, MODULES, CodedModule
+from coolvid.codec.networks import fits
+from coolvid.codec.prior import pack_prior, prior_modules
 from coolvid.errors import UnsupportedStream
-from coolvid.networks import fits
-from coolvid.presets import frame_config
-from coolvid.prior import pack_prior, prior_modules
+from coolvid.settings.presets import frame_config
 
 FILE = Path(prior.__file__).with_name("prior.npz")
 
@@ -47,8 +48,8 @@ def test_modules_are_what_a_stream_can_carry():
 
 
 def test_it_has_the_shapes_of_the_networks_of_small_pictures():
-    from coolvid.model.frame_encoder import FrameEncoder
-    from coolvid.types import PixelFormat, VideoFormat
+    from coolvid.encoding.model.frame_encoder import FrameEncoder
+    from coolvid.picture.types import PixelFormat, VideoFormat
 
     config = frame_config(EncodeConfig(intra="mop"), FrameType.I, 0, (64, 64))
     encoder = FrameEncoder(config, VideoFormat(64, 64, PixelFormat.YUV420, 8))

@@ -10,21 +10,20 @@ import torch
 
 from coolvid import kernels
 from coolvid.bitstream.weights import module_bits
-from coolvid.coded import MAX_PARAMETER, MODULES
-from coolvid.config import EncodeConfig
+from coolvid.codec.coded_frame import MAX_PARAMETER, MODULES, TensorSpec
+from coolvid.encoding.model.coolchic import CoolChicEncoder
+from coolvid.encoding.model.frame_encoder import FrameEncoder
+from coolvid.encoding.quantization import code_frame, quantize_model, rdo_parameters
+from coolvid.encoding.quantization.evaluate import FrameLoss, _merged
+from coolvid.encoding.quantization.quantize import ModuleSearch
+from coolvid.encoding.quantization.search import search_pair
+from coolvid.encoding.quantization.state import QuantizedModule
+from coolvid.encoding.quantization.steps import dequantise, quantise, step_range
+from coolvid.encoding.training.loss import loss_function
 from coolvid.errors import ConfigError, TrainingError
-from coolvid.interfaces import TensorSpec
-from coolvid.model.coolchic import CoolChicEncoder
-from coolvid.model.frame_encoder import FrameEncoder
-from coolvid.presets import frame_config
-from coolvid.quantization import code_frame, quantize_model, rdo_parameters
-from coolvid.quantization.evaluate import FrameLoss, _merged
-from coolvid.quantization.quantize import ModuleSearch
-from coolvid.quantization.search import search_pair
-from coolvid.quantization.state import QuantizedModule
-from coolvid.quantization.steps import dequantise, quantise, step_range
-from coolvid.training.loss import loss_function
-from coolvid.types import Frame, FrameType, PixelFormat, VideoFormat
+from coolvid.picture.types import Frame, FrameType, PixelFormat, VideoFormat
+from coolvid.settings.config import EncodeConfig
+from coolvid.settings.presets import frame_config
 from pictures import edge
 
 HEIGHT, WIDTH = 24, 32
@@ -336,8 +335,8 @@ def test_parameters_beyond_integers_are_a_training_error(trained, value, message
 
 @pytest.fixture
 def few_trials(monkeypatch):
-    monkeypatch.setattr("coolvid.quantization.rdo.WORK_LIMIT", 0.0)
-    monkeypatch.setattr("coolvid.quantization.rdo.MIN_TRIALS", 12)
+    monkeypatch.setattr("coolvid.encoding.quantization.rdo.WORK_LIMIT", 0.0)
+    monkeypatch.setattr("coolvid.encoding.quantization.rdo.MIN_TRIALS", 12)
 
 
 @pytest.mark.parametrize("kind", [FrameType.I, FrameType.P])
@@ -383,10 +382,10 @@ def test_code_frame_goes_through_the_stream_and_back(trained, kind):
 
     from coolvid.bitstream.headers import StreamHeader
     from coolvid.bitstream.packet import write_packet
-    from coolvid.decoder import read_frame, tensors_of
-    from coolvid.metrics import psnr
-    from coolvid.reconstruct import ContextModel, reconstruct_frame
-    from coolvid.types import ColorInfo
+    from coolvid.decoding import ContextModel, reconstruct_frame
+    from coolvid.decoding.packet import read_frame, tensors_of
+    from coolvid.picture.quality import psnr
+    from coolvid.picture.types import ColorInfo
 
     model = quantize_model(fresh(trained, kind), picture(0), None)
     coded = code_frame(model, 2, REFERENCES[kind])

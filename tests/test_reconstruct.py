@@ -6,27 +6,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from coolvid.architecture import NEIGHBOURS, FrameArchitecture, Ports
-from coolvid.coded import CodedCoolChic, CodedFrame, CodedModule
-from coolvid.color import dense_planes
-from coolvid.config import CoolChicEncoderParameter
+from coolvid.codec.architecture import NEIGHBOURS, FrameArchitecture, Ports
+from coolvid.codec.coded_frame import CodedCoolChic, CodedFrame, CodedModule
+from coolvid.codec.fixed_point import CONTEXT_BITS, INT16_MAX, INT16_MIN, FixedPoint, align_bias, fit_weights
+from coolvid.decoding import ContextModel, choose_scales, common_noise, decode_coolchic, frame_parts, reconstruct_frame
+from coolvid.decoding import coolchic as coolchic_file
+from coolvid.decoding.frame import translated
+from coolvid.decoding.resize import enlarge, taps
 from coolvid.errors import StreamError
-from coolvid.fixedpoint import CONTEXT_BITS, INT16_MAX, INT16_MIN, align_bias, fit_weights
-from coolvid.interfaces import FixedPoint
-from coolvid.modules import module_n_scales, module_tensors
-from coolvid.reconstruct import (
-    ContextModel,
-    choose_scales,
-    common_noise,
-    decode_coolchic,
-    frame_parts,
-    reconstruct_frame,
-)
-from coolvid.reconstruct import coolchic as coolchic_file
-from coolvid.reconstruct.frame import translated
-from coolvid.reconstruct.resize import enlarge, taps
-from coolvid.registry import build, record
-from coolvid.types import Frame, FrameType, PixelFormat, VideoFormat
+from coolvid.picture.color import dense_planes
+from coolvid.picture.types import Frame, FrameType, PixelFormat, VideoFormat
+from coolvid.plugin.modules import module_n_scales, module_tensors
+from coolvid.plugin.registry import build, record
+from coolvid.settings.config import CoolChicEncoderParameter
 
 HEIGHT, WIDTH = 19, 27
 LAYERS = "6-1-linear-relu,X-1-linear-none,X-3-residual-none"

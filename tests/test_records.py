@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from coolvid.errors import ConfigError, StreamError
-from coolvid.records import (
+from coolvid.bitstream.records import (
     BitReader,
     BitWriter,
     Flag,
@@ -26,7 +25,8 @@ from coolvid.records import (
     unzigzag,
     zigzag,
 )
-from coolvid.types import FrameType
+from coolvid.errors import ConfigError, StreamError
+from coolvid.picture.types import FrameType
 
 
 @dataclass(frozen=True)

@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from coolvid import registry
-from coolvid.architecture import PluginRecord, Ports
-from coolvid.config import PluginChoice
+from coolvid.codec.architecture import PluginRecord, Ports
 from coolvid.errors import ConfigError, MissingPlugin, PluginError, StreamError, UnknownPlugin
-from coolvid.interfaces import BASES, KINDS, PluginOptions, fit_option
+from coolvid.plugin import registry
+from coolvid.plugin.choice import PluginChoice
+from coolvid.plugin.interfaces import BASES, KINDS, PluginOptions, fit_option
 
 MODULE = """
 from dataclasses import dataclass
 from coolvid.errors import ConfigError
-from coolvid.interfaces import PluginOptions, QuantizerPlugin, SynthesisPlugin
+from coolvid.plugin.interfaces import PluginOptions, QuantizerPlugin, SynthesisPlugin
 
 @dataclass(frozen=True)
 class Options(PluginOptions):
@@ -161,7 +161,7 @@ def test_two_packages_with_one_name(site):
     other = site / "other"
     distribution(other, "rival", "[coolvid.quantizer]\nsoftround = rival_plugins:P\ngood = rival_plugins:P\n")
     script = """
-from coolvid import registry
+from coolvid.plugin import registry
 from coolvid.errors import UnknownPlugin
 for name in ("softround", "good"):
     try:

@@ -20,16 +20,17 @@ from click.testing import CliRunner
 from coolvid_cli.main import main
 
 import coolvid
-from coolvid import EncodeConfig, Frame, PixelFormat, StructureConfig, VideoFormat, manager
-from coolvid.curves import BdRate, Comparison, Point, write_comparison
+from coolvid import EncodeConfig, Frame, PixelFormat, StructureConfig, VideoFormat
+from coolvid.encoding import manager
 from coolvid.errors import ConfigError, InputError, OutputError
-from coolvid.inspection import inspect_stream
 from coolvid.media.still import still
-from coolvid.metrics import SequenceQuality, psnr, ssim
-from coolvid.reporting.page import SCRIPTS, asset
-from coolvid.reporting.points import read_points
-from coolvid.reporting.views import PAGE_PIXELS, choose_divisor, reduce_plane
-from coolvid.types import ColorInfo
+from coolvid.picture.quality import SequenceQuality, psnr, ssim
+from coolvid.picture.types import ColorInfo
+from coolvid.study.curves import BdRate, Comparison, Point, write_comparison
+from coolvid.study.inspection import inspect_stream
+from coolvid.study.report.page import SCRIPTS, asset
+from coolvid.study.report.points import read_points
+from coolvid.study.report.views import PAGE_PIXELS, choose_divisor, reduce_plane
 
 VIDEOS = {
     "b": (5, VideoFormat(33, 50, PixelFormat.YUV420, 8), StructureConfig(gop=4)),
@@ -255,8 +256,8 @@ def test_long_and_large_streams_stay_within_bounds(streams, tmp_path, monkeypatc
     hd = VideoFormat(1080, 1920, PixelFormat.YUV420, 8)
     assert choose_divisor(hd, 1) == 1 and choose_divisor(hd, 4) == 2
     assert 100 * 1080 * 1920 / choose_divisor(hd, 100) ** 2 <= PAGE_PIXELS
-    monkeypatch.setattr("coolvid.reporting.views.PAGE_PIXELS", 1000)
-    monkeypatch.setattr("coolvid.reporting.summary.MAX_CHOSEN", 3)
+    monkeypatch.setattr("coolvid.study.report.views.PAGE_PIXELS", 1000)
+    monkeypatch.setattr("coolvid.study.report.summary.MAX_CHOSEN", 3)
     done = coolvid.report(streams / "b.cvd", tmp_path / "a.html")
     page = Page(tmp_path / "a.html")
     assert (done.shown, done.divisor, len(page.data["frames"])) == ((0, 1, 4), 4, 5)
@@ -341,8 +342,8 @@ def test_the_command(streams, tmp_path):
 def test_assets_are_shipped():
     """Every asset is among the package data, and every script is one of the page's."""
     listed = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["tool"]["setuptools"]
-    assert "reporting/assets/*" in listed["package-data"]["coolvid"]
-    folder = Path(coolvid.__file__).parent / "reporting" / "assets"
+    assert "study/report/assets/*" in listed["package-data"]["coolvid"]
+    folder = Path(coolvid.__file__).parent / "study" / "report" / "assets"
     assert {path.stem for path in folder.glob("*.js")} == set(SCRIPTS)
     assert asset("page.html").startswith("<!doctype html>")
 

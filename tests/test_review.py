@@ -13,7 +13,7 @@ import coolvid
 from coolvid import ColorInfo, EncodeConfig, Frame, FrameType, PixelFormat, StructureConfig, VideoFormat
 from coolvid.errors import ConfigError, InputError, MissingExtra
 from coolvid.media import open_sink, open_source
-from coolvid.review import Board, difference, make_review
+from coolvid.study.review import Board, difference, make_review
 
 pytest.importorskip("PIL")
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from coolvid.media import open_source
-from coolvid.metrics import psnr
-from coolvid.types import PixelFormat, VideoFormat
+from coolvid.picture.quality import psnr
+from coolvid.picture.types import PixelFormat, VideoFormat
 
 FOLDER = Path(__file__).parent.parent / "sequences"
 CATALOG = tomllib.loads((FOLDER / "catalog.toml").read_text())["sequence"]

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 import coolvid
-from coolvid import EncodeConfig, StructureConfig, Target, encode_to_target, events, targets
+from coolvid import EncodeConfig, StructureConfig, Target, api, encode_to_target, events
+from coolvid.encoding.targets import Point, local_slope, propose
 from coolvid.errors import ConfigError, InputError, TrainingError
-from coolvid.targets import Point, local_slope, propose
 
 CARD = Path(__file__).parents[1] / "sequences" / "tiny" / "card_64x48.png"
 PIXELS = 64 * 48
@@ -65,7 +65,7 @@ def search(monkeypatch, tmp_path):
 
     def run(curve, quantity, value, config=None, codec=None, **options):
         codec = codec or Codec(curve)
-        monkeypatch.setattr(targets, "encode", codec)
+        monkeypatch.setattr(api, "encode", codec)
         seen = []
         config = config or EncodeConfig()
         result = encode_to_target(

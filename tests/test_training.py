@@ -8,17 +8,18 @@ import numpy as np
 import pytest
 import torch
 
-from coolvid.config import CoolChicEncoderParameter, FrameConfig, Phase, PluginChoice, TrainingConfig, WarmupRound
+from coolvid.encoding.model.coolchic import CoolChicEncoderOutput
+from coolvid.encoding.model.frame_encoder import FrameEncoder
+from coolvid.encoding.training import loop
+from coolvid.encoding.training.loop import Counters
+from coolvid.encoding.training.motion_start import FLATNESS, SATURATION, FlowTask, flows, luma, slopes, start_motion
+from coolvid.encoding.training.schedule import train_frame
+from coolvid.encoding.training.train import evaluate, select_groups, train
+from coolvid.encoding.training.warmup import Candidate, compete
 from coolvid.errors import ConfigError, PluginError, TrainingError
-from coolvid.model.coolchic import CoolChicEncoderOutput
-from coolvid.model.frame_encoder import FrameEncoder
-from coolvid.training import loop
-from coolvid.training.loop import Counters
-from coolvid.training.motion_start import FLATNESS, SATURATION, FlowTask, flows, luma, slopes, start_motion
-from coolvid.training.schedule import train_frame
-from coolvid.training.train import evaluate, select_groups, train
-from coolvid.training.warmup import Candidate, compete
-from coolvid.types import Frame, FrameType, PixelFormat, VideoFormat
+from coolvid.picture.types import Frame, FrameType, PixelFormat, VideoFormat
+from coolvid.plugin.choice import PluginChoice
+from coolvid.settings.config import CoolChicEncoderParameter, FrameConfig, Phase, TrainingConfig, WarmupRound
 
 SIZE = (32, 48)
 LMBDA = 1e-3
@@ -322,7 +323,7 @@ def test_a_trained_frame_learns_slower(is_trained, rates, monkeypatch):
         seen.append(settings.start_lr)
         return encoder
 
-    monkeypatch.setattr("coolvid.training.schedule.train_phase", phase)
+    monkeypatch.setattr("coolvid.encoding.training.schedule.train_phase", phase)
     phases = (Phase(5), Phase(5, start_lr=1e-4))
     config = frame_config(FrameType.P, warmup=(), phases=phases, inherit_lr_scale=0.4)
     train_frame(predicted, picture(), Recorder(), config, is_trained=is_trained)
@@ -378,7 +379,9 @@ def test_all_candidates_get_the_motion_start():
 
 
 def test_a_motion_plugin_that_breaks_its_contract_is_named(monkeypatch):
-    monkeypatch.setattr("coolvid.training.motion_start.make", lambda *a: type("M", (), {"flow": lambda s, a, b: a})())
+    monkeypatch.setattr(
+        "coolvid.encoding.training.motion_start.make", lambda *a: type("M", (), {"flow": lambda s, a, b: a})()
+    )
     with pytest.raises(PluginError, match=r"motion 'block_matching' gave"):
         flows(predicted(), picture(), frame_config(FrameType.P))
 

@@ -6,15 +6,15 @@ import pytest
 import torch
 from torch import nn
 
-from coolvid.config import EncodeConfig, Phase
+from coolvid.codec.coded_frame import TensorSpec
+from coolvid.encoding.model.frame_encoder import FrameEncoder
+from coolvid.encoding.model.network_rate import estimated_bits
+from coolvid.encoding.training.loop import Counters
+from coolvid.encoding.training.train import FrameTask, evaluate, train
 from coolvid.errors import ConfigError
-from coolvid.interfaces import TensorSpec
-from coolvid.model.frame_encoder import FrameEncoder
-from coolvid.model.network_rate import estimated_bits
-from coolvid.presets import frame_config
-from coolvid.training.loop import Counters
-from coolvid.training.train import FrameTask, evaluate, train
-from coolvid.types import Frame, FrameType, PixelFormat, VideoFormat
+from coolvid.picture.types import Frame, FrameType, PixelFormat, VideoFormat
+from coolvid.settings.config import EncodeConfig, Phase
+from coolvid.settings.presets import frame_config
 
 SIZE = (16, 24)
 SPECS = (TensorSpec("weight", (3, 2)), TensorSpec("bias", (3,), "bias"))

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from coolvid.errors import ConfigError
-from coolvid.types import ColorInfo, Frame, FrameType, PixelFormat, VideoFormat
+from coolvid.picture.types import ColorInfo, Frame, FrameType, PixelFormat, VideoFormat
 
 FORMATS = [
     VideoFormat(16, 18, PixelFormat.YUV420, 8),
@@ -104,7 +104,7 @@ def test_color_defaults_to_unspecified():
 
 def test_pictures_and_files_need_no_torch():
     code = (
-        "import sys, coolvid.types, coolvid.color, coolvid.metrics, coolvid.media, coolvid.media.container,"
-        "coolvid.media.encoder; sys.exit('torch' in sys.modules)"
+        "import sys, coolvid.picture.types, coolvid.picture.color, coolvid.picture.quality, coolvid.media, "
+        "coolvid.media.container, coolvid.media.encoder; sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

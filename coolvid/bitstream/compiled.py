@@ -13,12 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coolvid import kernels
-from coolvid.architecture import NEIGHBOURS, Grid, wave_delay
-from coolvid.fixedpoint import FoldedModel
-from coolvid.interfaces import Integers
-from coolvid.laplace import tables
+from coolvid.codec.architecture import NEIGHBOURS, Grid, wave_delay
+from coolvid.codec.fixed_point import FoldedModel, Integers
+from coolvid.codec.laplace import tables
 
-from .rangecoder import no_escape, out_of_range, wrong_end
+from .rans import no_escape, out_of_range, wrong_end
 
 
 def folded(model: Any) -> FoldedModel | None:

@@ -11,27 +11,13 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from coolvid.architecture import FINAL_UPSAMPLINGS, Architecture, FrameArchitecture, PluginRecord
+from coolvid.codec.architecture import FINAL_UPSAMPLINGS, Architecture, FrameArchitecture, PluginRecord
 from coolvid.errors import ConfigError, StreamError, UnsupportedStream
-from coolvid.records import (
-    BitReader,
-    BitWriter,
-    Flag,
-    Golomb,
-    Kind,
-    Layout,
-    Many,
-    OneOf,
-    Record,
-    So_far,
-    U,
-    When,
-    coded,
-)
-from coolvid.types import BIT_DEPTHS, ColorInfo, FrameType, PixelFormat, VideoFormat
+from coolvid.picture.types import BIT_DEPTHS, ColorInfo, FrameType, PixelFormat, VideoFormat
 
 from .crc import CRC_BYTES, is_sealed, sealed
 from .dictionary import DICTIONARY
+from .records import BitReader, BitWriter, Flag, Golomb, Kind, Layout, Many, OneOf, Record, So_far, U, When, coded
 from .values import Usual, Value, read_varint, write_varint
 
 MAGIC = b"\x8fCVD"

@@ -16,16 +16,15 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from coolvid.architecture import NEIGHBOURS, Grid, wave_delay
-from coolvid.coded import MAX_LATENT
+from coolvid.codec.architecture import NEIGHBOURS, Grid, wave_delay
+from coolvid.codec.coded_frame import MAX_LATENT
+from coolvid.codec.fixed_point import CONTEXT_BITS, INT16_MAX, INT16_MIN, Integers
+from coolvid.codec.laplace import ESCAPE, PROBABILITY_BITS, rows, tables
 from coolvid.errors import ConfigError, StreamError
-from coolvid.fixedpoint import CONTEXT_BITS, INT16_MAX, INT16_MIN
-from coolvid.interfaces import Integers
-from coolvid.laplace import ESCAPE, PROBABILITY_BITS, rows, tables
-from coolvid.records import BitReader, BitWriter
 
 from . import compiled
-from .rangecoder import Decoder, Encoder, cell_symbols, check_head, split
+from .rans import Decoder, Encoder, cell_symbols, check_head, split
+from .records import BitReader, BitWriter
 from .values import read_varint, write_varint
 
 SUBSTREAMS = (1, 2, 4, 8)

@@ -10,18 +10,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from coolvid.architecture import Architecture, FrameArchitecture, Grid
-from coolvid.coded import CodedCoolChic, CodedFrame, CodedModule
+from coolvid.codec.architecture import Architecture, FrameArchitecture, Grid
+from coolvid.codec.coded_frame import CodedCoolChic, CodedFrame, CodedModule, TensorSpec
+from coolvid.codec.networks import PRIOR, FrameNetworks, NetworkStore
 from coolvid.errors import ConfigError, StreamError
-from coolvid.interfaces import TensorSpec
-from coolvid.networks import PRIOR, FrameNetworks, NetworkStore
-from coolvid.records import BitReader, BitWriter, Flag, Golomb, Many, Maybe, OneOf, Record, Signed, U, When, coded
-from coolvid.types import FrameType
+from coolvid.picture.types import FrameType
 
-from .binary import Decoder, Encoder
 from .crc import CRC_BYTES, is_sealed, sealed
 from .headers import MAX_CONFIGURATIONS, MAX_FRAMES, StreamHeader
 from .latents import ContextModel, encode_latents
+from .range_coder import Decoder, Encoder
+from .records import BitReader, BitWriter, Flag, Golomb, Many, Maybe, OneOf, Record, Signed, U, When, coded
 from .values import read_varint, write_varint
 from .weights import Mode, Modules, Settings, decode_modules, encode_modules
 

@@ -20,11 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coolvid import kernels
-from coolvid.coded import MAX_PARAMETER
+from coolvid.codec.coded_frame import MAX_PARAMETER, TensorSpec
+from coolvid.codec.fixed_point import Integers
 from coolvid.errors import StreamError
-from coolvid.interfaces import Integers, TensorSpec
 
-from .binary import COST_UNIT, COSTS, HALF, BinaryCoder, Chances, Decoder, Encoder, Tally, ended
+from .range_coder import COST_UNIT, COSTS, HALF, BinaryCoder, Chances, Decoder, Encoder, Tally, ended
 
 # Magnitudes beyond this many halvings are a damaged stream; a difference reaches 2 * MAX_PARAMETER.
 MAX_HALVINGS = 24

@@ -15,9 +15,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import BinaryIO
 
+from coolvid.codec.networks import FrameNetworks, NetworkStore
 from coolvid.errors import InputError, OutputError, StreamError
-from coolvid.networks import FrameNetworks, NetworkStore
-from coolvid.types import FrameType
+from coolvid.picture.types import FrameType
 
 from .crc import CRC_BYTES, is_sealed, sealed
 from .headers import StreamHeader

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 
-from coolvid.records import Layout
-
 from .headers import ARCHITECTURE, COLOR, FRACTION, FRAME, PLUGIN, VIDEO_FORMAT, StreamHeader
 from .packet import PacketHeader
+from .records import Layout
 from .values import VALUE_TAGS
 
 LAYOUTS: tuple[Layout, ...] = (

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from coolvid.errors import ConfigError, StreamError
-from coolvid.records import BitReader, BitWriter, Kind, So_far
+
+from .records import BitReader, BitWriter, Kind, So_far
 
 MAX_DEPTH = 8
 MAX_TEXT = 4096

@@ -15,13 +15,13 @@ from enum import Enum
 
 import numpy as np
 
-from coolvid.coded import MAX_PARAMETER, MAX_SHIFT, MODULES, CodedModule
+from coolvid.codec.coded_frame import MAX_PARAMETER, MAX_SHIFT, MODULES, CodedModule, TensorSpec
+from coolvid.codec.fixed_point import Integers
+from coolvid.codec.networks import fits, fitted, same_parameters
 from coolvid.errors import ConfigError, StreamError
-from coolvid.interfaces import Integers, TensorSpec
-from coolvid.networks import fits, fitted, same_parameters
 
-from .binary import COST_UNIT, BinaryCoder, Chances, Decoder, Encoder, Tally
 from .parameters import Block, blocks_of, decode_kind, encode_kind, kind_bits, logistic, out_of_range
+from .range_coder import COST_UNIT, BinaryCoder, Chances, Decoder, Encoder, Tally
 
 KINDS = ("weight", "bias")
 MAX_PARAMETERS = 1 << 22

@@ -7,7 +7,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from coolvid.errors import ConfigError, OutputError
-from coolvid.types import ColorInfo, VideoFormat
+from coolvid.picture.types import ColorInfo, VideoFormat
 
 from .base import Sink, Source
 from .cut import Crop, CutSource

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Self
 
 from coolvid.errors import InputError, OutputError
-from coolvid.types import ColorInfo, Frame, VideoFormat
+from coolvid.picture.types import ColorInfo, Frame, VideoFormat
 
 
 class Source(ABC):

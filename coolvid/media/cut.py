@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from coolvid.errors import ConfigError, InputError
-from coolvid.types import Frame, Plane, VideoFormat
+from coolvid.picture.types import Frame, Plane, VideoFormat
 
 from .base import Source
 

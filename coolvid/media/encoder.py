@@ -11,7 +11,7 @@ import av
 from av.video.codeccontext import VideoCodecContext
 
 from coolvid.errors import OutputError
-from coolvid.types import ColorInfo, Frame, PixelFormat, VideoFormat
+from coolvid.picture.types import ColorInfo, Frame, PixelFormat, VideoFormat
 
 from .base import Sink, part_of
 from .numbering import is_pattern, numbered

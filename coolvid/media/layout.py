@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coolvid.errors import ConfigError, InputError
-from coolvid.types import BIT_DEPTHS, Frame, PixelFormat, Plane, VideoFormat
+from coolvid.picture.types import BIT_DEPTHS, Frame, PixelFormat, Plane, VideoFormat
 
 PIXEL_FORMATS: dict[str, tuple[PixelFormat, int]] = {
     "yuv420": (PixelFormat.YUV420, 8),

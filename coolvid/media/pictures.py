@@ -10,7 +10,7 @@ import av
 from av.container import InputContainer
 
 from coolvid.errors import InputError
-from coolvid.types import Frame, VideoFormat
+from coolvid.picture.types import Frame, VideoFormat
 
 from .base import Source
 from .layout import make_format

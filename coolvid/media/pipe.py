@@ -11,7 +11,7 @@ from typing import BinaryIO
 import av
 
 from coolvid.errors import InputError, OutputError
-from coolvid.types import Frame, PixelFormat
+from coolvid.picture.types import Frame, PixelFormat
 
 from .base import Sink
 from .layout import check_rate

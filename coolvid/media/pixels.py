@@ -16,7 +16,7 @@ from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from coolvid.errors import InputError
-from coolvid.types import ColorInfo, Frame, PixelFormat, Plane, VideoFormat
+from coolvid.picture.types import ColorInfo, Frame, PixelFormat, Plane, VideoFormat
 
 LIMITED, FULL = 1, 2
 UNSPECIFIED = 2

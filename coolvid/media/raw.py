@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from coolvid.errors import InputError, OutputError
-from coolvid.types import ColorInfo, Frame, PixelFormat, VideoFormat
+from coolvid.picture.types import ColorInfo, Frame, PixelFormat, VideoFormat
 
 from .base import Sink, Source, check_readable, check_writable, part_of
 from .layout import bytes_per_frame, describe, frame_from_bytes, frame_to_bytes

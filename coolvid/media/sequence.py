@@ -8,7 +8,7 @@ from pathlib import Path
 import av
 
 from coolvid.errors import InputError
-from coolvid.types import VideoFormat
+from coolvid.picture.types import VideoFormat
 
 from .base import check_readable
 from .layout import check_rate

@@ -7,7 +7,7 @@ from fractions import Fraction
 import av
 from av.video.codeccontext import VideoCodecContext
 
-from coolvid.types import ColorInfo, Frame
+from coolvid.picture.types import ColorInfo, Frame
 
 from .pixels import SWSCALE_AREA, to_rgb
 

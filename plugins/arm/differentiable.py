@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from coolvid.architecture import Architecture, Grid, Ports
+from coolvid.codec.architecture import Architecture, Grid, Ports
 
 from ..pointwise import chain
 from ..stateful import kernels_for

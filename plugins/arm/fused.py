@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from coolvid.architecture import NEIGHBOURS, Architecture, Grid
+from coolvid.codec.architecture import NEIGHBOURS, Architecture, Grid
 from coolvid.kernels import compiled, threads
 
 from ..stateful import usable

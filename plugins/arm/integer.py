@@ -11,18 +11,19 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from coolvid.fixedpoint import (
+from coolvid.codec.fixed_point import (
     ARM_OUT_BITS,
     CONTEXT_BITS,
     INT16_MAX,
+    FixedPoint,
     Folded,
+    Integers,
     align_bias,
     choose_bits,
     fit_weights,
     folded,
     unit,
 )
-from coolvid.interfaces import FixedPoint, Integers
 
 Floats = NDArray[np.float64]
 OUTPUT_LIMIT = 1 << 30

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from coolvid.architecture import MAX_CONTEXT, MAX_FEATURES, Ports
-from coolvid.interfaces import ArmPlugin, FixedPoint, PluginOptions, TensorSpec
+from coolvid.codec.architecture import MAX_CONTEXT, MAX_FEATURES, Ports
+from coolvid.codec.coded_frame import TensorSpec
+from coolvid.codec.fixed_point import FixedPoint
+from coolvid.plugin.interfaces import ArmPlugin, PluginOptions
 
 from ..checks import check_flag, check_integer
 from .integer import IntegerMlp

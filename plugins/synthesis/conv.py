@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from coolvid.architecture import Ports
+from coolvid.codec.architecture import Ports
+from coolvid.codec.coded_frame import TensorSpec
+from coolvid.codec.fixed_point import FixedPoint
 from coolvid.errors import ConfigError
-from coolvid.interfaces import FixedPoint, PluginOptions, SynthesisPlugin, TensorSpec
+from coolvid.plugin.interfaces import PluginOptions, SynthesisPlugin
 
 from ..checks import check_flag, check_integer
 from .integer import IntegerSynthesis

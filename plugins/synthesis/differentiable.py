@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from coolvid.architecture import Ports
+from coolvid.codec.architecture import Ports
 
 from ..pointwise import chain
 from ..stateful import kernels_for

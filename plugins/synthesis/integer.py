@@ -12,8 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coolvid import kernels
-from coolvid.fixedpoint import INT16_MAX, INT16_MIN, Folded, align_bias, choose_bits, fit_weights, folded, unit
-from coolvid.interfaces import FixedPoint, Integers
+from coolvid.codec.fixed_point import (
+    INT16_MAX,
+    INT16_MIN,
+    FixedPoint,
+    Folded,
+    Integers,
+    align_bias,
+    choose_bits,
+    fit_weights,
+    folded,
+    unit,
+)
 
 Floats = NDArray[np.float64]
 Planes = NDArray[np.int16]

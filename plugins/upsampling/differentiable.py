@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from coolvid.architecture import Ports
+from coolvid.codec.architecture import Ports
 
 from ..stateful import kernels_for
 from .fused import UpsamplingKernel, upsample

@@ -7,8 +7,17 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from coolvid import kernels
-from coolvid.fixedpoint import INT16_MAX, INT16_MIN, choose_bits, fit_weights, saturate16, shift_round, unit
-from coolvid.interfaces import FixedPoint, Integers
+from coolvid.codec.fixed_point import (
+    INT16_MAX,
+    INT16_MIN,
+    FixedPoint,
+    Integers,
+    choose_bits,
+    fit_weights,
+    saturate16,
+    shift_round,
+    unit,
+)
 
 MAX_BITS = 12
 _AXES = (1, 2)

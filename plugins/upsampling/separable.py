@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from coolvid.architecture import MAX_RESOLUTION, Ports
+from coolvid.codec.architecture import MAX_RESOLUTION, Ports
+from coolvid.codec.coded_frame import TensorSpec
+from coolvid.codec.fixed_point import FixedPoint
 from coolvid.errors import ConfigError
-from coolvid.interfaces import FixedPoint, PluginOptions, TensorSpec, UpsamplingPlugin
+from coolvid.plugin.interfaces import PluginOptions, UpsamplingPlugin
 
 from ..checks import check_integer
 from .integer import IntegerUpsampling

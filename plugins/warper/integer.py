@@ -12,9 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coolvid import kernels
-from coolvid.fixedpoint import FLOW_BITS, INT16_MAX, INT16_MIN, PREDICTION_BITS, TAP_BITS
-from coolvid.interfaces import Integers
-from coolvid.types import Frame
+from coolvid.codec.fixed_point import FLOW_BITS, INT16_MAX, INT16_MIN, PREDICTION_BITS, TAP_BITS, Integers
+from coolvid.picture.types import Frame
 
 N_FRACTIONS = 1 << FLOW_BITS
 _PRECISION = 128

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from coolvid.architecture import Ports
+from coolvid.codec.architecture import Ports
+from coolvid.codec.fixed_point import FixedPoint
 from coolvid.errors import ConfigError
-from coolvid.interfaces import FixedPoint, PluginOptions, WarperPlugin
+from coolvid.plugin.interfaces import PluginOptions, WarperPlugin
 
 from ..checks import check_integer
 from .integer import IntegerWarper

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from coolvid.types import Frame, PixelFormat, VideoFormat
+from coolvid.picture.types import Frame, PixelFormat, VideoFormat
 
 SPEED = 1.75  # pixels a frame
 

@@ -27,7 +27,7 @@ from rich.table import Table
 from coolvid.api import read_info
 from coolvid.errors import ConfigError
 from coolvid.media import open_source
-from coolvid.metrics import bd_rate, mse
+from coolvid.picture.quality import bd_rate, mse
 
 ROOT = Path(__file__).parents[2]
 SHARED = ROOT.parent / "shared"

@@ -46,13 +46,13 @@ def resident_mb(peak=False):
 
 def training(frame_type, points, size, threads, budget_s, parts=True):
     """One training iteration, as a whole and by part."""
-    from coolvid.config import EncodeConfig
-    from coolvid.manager import use_threads
-    from coolvid.model.frame_encoder import FrameEncoder
-    from coolvid.presets import frame_config
-    from coolvid.training.loop import Counters, _Run, only_trainable
-    from coolvid.training.train import FrameTask
-    from coolvid.types import FrameType
+    from coolvid.encoding.manager import use_threads
+    from coolvid.encoding.model.frame_encoder import FrameEncoder
+    from coolvid.encoding.training.loop import Counters, _Run, only_trainable
+    from coolvid.encoding.training.train import FrameTask
+    from coolvid.picture.types import FrameType
+    from coolvid.settings.config import EncodeConfig
+    from coolvid.settings.presets import frame_config
 
     from .frames import moving_texture
 
@@ -178,21 +178,21 @@ def encode(size, threads, iterations, out, n_frames):
 # -- decoding -------------------------------------------------------------------------------------------------
 
 DECODING = {  # part: functions whose time is counted, as module, name; those of a part do not call one another
-    "latents": (("coolvid.decoder", "decode_latents"),),
-    "packet": (("coolvid.decoder", "read_packet"),),
-    "residue networks": (("coolvid.reconstruct.frame", "decode_planes"),),
+    "latents": (("coolvid.decoding.schedule", "decode_latents"),),
+    "packet": (("coolvid.decoding.schedule", "read_packet"),),
+    "residue networks": (("coolvid.decoding.frame", "decode_planes"),),
     "motion networks and warp": (
-        ("coolvid.reconstruct.frame", "decode_flow"),
-        ("coolvid.reconstruct.frame", "_predictions"),
+        ("coolvid.decoding.frame", "decode_flow"),
+        ("coolvid.decoding.frame", "_predictions"),
     ),
-    "picture": (("coolvid.reconstruct.frame", "_picture"), ("coolvid.reconstruct.frame", "copied")),
+    "picture": (("coolvid.decoding.frame", "_picture"), ("coolvid.decoding.frame", "copied")),
 }
 
 
 def decode(path, threads, budget_s):
     """A stream's frames through decode_stream: frames per second, and on one thread milliseconds a frame by part."""
     from coolvid.bitstream.stream import StreamReader
-    from coolvid.decoder import decode_stream
+    from coolvid.decoding.schedule import decode_stream
 
     reader = StreamReader(path)
     n = reader.header.n_frames

@@ -1,4 +1,4 @@
-// The frame formula in integers (coolvid/reconstruct/frame.py, coolvid/color.py): blend the predictions, add the residue,
+// The frame formula in integers (coolvid/decoding/frame.py, coolvid/picture/color.py): blend the predictions, add the residue,
 // round once; and the small steps around it.
 #pragma once
 #include "decode_simd.h"
@@ -141,7 +141,7 @@ struct MovedFrame {
   }
 };
 
-// The mean of one or two references: the picture of a copy (coolvid/reconstruct/frame.py, copied).
+// The mean of one or two references: the picture of a copy (coolvid/decoding/frame.py, copied).
 inline void mean_of(const std::vector<MovedFrame>& references, const PictureShape& shape, uint16_t* const* out) {
   PictureWriter picture(shape, out);
   Buffer<int32_t> other(shape.width + 2);

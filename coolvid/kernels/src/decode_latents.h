@@ -1,4 +1,4 @@
-// Latents of one Cool-chic out of their sub-streams: the context model of coolvid/reconstruct/contexts.py and
+// Latents of one Cool-chic out of their sub-streams: the context model of coolvid/decoding/contexts.py and
 // plugins/arm/integer.py with the coder of coolvid/bitstream/latents.py, bit for bit.
 //
 // Wave t of a grid holds the positions (row r, column c) with c + delay r = t. The last waves are kept as rows of a ring
@@ -207,7 +207,7 @@ class LatentDecoder {
 
   static int32_t rounded(int32_t v, int shift) { return (v + (1 << (shift - 1))) >> shift; }
 
-  // coolvid/laplace.py, rows().
+  // coolvid/codec/laplace.py, rows().
   void look_up(const int32_t* mu, int n) {
     constexpr int F = LaplaceRows::FRACTION_BITS;
     const int32_t* raw = mu + BLOCK;

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from coolvid.codec.coded_frame import TensorSpec
+from coolvid.codec.fixed_point import FixedPoint
 from coolvid.errors import ConfigError
-from coolvid.interfaces import FixedPoint, PluginOptions, SynthesisPlugin, TensorSpec
+from coolvid.plugin.interfaces import PluginOptions, SynthesisPlugin
 
 if TYPE_CHECKING:
     from torch import nn

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from coolvid.interfaces import TensorSpec
+from coolvid.codec.coded_frame import TensorSpec
 
 
 class FoldModule(nn.Module):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from coolvid.errors import ConfigError
-from coolvid.interfaces import QuantizerOptions, QuantizerPlugin
+from coolvid.plugin.interfaces import QuantizerOptions, QuantizerPlugin
 
 if TYPE_CHECKING:
     from torch import Tensor

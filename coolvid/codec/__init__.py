@@ -1,0 +1,1 @@
+"""What is coded, as values: architecture, integers, probability tables, networks, coding plan."""

@@ -1,0 +1,38 @@
+"""From coded integers to the fixed-point parameters that integer forms take."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from coolvid.codec.coded_frame import CodedModule, TensorSpec
+from coolvid.codec.fixed_point import FixedPoint
+from coolvid.errors import StreamError
+
+
+def fixed_parameters(module: CodedModule, tensors: tuple[TensorSpec, ...]) -> dict[str, FixedPoint]:
+    """Every tensor of a module by name. Raises StreamError when one is absent or has another shape."""
+    out = {}
+    for spec in tensors:
+        values = module.parameters.get(spec.name)
+        if values is None or values.shape != spec.shape:
+            found = "absent" if values is None else f"of shape {values.shape}"
+            raise StreamError(f"parameter '{spec.name}' is {found}; expected {spec.shape}")
+        out[spec.name] = FixedPoint(values, module.weight_shift if spec.kind == "weight" else module.bias_shift)
+    return out
+
+
+def sent_scales(modules: Mapping[str, CodedModule], name: str, n_scales: int) -> tuple[int, ...]:
+    """The scales of a module. Raises StreamError when they are not the plugin's number of values 0..15."""
+    scales = modules[name].scales
+    if len(scales) != n_scales or any(not 0 <= s <= 15 for s in scales):
+        raise StreamError(f"module '{name}' has scales {scales}; expected {n_scales} values 0..15")
+    return scales
+
+
+def offers(form: Any, shortcut: str) -> bool:
+    """Whether an integer form has a method of this name that may be used instead of calling the form: no class below
+    the one that has it overrides the call."""
+    kinds = type(form).__mro__
+    owners = [next((kind for kind in kinds if name in vars(kind)), None) for name in (shortcut, "__call__")]
+    return owners[0] is not None and owners[0] is owners[1]

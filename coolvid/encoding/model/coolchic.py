@@ -1,0 +1,346 @@
+"""One Cool-chic for training: latent grids, entropy model, upsampling and synthesis (arXiv 2212.05458, 2403.11651)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache, cached_property
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from coolvid.codec.coded_frame import MAX_LATENT, MODULES, CodedModule, TensorSpec
+from coolvid.codec.fixed_point import Integers
+from coolvid.plugin import registry
+from coolvid.plugin.choice import PluginChoice
+from coolvid.plugin.interfaces import QuantizerPlugin
+from coolvid.plugin.modules import build_plugins, module_tensors
+from coolvid.settings.config import CoolChicEncoderParameter
+
+from .complexity import Complexity, complexity_of
+from .contexts import ContextMatrix, InterFeatures, repeated
+from .network_rate import KINDS, USUAL_STEPS, SentModule, Steps, estimated_bits, network_rate
+from .noise import NoiseSource
+from .rate import latent_bits, scale_of
+
+
+@dataclass
+class CoolChicEncoderOutput:
+    """raw_out [1, n_out, H, W], made when asked for; rate [n_latents] in bits, grids finest first; coarse: raw_out
+    before the final upsampling [1, n_out, h, w]; additional_data: see CoolChicEncoder.forward."""
+
+    rate: Tensor
+    coarse: Tensor
+    full_size: Callable[[Tensor], Tensor]
+    additional_data: dict[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def raw_out(self) -> Tensor:
+        return self.full_size(self.coarse)
+
+
+class CoolChicEncoder(nn.Module):
+    """Latents and the networks that turn them into n_out planes, and know what they cost.
+
+    latents: [1, 1, h, w] each, finest first as architecture.grids(); times encoder_gain and rounded they are what is
+    sent. modules_by_name: arm, ifce, synthesis, upsampling. quantization: steps of the networks, by module and kind.
+    predictor: modules of an earlier frame, fitted to these shapes, from which the stream may predict.
+    """
+
+    def __init__(self, param: CoolChicEncoderParameter, n_out: int, seed: int = 0) -> None:
+        """Raises ConfigError or MissingPlugin. Equal seeds give equal parameters and equal training noise."""
+        super().__init__()
+        self.param = param
+        self.architecture = param.architecture(n_out, registry.record)
+        self.grids = self.architecture.grids(*param.img_size)
+        self.latents = nn.ParameterList([nn.Parameter(torch.zeros(1, 1, g.height, g.width)) for g in self.grids])
+        self.plugins = build_plugins(self.architecture)
+        self.modules_by_name = nn.ModuleDict(self._fresh_modules(seed))
+        self.tensors = module_tensors(self.architecture)
+        self.noise = NoiseSource(seed)
+        self.quantization = _no_steps()
+        self.predictor: Mapping[str, CodedModule] = {}
+        self._predicted: dict[str, dict[str, Tensor]] = {}
+        self._randomness: Tensor | None = None
+
+    def _fresh_modules(self, seed: int) -> dict[str, nn.Module]:
+        """Newly drawn networks; the global random state is left as it was."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            made = {name: plugin.module() for name, plugin in self.plugins.items()}
+            return dict(sorted({**made, "ifce": InterFeatures(self.architecture)}.items()))
+
+    # -- forward ------------------------------------------------------------------------------------------------
+
+    def forward(
+        self,
+        quantizer_noise_type: str = "none",
+        quantizer_type: str = "none",
+        soft_round_temperature: Tensor | float = 0.3,
+        noise_parameter: float = 0.25,
+        AC_MAX_VAL: int = -1,
+        flag_additional_outputs: bool = False,
+        no_common_randomness: bool = False,
+        only_common_randomness: bool = False,
+    ) -> CoolChicEncoderOutput:
+        """Planes and rate. In evaluation mode latents are rounded, whatever the quantizer.
+
+        quantizer_type: a plugin as ``softround`` or ``softround:noise=gaussian``. AC_MAX_VAL: limit of |latent|, -1 for
+        none. flag_additional_outputs: additional_data holds, per grid, ``latent``, ``mu``, ``scale``, ``rate`` [h, w],
+        and ``synthesis_input``. no_/only_common_randomness silence the noise planes or all others.
+        """
+        if self.training:
+            flat = self._quantize(quantizer_noise_type, quantizer_type, soft_round_temperature, noise_parameter)
+        else:
+            flat = self.rounded_latents()
+        if AC_MAX_VAL != -1:
+            flat = flat.clamp(-AC_MAX_VAL, AC_MAX_VAL)
+        planes = self._split(flat)
+        rate = self._rate(flat, planes)
+        dense = self._dense(planes, no_common_randomness, only_common_randomness)
+        coarse = self.modules_by_name["synthesis"](dense)
+        additional = self._additional(flat, planes, rate, dense) if flag_additional_outputs else {}
+        return self.output(rate, coarse, additional)
+
+    def output(self, rate: Tensor, coarse: Tensor, additional: dict[str, Any] | None = None) -> CoolChicEncoderOutput:
+        """What forward() returns, of its parts."""
+        return CoolChicEncoderOutput(rate, coarse, self.full_size, additional or {})
+
+    def _scaled(self) -> Tensor:
+        """All latents times encoder_gain, flat, finest grid first."""
+        return torch.cat([latent.reshape(-1) for latent in self.latents]) * self.param.encoder_gain
+
+    def _quantize(self, noise_type: str, quantizer_type: str, temperature: Tensor | float, parameter: float) -> Tensor:
+        scaled = self._scaled()
+        quantizer, kind = self.quantizer_and_noise(noise_type, quantizer_type)
+        return quantizer.quantize(scaled, self.noise.draw(kind, parameter, scaled.detach()), temperature)
+
+    def quantizer_and_noise(self, noise_type: str, quantizer_type: str) -> tuple[QuantizerPlugin, str]:
+        """The quantizer, and the kind of its noise."""
+        quantizer = _quantizer(quantizer_type)
+        return quantizer, str(getattr(quantizer.options, "noise", "")) or noise_type
+
+    def _split(self, flat: Tensor) -> list[Tensor]:
+        """Planes [h, w] of the grids."""
+        parts = torch.split(flat, [g.height * g.width for g in self.grids])
+        return [part.view(g.shape) for part, g in zip(parts, self.grids, strict=True)]
+
+    def _laplace(self, flat: Tensor, planes: list[Tensor]) -> Tensor:
+        """mu and raw log scale of every latent, [2, N]."""
+        out: Tensor = self.modules_by_name["arm"](self._contexts(flat, planes).t()).t()
+        return out
+
+    def _rate(self, flat: Tensor, planes: list[Tensor]) -> Tensor:
+        """Bits of each latent [N]."""
+        fused = self.fused_rate(flat)
+        if fused is not None:
+            return fused
+        laplace = self._laplace(flat, planes)
+        return latent_bits(flat, laplace[0], laplace[1])
+
+    def fused_rate(self, flat: Tensor) -> Tensor | None:
+        """Bits of each latent [N] by the entropy model's own kernel, where it has one that applies."""
+        own_rate = getattr(self.modules_by_name["arm"], "rate", None)
+        if own_rate is None:
+            return None
+        maps = list(self.modules_by_name["ifce"].parameters())
+        fused: Tensor | None = own_rate(flat, self.grids, self.architecture, maps)
+        return fused
+
+    def _contexts(self, flat: Tensor, planes: list[Tensor]) -> Tensor:
+        shape = self.architecture
+        features = self.modules_by_name["ifce"](planes, self.grids)
+        out: Tensor = ContextMatrix.apply(flat, self.grids, shape.n_context, shape.n_ifce, *features)  # type: ignore[no-untyped-call]
+        return out
+
+    def _dense(self, planes: list[Tensor], no_randomness: bool, only_randomness: bool) -> Tensor:
+        """The synthesis input [1, n_in, h, w]."""
+        normal = [p[None, None] for p, g in zip(planes, self.grids, strict=True) if not g.is_hyper]
+        dense: Tensor = self.modules_by_name["upsampling"](normal)
+        if self.architecture.common_randomness:
+            noise = self.common_noise().to(dense)
+            noise = torch.zeros_like(noise) if no_randomness else noise
+            dense = torch.cat((torch.zeros_like(dense) if only_randomness else dense, noise), dim=1)
+        return dense
+
+    def common_noise(self) -> Tensor:
+        """The fixed noise planes [1, n, h, w] of common randomness."""
+        if self._randomness is None:
+            from coolvid.decoding.noise import common_noise
+
+            values, bits = common_noise(self.architecture, *self.param.img_size)
+            self._randomness = torch.from_numpy(values)[None] * 2.0**-bits
+        return self._randomness
+
+    def full_size(self, coarse: Tensor) -> Tensor:
+        """The final upsampling to [1, n_out, H, W]."""
+        doublings = self.architecture.latent_resolution[0]
+        if doublings == 0:
+            return coarse
+        height, width = self.param.img_size
+        kind = self.architecture.final_upsampling
+        if kind == "nearest":
+            return repeated(coarse, doublings, (height, width))
+        factor = float(1 << doublings)
+        return F.interpolate(coarse, scale_factor=factor, mode=kind, align_corners=False)[..., :height, :width]
+
+    def _additional(self, flat: Tensor, planes: list[Tensor], rate: Tensor, dense: Tensor) -> dict[str, Any]:
+        laplace = self._laplace(flat, planes)
+        return {
+            "latent": planes,
+            "mu": self._split(laplace[0].contiguous()),
+            "scale": self._split(scale_of(laplace[1])),
+            "rate": self._split(rate),
+            "synthesis_input": dense,
+        }
+
+    # -- stages of the evaluation forward, for those who change one module at a time ---------------------------
+
+    def rounded_latents(self) -> Tensor:
+        """The latents as sent, [N], finest grid first."""
+        return torch.round(self._scaled()).clamp(-MAX_LATENT, MAX_LATENT)
+
+    def planes(self, flat: Tensor) -> list[Tensor]:
+        """Values of latents [N] as planes [h, w], finest grid first."""
+        return self._split(flat)
+
+    def bits(self, flat: Tensor) -> Tensor:
+        """Bits of each of the latents [N], differentiable."""
+        return self._rate(flat, self._split(flat))
+
+    def laplace(self, flat: Tensor) -> Tensor:
+        """mu and raw log scale of every latent, [2, N]."""
+        return self._laplace(flat, self._split(flat))
+
+    def contexts(self, flat: Tensor) -> Tensor:
+        """What the entropy model reads for latents [N]: [n_context + n_ifce, N]."""
+        return self._contexts(flat, self._split(flat))
+
+    def synthesis_input(self, flat: Tensor) -> Tensor:
+        """The planes [1, n_in, h, w] that upsampling (and common randomness) make of latents [N]."""
+        return self._dense(self._split(flat), False, False)
+
+    def synthesised(self, dense: Tensor) -> Tensor:
+        """raw_out [1, n_out, H, W] of the synthesis input."""
+        return self.full_size(self.modules_by_name["synthesis"](dense))
+
+    @torch.no_grad()
+    def raw_planes(self) -> Tensor:
+        """raw_out [1, n_out, H, W] of the rounded latents."""
+        return self.synthesised(self.synthesis_input(self.rounded_latents()))
+
+    # -- parameters ---------------------------------------------------------------------------------------------
+
+    def get_param(self) -> dict[str, Tensor]:
+        """Detached copies of all parameters, by name."""
+        return {name: parameter.detach().clone() for name, parameter in self.named_parameters()}
+
+    def set_param(self, param: Mapping[str, Tensor]) -> None:
+        """Write parameters as get_param() gave them (or some of them) into the model. KeyError for an unknown name."""
+        set_parameters(self, param)
+
+    def initialize_latent_grids(self) -> None:
+        """All latents to 0."""
+        with torch.no_grad():
+            for latent in self.latents:
+                latent.zero_()
+
+    def reinitialize_parameters(self, seed: int = 0) -> None:
+        """Latents to 0, networks as newly drawn with this seed, quantisation forgotten."""
+        self.initialize_latent_grids()
+        for name, module in self._fresh_modules(seed).items():
+            self.modules_by_name[name].load_state_dict(module.state_dict())
+        self.noise = NoiseSource(seed)
+        self.quantization = _no_steps()
+        self.predict_from({})
+
+    @torch.no_grad()
+    def write_latents(self, flat: Tensor) -> None:
+        """Put integer latents [N], as rounded_latents() gives them, into the model."""
+        for latent, values in zip(self.latents, self._split(flat / self.param.encoder_gain), strict=True):
+            latent.copy_(values)
+
+    def quantized_latents(self) -> tuple[Integers, ...]:
+        """The latents as sent: int32 [h, w], finest first, |value| <= MAX_LATENT."""
+        flat = self.rounded_latents().detach()
+        return tuple(plane.to(torch.int32).cpu().numpy() for plane in self._split(flat))
+
+    # -- networks -----------------------------------------------------------------------------------------------
+
+    def set_network_quantization(self, module: str, steps: Steps) -> None:
+        """Remember the steps ("weight", "bias") that `module` was quantised with."""
+        self.quantization[module] = dict(steps)
+
+    def get_network_quantization_step(self) -> dict[str, dict[str, float | None]]:
+        """Steps by module and kind; None before quantisation."""
+        return {name: dict(steps) for name, steps in self.quantization.items()}
+
+    def get_network_rate(self) -> dict[str, dict[str, float]]:
+        """Bits of the networks by module and kind ("weight", "bias"); 0 for what is not quantised yet."""
+        return {
+            name: network_rate(name, self.modules_by_name[name], self.tensors[name], steps, self.predictor.get(name))
+            for name, steps in self.quantization.items()
+        }
+
+    def predict_from(self, modules: Mapping[str, CodedModule]) -> None:
+        """Declare modules of an earlier frame, in the shapes of this one's, the predictor; training then counts
+        what is cheaper, parameters or their differences to it."""
+        self.predictor = dict(modules)
+        self._predicted = {name: _values(module, self.tensors[name]) for name, module in modules.items()}
+
+    def estimated_network_bits(self) -> Tensor:
+        """What the networks that are sent might cost once quantised: a differentiable scalar, in bits."""
+        sent = [each for each in self.sent_modules() if each[1]]
+        bits = [estimated_bits(*each) for each in sent]
+        return torch.stack([torch.zeros_like(self.latents[0][0, 0, 0, 0]), *bits]).sum()
+
+    def sent_modules(self) -> list[SentModule]:
+        """All modules in stream order, their tensors, their usual step, and the predictor's values, if any."""
+        return [(self.modules_by_name[n], self.tensors[n], USUAL_STEPS[n], self._predicted.get(n)) for n in MODULES]
+
+    # -- complexity ---------------------------------------------------------------------------------------------
+
+    def complexity(self) -> Complexity:
+        """Multiplications per module for decoding one picture."""
+        return complexity_of(self.architecture, self.plugins, self.param.img_size)
+
+    def get_flops(self) -> int:
+        """Multiplications needed to decode one picture."""
+        return round(self.complexity().total)
+
+    def get_total_mac_per_pixel(self) -> float:
+        """Multiplications per decoded pixel."""
+        return self.complexity().per_pixel
+
+    def str_complexity(self) -> str:
+        """A table of the modules' parameters and multiplications per pixel."""
+        return self.complexity().table({n: sum(p.numel() for p in m.parameters()) for n, m in self._named_modules()})
+
+    def _named_modules(self) -> list[tuple[str, nn.Module]]:
+        return [(name, self.modules_by_name[name]) for name in MODULES]
+
+
+@cache
+def _quantizer(choice: str) -> QuantizerPlugin:
+    parsed = PluginChoice.parse(choice)
+    return cast(QuantizerPlugin, registry.make("quantizer", parsed.name, dict(parsed.options)))
+
+
+def _values(module: CodedModule, tensors: Sequence[TensorSpec]) -> dict[str, Tensor]:
+    """What a coded module's integers stand for, float32."""
+    shifts = {"weight": module.weight_shift, "bias": module.bias_shift}
+    return {s.name: torch.from_numpy(module.parameters[s.name]).float() * 2.0 ** -shifts[s.kind] for s in tensors}
+
+
+def _no_steps() -> dict[str, dict[str, float | None]]:
+    return {name: dict.fromkeys(KINDS) for name in MODULES}
+
+
+def set_parameters(module: nn.Module, param: Mapping[str, Tensor]) -> None:
+    """Copy values into the module's parameters by name."""
+    own = dict(module.named_parameters())
+    with torch.no_grad():
+        for name, value in param.items():
+            own[name].copy_(value)

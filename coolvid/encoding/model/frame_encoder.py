@@ -1,0 +1,314 @@
+"""A whole frame for training: residue and motion branches, references, warping and blending (arXiv 2402.03179)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from coolvid.codec.architecture import Ports
+from coolvid.codec.coded_frame import MODULES
+from coolvid.errors import ConfigError
+from coolvid.picture.color import dense_planes, to_dense
+from coolvid.picture.types import DictTensorYUV, Frame, FrameType, VideoFormat
+from coolvid.plugin.registry import build
+from coolvid.settings.config import FrameConfig, frame_architecture
+
+from . import fused
+from .compose import clamped, compose, round_flow
+from .coolchic import CoolChicEncoder, CoolChicEncoderOutput, set_parameters
+from .translation import Shift, global_translation, translate
+
+OutputRange = tuple[tuple[int, int], ...]
+
+
+@dataclass
+class FrameEncoderOutput:
+    """decoded_image in [0, 1]; rate: bits of all latents, a scalar.
+
+    additional_data: with flag_additional_outputs, ``residue`` and ``motion`` (those of CoolChicEncoder), ``flow``
+    [1, 2n, H, W] and ``predictions``.
+    """
+
+    decoded_image: DictTensorYUV | Tensor
+    rate: Tensor
+    additional_data: dict[str, Any] = field(default_factory=dict)
+
+
+class FrameEncoder(nn.Module):
+    """The differentiable twin of reconstruct_frame for one frame.
+
+    coolchics: ModuleDict with residue and, for P and B frames, motion. references: dense pictures [1, 3, H, W] in
+    [0, 1], already shifted by global_translation. output_range: (minimum, maximum) code value per plane, I frames only.
+    """
+
+    gain: Tensor
+    offset: Tensor
+
+    def __init__(
+        self,
+        config: FrameConfig,
+        target: Frame | VideoFormat,
+        references: Sequence[Frame] = (),
+        global_translation: Sequence[Shift] | None = None,
+        output_range: OutputRange | None = None,
+        seed: int = 0,
+    ) -> None:
+        """target: the frame to code, or only its format; then translations not given are (0, 0) and the output range is
+        the full one. Raises ConfigError when sizes or the number of references do not fit."""
+        super().__init__()
+        self.config = config
+        self.format = target.format if isinstance(target, Frame) else target
+        self.architecture = frame_architecture(config)
+        self.seed = seed
+        self._check(references)
+        self.global_translation = _translations(target, references, global_translation)
+        self.output_range = _output_range(target, config.frame_type, output_range)
+        self.coolchics = nn.ModuleDict(self._branches(seed))
+        self.warper = _warper(self.architecture.warper)
+        self._register_pictures(references)
+
+    def _check(self, references: Sequence[Frame]) -> None:
+        kind, size = self.config.frame_type, (self.format.height, self.format.width)
+        if len(references) != kind.n_references:
+            raise ConfigError(f"a {kind.name} frame takes {kind.n_references} references, not {len(references)}")
+        for reference in references:
+            if reference.format != self.format:
+                raise ConfigError(f"reference of format {reference.format} for a frame of {self.format}")
+        for branch in (self.config.residue, self.config.motion):
+            if branch is not None and tuple(branch.img_size) != size:
+                raise ConfigError(f"configuration for img_size {branch.img_size}, frame of (height, width) {size}")
+
+    def _branches(self, seed: int) -> dict[str, CoolChicEncoder]:
+        kind = self.config.frame_type
+        out = {"residue": CoolChicEncoder(self.config.residue, kind.n_residue, 2 * seed)}
+        if self.config.motion is not None:
+            out["motion"] = CoolChicEncoder(self.config.motion, kind.n_motion, 2 * seed + 1)
+        return out
+
+    def _register_pictures(self, references: Sequence[Frame]) -> None:
+        """Shifted references, and gain and offset [1, 3, 1, 1] of the output, as buffers outside the state dict."""
+        for i, (frame, shift) in enumerate(zip(references, self.global_translation, strict=True)):
+            self.register_buffer(f"reference_{i}", translate(to_dense(frame.as_tensor()), shift), persistent=False)
+        spans = torch.tensor(self.output_range or ((0, self.format.peak),) * 3) / self.format.peak
+        self.register_buffer("gain", (spans[:, 1] - spans[:, 0]).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("offset", spans[:, 0].reshape(1, 3, 1, 1), persistent=False)
+
+    @property
+    def references(self) -> tuple[Tensor, ...]:
+        return tuple(getattr(self, f"reference_{i}") for i in range(self.config.frame_type.n_references))
+
+    # -- forward ------------------------------------------------------------------------------------------------
+
+    def forward(
+        self,
+        quantizer_noise_type: str = "none",
+        quantizer_type: str = "none",
+        soft_round_temperature: Tensor | float = 0.3,
+        noise_parameter: float = 0.25,
+        AC_MAX_VAL: int = -1,
+        flag_additional_outputs: bool = False,
+        no_common_randomness: bool = False,
+        only_common_randomness: bool = False,
+    ) -> FrameEncoderOutput:
+        """The picture and the bits of its latents; arguments as CoolChicEncoder.forward, given to both branches.
+
+        The picture is clamped to [0, 1]; in training mode its derivatives are those of the picture before that. In
+        evaluation mode latents are rounded and flow is rounded to 1/64 pixel.
+        """
+        outputs: dict[str, CoolChicEncoderOutput] = {
+            name: branch(
+                quantizer_noise_type=quantizer_noise_type,
+                quantizer_type=quantizer_type,
+                soft_round_temperature=soft_round_temperature,
+                noise_parameter=noise_parameter,
+                AC_MAX_VAL=AC_MAX_VAL,
+                flag_additional_outputs=flag_additional_outputs,
+                no_common_randomness=no_common_randomness,
+                only_common_randomness=only_common_randomness,
+            )
+            for name, branch in self.coolchics.items()
+        }
+        decoded, predictions = self.decoded(outputs)
+        rate = torch.stack([output.rate.sum() for output in outputs.values()]).sum()
+        additional: dict[str, Any] = {}
+        if flag_additional_outputs:
+            additional = {name: output.additional_data for name, output in outputs.items()}
+            additional |= {"predictions": predictions}
+            additional |= {"flow": outputs["motion"].raw_out} if predictions else {}
+        return FrameEncoderOutput(decoded, rate, additional)
+
+    def decoded(self, outputs: Mapping[str, CoolChicEncoderOutput]) -> tuple[DictTensorYUV | Tensor, Sequence[Tensor]]:
+        """The picture that the branches' outputs make, and its predictions."""
+        predictions = self._predictions(outputs["motion"]) if "motion" in outputs else ()
+        return self.compose(outputs["residue"].raw_out, predictions), predictions
+
+    def mean_squared_error(
+        self, outputs: Mapping[str, CoolChicEncoderOutput], target: DictTensorYUV | Tensor
+    ) -> Tensor | None:
+        """That of decoded(outputs) in training mode, in one step; None without compiled kernels."""
+        predictions = self._predictions(outputs["motion"]) if "motion" in outputs else ()
+        raw = outputs["residue"].raw_out
+        return fused.composed_error(raw, predictions, self.gain, self.offset, _planes(target))
+
+    def error_kernel(self, target: DictTensorYUV | Tensor) -> fused.PictureError | None:
+        """The same from the branches' coarse planes, with derivatives; None where there are no kernels for it, or where
+        planes are enlarged before they are used."""
+        motion, size = self.architecture.motion, (self.format.height, self.format.width)
+        is_direct = motion is None or self.block == 1 << motion.latent_resolution[0]
+        if self.architecture.residue.latent_resolution[0] or not is_direct:
+            return None
+        offer = getattr(self.warper, "kernel", None)
+        warps = [None if offer is None else offer(reference, self.block) for reference in self.references]
+        if None in warps or not fused.usable(*_planes(target), self.gain):
+            return None
+        return fused.PictureError(self.gain, self.offset, _planes(target), warps, size)
+
+    def _predictions(self, motion: CoolChicEncoderOutput) -> tuple[Tensor, ...]:
+        """Each reference, warped by its flow."""
+        flow = motion.coarse if self.block > 1 else motion.raw_out
+        return self._warped(flow if self.training else round_flow(flow))
+
+    def predict(self, flow: Tensor) -> tuple[Tensor, ...]:
+        """Each reference [1, 3, H, W], warped by its part of the flow [1, 2n, H, W] in pixels."""
+        return self._warped(flow[:, :, :: self.block, :: self.block])
+
+    def _warped(self, flow: Tensor) -> tuple[Tensor, ...]:
+        """Each reference moved by its part of the flow [1, 2n, h, w], one vector per block."""
+        pairs = zip(self.references, torch.split(flow, 2, dim=1), strict=True)
+        if self.block == 1:
+            assert self.warper is not None
+            return tuple(self.warper(reference, part) for reference, part in pairs)
+        by_blocks = self.warper.warp_blocks  # type: ignore[union-attr]
+        return tuple(by_blocks(reference, part, self.block) for reference, part in pairs)  # type: ignore[operator]
+
+    @property
+    def block(self) -> int:
+        """Side of the square of pixels that share a flow vector, where the warper knows of such."""
+        motion = self.architecture.motion
+        if motion is None or motion.final_upsampling != "nearest" or not hasattr(self.warper, "warp_blocks"):
+            return 1
+        return 1 << motion.latent_resolution[0]
+
+    def compose(self, raw: Tensor, predictions: Sequence[Tensor]) -> DictTensorYUV | Tensor:
+        """The picture of the residue's raw_out and the warped references, clamped; derivatives as in forward()."""
+        picture = compose(raw, predictions, self.gain, self.offset, self.format.pixel_format)
+        return clamped(picture, is_straight=self.training)
+
+    @torch.no_grad()
+    def picture(self) -> Frame:
+        """What the float model decodes to, rounded to the bit depth."""
+        was_training = self.training
+        self.eval()
+        decoded = self().decoded_image
+        self.train(was_training)
+        return Frame.from_tensor(decoded, self.format)
+
+    # -- parameters ---------------------------------------------------------------------------------------------
+
+    def get_param(self) -> dict[str, Tensor]:
+        """Detached copies of all parameters, by name."""
+        return {name: parameter.detach().clone() for name, parameter in self.named_parameters()}
+
+    def set_param(self, param: Mapping[str, Tensor]) -> None:
+        """Write parameters as get_param() gave them (or some of them) into the model. KeyError for an unknown name."""
+        set_parameters(self, param)
+
+    def initialize_latent_grids(self) -> None:
+        """All latents of both branches to 0."""
+        for branch in self.branches.values():
+            branch.initialize_latent_grids()
+
+    def reinitialize_parameters(self, seed: int = 0) -> None:
+        """Both branches as newly made with this seed."""
+        for i, branch in enumerate(self.branches.values()):
+            branch.reinitialize_parameters(2 * seed + i)
+
+    @property
+    def branches(self) -> dict[str, CoolChicEncoder]:
+        """The Cool-chics by name, typed."""
+        return dict(self.coolchics.items())  # type: ignore[arg-type]
+
+    def named_groups(self) -> dict[str, list[nn.Parameter]]:
+        """What train() may be told to optimise: ``residue.arm``, ``motion.latents``, ``residue.all``,
+        ``all.synthesis``, ``all.warper``, ``all``; ``residue.coarse`` is latents of all grids but the finest. The
+        warper belongs to both branches, and appears once in ``all``."""
+        groups: dict[str, list[nn.Parameter]] = {}
+        parts = (*MODULES, "latents", "coarse", "warper")
+        for name, branch in self.branches.items():
+            for part in parts:
+                groups[f"{name}.{part}"] = list(self._part(branch, part).parameters())
+            groups[f"{name}.all"] = _unique(p for part in parts for p in groups[f"{name}.{part}"])
+        for part in (*parts, "all"):
+            groups[f"all.{part}"] = _unique(p for name in self.branches for p in groups[f"{name}.{part}"])
+        return groups | {"all": groups["all.all"]}
+
+    def _part(self, branch: CoolChicEncoder, part: str) -> nn.Module:
+        if part == "warper":
+            return self.warper if self.warper is not None else nn.Identity()
+        if part == "coarse":
+            return branch.latents[1:]
+        return branch.latents if part == "latents" else branch.modules_by_name[part]
+
+    # -- networks -----------------------------------------------------------------------------------------------
+
+    def get_network_rate(self) -> dict[str, dict[str, dict[str, float]]]:
+        """Bits of the networks: branch -> module -> kind."""
+        return {name: branch.get_network_rate() for name, branch in self.branches.items()}
+
+    def get_network_rate_bits(self) -> float:
+        """Bits of all networks; 0 for what is not quantised yet."""
+        rates = self.get_network_rate()
+        return sum(bits for branch in rates.values() for module in branch.values() for bits in module.values())
+
+    def estimated_network_bits(self) -> Tensor:
+        """What all networks might cost once quantised: a differentiable scalar, in bits."""
+        return torch.stack([branch.estimated_network_bits() for branch in self.branches.values()]).sum()
+
+    def get_total_mac_per_pixel(self) -> float:
+        """Multiplications per decoded pixel, both branches."""
+        return sum(branch.get_total_mac_per_pixel() for branch in self.branches.values())
+
+    def get_flops(self) -> int:
+        """Multiplications needed to decode the frame, warping not counted."""
+        return sum(branch.get_flops() for branch in self.branches.values())
+
+    def str_complexity(self) -> str:
+        """The branches' tables, one under the other."""
+        return "\n\n".join(f"{name}\n{branch.str_complexity()}" for name, branch in self.branches.items())
+
+
+def _warper(record: Any) -> nn.Module | None:
+    return None if record is None else build("warper", record, Ports(1, 1)).module()
+
+
+def _translations(
+    target: Frame | VideoFormat, references: Sequence[Frame], given: Sequence[Shift] | None
+) -> tuple[Shift, ...]:
+    if given is not None:
+        if len(given) != len(references):
+            raise ConfigError(f"{len(given)} global translations for {len(references)} references")
+        return tuple((int(dy), int(dx)) for dy, dx in given)
+    if isinstance(target, VideoFormat):
+        return ((0, 0),) * len(references)
+    return tuple(global_translation(target, reference) for reference in references)
+
+
+def _output_range(target: Frame | VideoFormat, frame_type: FrameType, given: OutputRange | None) -> OutputRange | None:
+    if frame_type is not FrameType.I or given is not None:
+        return given if frame_type is FrameType.I else None
+    if isinstance(target, VideoFormat):
+        return None
+    return tuple((int(plane.min()), int(plane.max())) for plane in dense_planes(target))
+
+
+def _planes(picture: DictTensorYUV | Tensor) -> list[Tensor]:
+    return [picture] if isinstance(picture, Tensor) else [picture["y"], picture["u"], picture["v"]]
+
+
+def _unique(parameters: Any) -> list[nn.Parameter]:
+    """Each parameter once, in order."""
+    return list({id(p): p for p in parameters}.values())

@@ -1,0 +1,160 @@
+"""One Cool-chic's training step through compiled kernels alone: forward and backward in sequence, without autograd.
+
+CoolChicEncoder.forward with autograd is the definition; results agree with it up to rounding. Parameters and gradients
+lie in one vector each, and everything of a picture's size in memory that stays from one step to the next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from coolvid.codec.architecture import Grid
+from coolvid.codec.coded_frame import MODULES
+from coolvid.kernels import compiled, threads
+
+from .coolchic import CoolChicEncoder
+from .fused import usable
+from .network_rate import NetworkEstimate
+
+Array = NDArray[np.float32]
+
+
+def flattened(modules: Sequence[nn.Module]) -> tuple[Array, Array]:
+    """Move the parameters of all modules into one vector, and their gradients into another; .data and .grad of each
+    are views from then on."""
+    parameters = [p for module in modules for p in module.parameters()]
+    values = torch.cat([p.detach().reshape(-1) for p in parameters])
+    gradient = torch.zeros_like(values)
+    start = 0
+    for p in parameters:
+        part = slice(start, start + p.numel())
+        p.data, p.grad = values[part].view(p.shape), gradient[part].view(p.shape)
+        start = part.stop
+    return values.numpy(), gradient.numpy()
+
+
+class FusedBranches:
+    """All branches of a model, their networks side by side in memory and then all latents."""
+
+    def __init__(self, branches: Mapping[str, CoolChicEncoder], kernels: Mapping[str, Sequence[Any]]) -> None:
+        networks = [branch.modules_by_name[module] for branch in branches.values() for module in MODULES]
+        modules = [*networks, *(branch.latents for branch in branches.values())]
+        values, slopes = flattened(modules)
+        ends = np.cumsum([sum(p.numel() for p in module.parameters()) for module in modules])
+        parts = list(zip(np.split(values, ends), np.split(slopes, ends), strict=True))
+        self.by_name = {}
+        for i, (name, branch) in enumerate(branches.items()):
+            own = [*parts[len(MODULES) * i :][: len(MODULES)], parts[len(networks) + i]]
+            self.by_name[name] = FusedBranch(branch, kernels[name], dict(zip((*MODULES, "latents"), own, strict=True)))
+        self._networks = values[: ends[len(networks) - 1]], slopes[: ends[len(networks) - 1]]
+        self._estimate = NetworkEstimate([each for branch in branches.values() for each in branch.sent_modules()])
+
+    @classmethod
+    def of(cls, branches: Mapping[str, CoolChicEncoder]) -> FusedBranches | None:
+        """None where one of the branches has no kernels for this."""
+        kernels = {name: found for name, branch in branches.items() if (found := _kernels(branch)) is not None}
+        return cls(branches, kernels) if len(kernels) == len(branches) else None
+
+    def add_network_rate(self, bit_slope: float) -> float:
+        """Estimated bits of the networks, whose derivatives times bit_slope are added to the gradients."""
+        return self._estimate.add(*self._networks, bit_slope)
+
+
+def _kernels(coolchic: CoolChicEncoder) -> list[Any] | None:
+    """Those of arm, upsampling and synthesis; None where one offers none, or without float32 parameters on the CPU."""
+    if compiled is None or not usable(*coolchic.parameters()):
+        return None
+    sizes = [g.shape for g in coolchic.grids if not g.is_hyper]
+    wanted = {"arm": (coolchic.grids, coolchic.architecture), "upsampling": (sizes,), "synthesis": sizes[0]}
+    offers = {name: getattr(coolchic.modules_by_name[name], "kernel", None) for name in wanted}
+    made = [None if offer is None else offer(*wanted[name]) for name, offer in offers.items()]
+    return None if None in made else made
+
+
+class FusedBranch:
+    """forward() and then backward() of one Cool-chic. kernels: of arm, upsampling and synthesis; parts: parameters and
+    gradients of its modules and latents, by name.
+
+    coarse [n_out, h, w]: its planes before the final upsampling, as the last forward() left them; d_coarse: where
+    backward() expects the derivatives by them.
+    """
+
+    def __init__(
+        self, coolchic: CoolChicEncoder, kernels: Sequence[Any], parts: dict[str, tuple[Array, Array]]
+    ) -> None:
+        self._coolchic = coolchic
+        self._values = {name: values for name, (values, _) in parts.items()}
+        self._slopes = {name: slopes for name, (_, slopes) in parts.items()}
+        self._rate, self._upsampling, self._synthesis = kernels
+        self._by_autograd: tuple[Tensor, Tensor] | None = None
+        self._make_room()
+
+    def _make_room(self) -> None:
+        """Memory for the synthesis input and output, and for derivatives; common randomness is put in."""
+        coolchic = self._coolchic
+        n, n_in = coolchic.architecture.n_planes, coolchic.architecture.synthesis_ports.n_in
+        size = next(g.shape for g in coolchic.grids if not g.is_hyper)
+        self._dense, self._d_dense = np.zeros((2, n_in, *size), np.float32)
+        self._seen, self._d_seen = self._dense[:n], self._d_dense[:n]
+        if n_in > n:
+            self._dense[n:] = coolchic.common_noise()[0].numpy()
+        self.coarse, self.d_coarse = np.zeros((2, coolchic.architecture.n_out, *size), np.float32)
+        n_latents = len(self._values["latents"])
+        self._noise, self._quantised, self._slope = np.zeros((3, n_latents), np.float32)
+        self._d_rate, self._d_planes = np.zeros((2, n_latents), np.float32)
+        self._normal, self._d_normal = (_planes_of(each, coolchic.grids) for each in (self._quantised, self._d_planes))
+
+    def forward(self, bit_slope: float, *quantisation: Any) -> float:
+        """Bits of all latents. bit_slope: derivative of the loss by a bit. quantisation: types of noise and quantizer,
+        temperature, noise parameter."""
+        values, slopes = self._values, self._slopes
+        self._quantise(*quantisation)
+        by_rate = self._d_rate, slopes["arm"], slopes["ifce"]
+        bits: float = self._rate.run(self._quantised, values["arm"], values["ifce"], bit_slope, by_rate)
+        self._upsampling.forward(self._normal, values["upsampling"], self._seen)
+        self._synthesis.forward(self._dense, values["synthesis"], self.coarse)
+        return bits
+
+    def backward(self) -> None:
+        """All gradients, given d_coarse."""
+        slopes = self._slopes
+        self._synthesis.backward(self.d_coarse, self._d_dense, slopes["synthesis"])
+        self._upsampling.backward(self._d_seen, self._d_normal, slopes["upsampling"])
+        self._quantise_backward(slopes["latents"])
+
+    def _quantise(self, noise_type: str, quantizer_type: str, temperature: float, parameter: float) -> None:
+        """The latents as the training forward sees them, and their slope, or what autograd needs for it."""
+        quantizer, kind = self._coolchic.quantizer_and_noise(noise_type, quantizer_type)
+        gain = self._coolchic.param.encoder_gain
+        noise = self._noise if self._coolchic.noise.fill(kind, parameter, self._noise) else None
+        latents, made = self._values["latents"], (self._quantised, self._slope)
+        self._by_autograd = None
+        if not quantizer.sloped(latents, gain, noise, temperature, *made):
+            leaf = torch.from_numpy(latents).clone().requires_grad_()
+            given = None if noise is None else torch.from_numpy(noise)
+            self._by_autograd = leaf, quantizer.quantize(leaf * gain, given, temperature)
+            self._quantised[:] = self._by_autograd[1].detach().numpy()
+
+    def _quantise_backward(self, out: Array) -> None:
+        """The derivative by the latents, of those by rate and planes."""
+        assert compiled is not None
+        if self._by_autograd is None:
+            compiled.add_and_scale(self._d_rate, self._d_planes, self._slope, out, threads())
+        else:
+            leaf, quantised = self._by_autograd
+            # The derivative of a product, because torch.autograd.grad with grad_outputs imports sympy.
+            product = torch.dot(quantised, torch.from_numpy(self._d_rate + self._d_planes))
+            out[:] = torch.autograd.grad(product, leaf)[0].numpy()
+
+
+def _planes_of(latents: Array, grids: Sequence[Grid]) -> list[Array]:
+    """The planes [h, w] of latents [N] that go to the synthesis, finest first, as views."""
+    starts = np.cumsum([0, *(g.height * g.width for g in grids)]).tolist()
+    places = zip(starts, starts[1:], grids, strict=False)
+    return [latents[start:stop].reshape(g.shape) for start, stop, g in places if not g.is_hyper]

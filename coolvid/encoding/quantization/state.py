@@ -1,0 +1,138 @@
+"""A quantised module and its way into and out of the model that holds it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from coolvid.bitstream.parameters import halvings
+from coolvid.bitstream.weights import Mode, best_mode, module_bits, rescaled
+from coolvid.codec.coded_frame import CodedModule, TensorSpec
+from coolvid.encoding.model.coolchic import CoolChicEncoder
+from coolvid.errors import ConfigError
+
+from .steps import KINDS, LIMITS, Floats, dequantise, quantise
+
+
+@dataclass(frozen=True, eq=False)
+class QuantizedModule:
+    """Integers of one module. name: branch and module, as ``residue.arm``. predictor: what it may be coded from."""
+
+    name: str
+    specs: tuple[TensorSpec, ...]
+    coded: CodedModule
+    predictor: CodedModule | None = None
+
+    @classmethod
+    def of(cls, coolchic: CoolChicEncoder, name: str) -> QuantizedModule:
+        """The module `name` (``residue.arm`` or just ``arm``) of a quantised Cool-chic. Raises ConfigError before."""
+        module = name.split(".")[-1]
+        specs = coolchic.tensors[module]
+        steps = coolchic.get_network_quantization_step()[module]
+        missing = [spec.name for spec in specs if steps[spec.kind] is None]
+        if missing:
+            raise ConfigError(f"{name}: {missing[0]} has no quantisation step; run quantize_model first")
+        weight, bias = (-round(math.log2(steps[kind] or 1.0)) for kind in KINDS)
+        coded = quantise(float_parameters(coolchic, module), specs, weight, bias)
+        if coded is None:
+            raise ConfigError(f"{name}: parameters changed after quantisation; run quantize_model again")
+        return cls(name, specs, coded, coolchic.predictor.get(module))
+
+    @property
+    def bits(self) -> float:
+        """Of the parameters, sent the cheapest way."""
+        bits = module_bits(self.name.split(".")[-1], self.coded, self.specs, self.predictor)
+        return bits["weight"] + bits["bias"]
+
+    def write(self, coolchic: CoolChicEncoder) -> None:
+        """Put the values into the model."""
+        write_parameters(coolchic, self.name.split(".")[-1], dequantise(self.coded, self.specs))
+
+    def record(self, coolchic: CoolChicEncoder) -> None:
+        """Remember the steps in the model, for the kinds that the module has."""
+        kinds = {spec.kind for spec in self.specs}
+        shifts = zip(KINDS, (self.coded.weight_shift, self.coded.bias_shift), strict=True)
+        steps = {kind: 2.0**-shift if kind in kinds else None for kind, shift in shifts}
+        coolchic.set_network_quantization(self.name.split(".")[-1], steps)
+
+    # -- the module as one row of integers ----------------------------------------------------------------------
+
+    def flat(self) -> NDArray[np.int64]:
+        """All integers [n], in stream order."""
+        parts = [self.coded.parameters[s.name].ravel() for s in self.specs]
+        return np.concatenate(parts).astype(np.int64) if parts else np.zeros(0, np.int64)
+
+    def with_flat(self, values: NDArray[np.int64]) -> QuantizedModule | None:
+        """The module with other integers, or None when one cannot be represented."""
+        parameters, start = {}, 0
+        for spec in self.specs:
+            part = values[start : start + math.prod(spec.shape)]
+            if np.abs(part).max(initial=0) > LIMITS[spec.kind]:
+                return None
+            parameters[spec.name] = part.astype(np.int32).reshape(spec.shape)
+            start += part.size
+        return replace(self, coded=replace(self.coded, parameters=parameters))
+
+    def flat_steps(self) -> Floats:
+        """The step of every integer of flat()."""
+        shifts = {"weight": self.coded.weight_shift, "bias": self.coded.bias_shift}
+        parts = [np.full(math.prod(s.shape), 2.0 ** -shifts[s.kind]) for s in self.specs]
+        return np.concatenate(parts) if parts else np.zeros(0)
+
+    def lengths(self) -> NDArray[np.int64]:
+        """What every integer [n] moves by: the power of two of which all differences of its tensor to sent_from() are
+        multiples."""
+        tensors = np.split(self.flat() - self.sent_from(), np.cumsum([math.prod(s.shape) for s in self.specs])[:-1])
+        parts = [np.full(values.size, 1 << halvings(values.tolist())) for values in tensors]
+        return np.concatenate(parts) if self.specs else np.zeros(0, np.int64)
+
+    def extra_bits(self, direction: int) -> Floats:
+        """What it may cost [n] to move each integer alone by `direction` times its length: as if all of a kind, or
+        their differences to the predictor where the module is sent so, were two-sided geometric with their mean
+        magnitude."""
+        values, shifts = (self.flat() - self.sent_from()) // self.lengths(), self.flat_steps()
+        out = np.zeros(values.size)
+        for step in np.unique(shifts):
+            own = shifts == step
+            mean = max(float(np.abs(values[own]).mean()), 1 / values.size)
+            out[own] = (np.abs(values[own] + direction) - np.abs(values[own])) * math.log2(1 + 1 / mean)
+        return out
+
+    def sent_from(self) -> NDArray[np.int64]:
+        """What the integers [n] are differences to: the predictor's, or zeros."""
+        mode = best_mode(self.name.split(".")[-1], self.coded, self.specs, self.predictor)
+        return self.targets()[-1 if mode is not Mode.FRESH else 0]
+
+    def targets(self) -> tuple[NDArray[np.int64], ...]:
+        """What is cheap to send: zeros [n], and the predictor's integers at these steps if there is one."""
+        zeros = np.zeros(self.flat().size, np.int64)
+        if self.predictor is None or not self.specs:
+            return (zeros,)
+        known, own = self.predictor, self.coded
+        shifts = {"weight": (known.weight_shift, own.weight_shift), "bias": (known.bias_shift, own.bias_shift)}
+        parts = [rescaled(known.parameters[s.name].ravel(), *shifts[s.kind]) for s in self.specs]
+        return zeros, np.concatenate(parts).astype(np.int64)
+
+
+def named_parameters(coolchic: CoolChicEncoder, module: str) -> dict[str, Tensor]:
+    """The torch parameters of one module by the names of its specs."""
+    return dict(coolchic.modules_by_name[module].named_parameters())
+
+
+def write_parameters(coolchic: CoolChicEncoder, module: str, values: Mapping[str, Floats]) -> None:
+    """Put parameters of one module into the model."""
+    own = named_parameters(coolchic, module)
+    with torch.no_grad():
+        for name, value in values.items():
+            own[name].copy_(torch.from_numpy(value))
+
+
+def float_parameters(coolchic: CoolChicEncoder, module: str) -> dict[str, Floats]:
+    """The parameters of one module as they are now."""
+    return {name: p.detach().double().cpu().numpy() for name, p in named_parameters(coolchic, module).items()}

@@ -1,0 +1,87 @@
+"""What an interrupted encode leaves: <out>.part with its finished frames, and <out>.part.toml with its settings."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from coolvid.bitstream.headers import StreamHeader
+from coolvid.bitstream.packet import Packet
+from coolvid.bitstream.stream import PART, StreamReader
+from coolvid.codec.gop import CodingStep
+from coolvid.errors import InputError, OutputError
+from coolvid.settings.config import EncodeConfig
+from coolvid.settings.toml import settings_of_bytes, to_toml
+
+NOTE = f"{PART}.toml"
+Settings = dict[str, Any]
+
+
+def run_settings(config: EncodeConfig, origin: Mapping[str, Any]) -> Settings:
+    """All that decides the bytes of an encode but the frames themselves. origin: what was read, and how."""
+    plain = {name: list(value) if isinstance(value, tuple) else value for name, value in origin.items()}
+    source = {name: value for name, value in plain.items() if value is not None}
+    return {**settings_of_bytes(config), "source": source}
+
+
+@contextmanager
+def noting(out: str | Path, settings: Settings) -> Iterator[None]:
+    """Keep the settings beside the part while it grows or is left by an interruption. Raises OutputError."""
+    note, part = Path(f"{out}{NOTE}"), Path(f"{out}{PART}")
+    try:
+        note.write_text(to_toml(settings), encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"cannot write {out}: {error.strerror or error}") from error
+    try:
+        yield
+    finally:
+        if not part.exists():
+            note.unlink(missing_ok=True)
+
+
+def kept_packets(
+    out: str | Path, header: StreamHeader, settings: Settings, steps: Sequence[CodingStep]
+) -> list[Packet]:
+    """Finished frames of an interrupted encode of the same frames with the same settings. Raises InputError."""
+    part = Path(f"{out}{PART}")
+    if not part.exists():
+        raise InputError(f"nothing to resume: there is no {part}")
+    if problem := _difference(_read_note(Path(f"{out}{NOTE}")), settings):
+        raise InputError(f"{part} {problem}; resume with the settings of before, or start anew without resume")
+    with StreamReader(part) as reader:
+        if reader.header != header:
+            raise InputError(f"{part} was made from another video; resume with that one, or start anew without resume")
+        kept = [Packet(reader.read(i), info) for i, info in enumerate(reader.packets[: len(steps)])]
+    for step, packet in zip(steps, kept, strict=False):
+        if packet.info.display_index != step.display_index or not {*packet.info.references} <= {*step.references}:
+            raise InputError(f"{part} has other frames than these settings make; start anew without resume")
+    return kept
+
+
+def _read_note(note: Path) -> Settings | None:
+    try:
+        return tomllib.loads(note.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
+        return None
+
+
+def _difference(kept: Settings | None, settings: Settings) -> str:
+    """What speaks against going on; empty when nothing does."""
+    if kept is None:
+        return f"has no readable {NOTE} beside it that tells its settings"
+    before, now = _flat(kept), _flat(settings)
+    different = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    told = (f"{name} {before.get(name, 'unset')}, which is {now.get(name, 'unset')} now" for name in different[:3])
+    more = f" and {len(different) - 3} more" if len(different) > 3 else ""
+    return f"was made with {', '.join(told)}{more}" if different else ""
+
+
+def _flat(settings: Mapping[str, Any], path: str = "") -> Settings:
+    """Settings by dotted name."""
+    out: Settings = {}
+    for name, value in settings.items():
+        out |= _flat(value, f"{path}{name}.") if isinstance(value, Mapping) else {f"{path}{name}": value}
+    return out

@@ -1,0 +1,231 @@
+"""The loop that every phase runs: optimise, validate, remember the best."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from coolvid.errors import TrainingError
+from coolvid.settings.config import Phase
+
+from .fused import FusedLoss
+from .optimizers import Optimizers, cosine_lr
+
+RAMP = 10
+LATENTS = (".latents", ".coarse")
+
+
+class TrainingManager(Protocol):
+    """What training needs of a FrameEncoderManager: counters that it advances, and somebody to tell.
+
+    total_training_time_sec, iterations_counter: of the frame so far. best_loss: validation loss of the encoder that the
+    last train() returned. progress() is called at each validation, after iterations_counter was brought up to
+    date; its iteration counts inside the phase.
+    """
+
+    total_training_time_sec: float
+    iterations_counter: int
+    best_loss: float | None
+
+    def progress(self, phase: str, iteration: int, loss: float, psnr_db: float, rate_bpp: float) -> None: ...
+
+
+@dataclass
+class Counters:
+    """The least TrainingManager: counts, and tells nobody."""
+
+    total_training_time_sec: float = 0.0
+    iterations_counter: int = 0
+    best_loss: float | None = None
+
+    def progress(self, phase: str, iteration: int, loss: float, psnr_db: float, rate_bpp: float) -> None:
+        """Nobody listens."""
+
+
+@dataclass(frozen=True)
+class Validation:
+    """loss as minimised; psnr_db over all samples; rate_bpp of latents and networks, bits per pixel."""
+
+    loss: float
+    psnr_db: float
+    rate_bpp: float
+
+
+class Task(Protocol):
+    """Something to optimise. groups: parameters of module by name; those named as LATENTS says get Adam, others SOAP.
+
+    is_fresh: untrained, so that big first steps do no harm. fused: loss() and its gradient without autograd, or None.
+    """
+
+    module: nn.Module
+    groups: Mapping[str, Sequence[Tensor]]
+    is_fresh: bool
+
+    @property
+    def fused(self) -> FusedLoss | None: ...
+
+    def get_param(self) -> Any: ...
+
+    def set_param(self, param: Any) -> None: ...
+
+    def loss(self, settings: Phase, temperature: float, noise_parameter: float) -> Tensor: ...
+
+    def validate(self) -> Validation: ...
+
+
+def optimise(task: Task, settings: Phase, manager: TrainingManager, name: str, warmup: bool = False) -> Validation:
+    """Run one phase; the task is left with the parameters of its best validation, which is returned.
+
+    Raises TrainingError when a validation is not finite; the task then has its best parameters so far.
+    """
+    started = time.monotonic()
+    try:
+        with only_trainable(task):
+            best = _Run(task, settings, manager, name, warmup).run()
+    finally:
+        manager.total_training_time_sec += time.monotonic() - started
+    manager.best_loss = best.loss
+    return best
+
+
+class _Run:
+    """One phase on its way: the optimisers, the best validation so far and how long ago it was."""
+
+    def __init__(self, task: Task, settings: Phase, manager: TrainingManager, name: str, warmup: bool) -> None:
+        self.task, self.settings, self.manager, self.name = task, settings, manager, name
+        self.fused = task.fused
+        latents, weights = _split(task.groups)
+        self.optimizers = Optimizers(weights, latents, settings.start_lr, warmup)
+        self.n_iterations = settings.max_iterations if weights or latents else 0
+        self.best: Validation | None = None
+        self.best_param: Any = None
+        self.misses = 0
+        self.counted = 0
+
+    def run(self) -> Validation:
+        best, done = self.validate(0), 0
+        while done < self.n_iterations:
+            self.step(done)
+            done += 1
+            if done % self.settings.frequency_validation == 0 or done == self.n_iterations:
+                before, best = best.loss, self.validate(done)
+                self.shorten(done, before - best.loss)
+                if self.misses >= self.settings.patience:
+                    if not self.settings.cosine_scheduling_lr:
+                        break
+                    self.restart()
+        self.task.set_param(self.best_param)
+        return best
+
+    def step(self, i: int) -> None:
+        s = self.settings
+        progress = i / max(1, self.n_iterations - 1)
+        given = s, linear(s.softround_temperature, progress), linear(s.noise_parameter, progress)
+        if self.fused is not None:
+            self.fused.differentiate(*given)
+        elif not self.differentiate(*given):
+            return
+        self.optimizers.step(self.lr(i))
+
+    def differentiate(self, settings: Phase, temperature: float, noise_parameter: float) -> bool:
+        """Gradients of the loss by autograd; False where the loss depends on nothing that is trained."""
+        self.optimizers.zero_grad()
+        loss = self.task.loss(settings, temperature, noise_parameter)
+        if loss.requires_grad:
+            loss.backward()  # type: ignore[no-untyped-call]
+        return loss.requires_grad
+
+    def lr(self, i: int) -> float:
+        """Constant or down a cosine; a trained model starts gently, while the optimisers learn its second moments."""
+        s = self.settings
+        lr = cosine_lr(s.start_lr, i, self.n_iterations) if s.cosine_scheduling_lr else s.start_lr
+        return lr if self.task.is_fresh else lr * min(1.0, (i + 1) / RAMP)
+
+    def validate(self, done: int) -> Validation:
+        """Measure; keep the parameters when they are the best; returns the best."""
+        with evaluation(self.task.module):
+            measured = self.task.validate()
+        self.count(done)
+        if not math.isfinite(measured.loss):
+            self.fail(measured.loss, done)
+        self.manager.progress(self.name, done, measured.loss, measured.psnr_db, measured.rate_bpp)
+        if self.best is None or measured.loss < self.best.loss:
+            self.best, self.best_param, self.misses = measured, self.task.get_param(), 0
+        else:
+            self.misses += 1
+        return self.best
+
+    def shorten(self, done: int, gain: float) -> None:
+        """Leave out half of what is left of a cosine when a validation gained little, its first quarter being over."""
+        assert self.best is not None
+        is_due = self.settings.cosine_scheduling_lr and 4 * done >= self.settings.max_iterations
+        if is_due and gain < self.settings.least_gain * self.best.loss:
+            self.n_iterations = done + (self.n_iterations - done) // 2
+
+    def count(self, done: int) -> None:
+        self.manager.iterations_counter += done - self.counted
+        self.counted = done
+
+    def fail(self, loss: float, done: int) -> None:
+        if self.best_param is not None:
+            self.task.set_param(self.best_param)
+        raise TrainingError(
+            f"the loss is {loss} after {done} iterations of phase '{self.name}'; "
+            f"try a start_lr below {self.settings.start_lr:g} or another seed"
+        )
+
+    def restart(self) -> None:
+        self.task.set_param(self.best_param)
+        self.optimizers.forget_momentum()
+        self.misses = 0
+
+
+def _split(groups: Mapping[str, Sequence[Tensor]]) -> tuple[list[Tensor], list[Tensor]]:
+    """(latents, weights), each tensor once even when two groups share it."""
+    latents = {id(p): p for key, members in groups.items() if key.endswith(LATENTS) for p in members}
+    others = {id(p): p for members in groups.values() for p in members if id(p) not in latents}
+    return list(latents.values()), list(others.values())
+
+
+def linear(span: tuple[float, float], progress: float) -> float:
+    """From span[0] at progress 0 to span[1] at 1."""
+    return span[0] + (span[1] - span[0]) * progress
+
+
+@contextmanager
+def evaluation(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode and no gradients, then the mode it was in."""
+    was_training = module.training
+    module.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        module.train(was_training)
+
+
+@contextmanager
+def only_trainable(task: Task) -> Iterator[None]:
+    """Training mode with gradients for the task's groups alone; afterwards all as before, gradients dropped."""
+    module = task.module
+    before = [(p, p.requires_grad) for p in module.parameters()]
+    was_training = module.training
+    module.train()
+    for p, _ in before:
+        p.requires_grad_(False)
+    for trained in (p for members in task.groups.values() for p in members):
+        trained.requires_grad_(True)
+    try:
+        yield
+    finally:
+        module.train(was_training)
+        for p, wanted in before:
+            p.requires_grad_(wanted)
+            p.grad = None

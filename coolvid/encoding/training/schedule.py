@@ -1,0 +1,67 @@
+"""One frame from nothing to a trained model: motion start, warm-up, phases."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from coolvid.picture.types import Frame
+from coolvid.settings.config import FrameConfig
+
+from .loop import TrainingManager
+from .motion_start import start_motion
+from .train import train_phase
+from .warmup import compete
+
+if TYPE_CHECKING:
+    from coolvid.encoding.model.frame_encoder import FrameEncoder
+
+
+def train_frame(
+    frame_encoder_factory: Callable[[int], FrameEncoder],
+    frame: Frame,
+    manager: TrainingManager,
+    config: FrameConfig,
+    is_trained: bool = False,
+) -> FrameEncoder:
+    """Train one frame by its configuration and return the best encoder (float networks, to be quantised next).
+
+    frame_encoder_factory(i) makes a new encoder, the same each time for the same candidate i = 0, 1, ...; all
+    else is deterministic. is_trained: with networks of a frame like this one; then there is no warm-up, for there is
+    nothing to choose from, and learning rates are times inherit_lr_scale. With a motion start, motion begins with the
+    optical flow. Raises ConfigError, PluginError (motion estimator), TrainingError.
+    """
+    if is_trained:
+        encoder = _started(frame_encoder_factory(0), frame, manager, config)
+    else:
+        make = _with_motion_start(frame_encoder_factory, frame, manager, config)
+        encoder = compete(make, frame, manager, config.lmbda, config.training.warmup, config.training.coarse_start)
+    scale = config.training.inherit_lr_scale if is_trained else 1.0
+    for number, phase in enumerate(config.training.phases, 1):
+        settings = replace(phase, start_lr=phase.start_lr * scale)
+        encoder = train_phase(encoder, frame, manager, config.lmbda, settings, f"phase {number}")
+    return encoder
+
+
+def _started(encoder: FrameEncoder, frame: Frame, manager: TrainingManager, config: FrameConfig) -> FrameEncoder:
+    """The encoder, whose motion follows the optical flow if there is a motion start."""
+    if config.motion is not None and config.training.motion_start:
+        encoder.branches["motion"].set_param(start_motion(encoder, frame, manager, config))
+    return encoder
+
+
+def _with_motion_start(
+    factory: Callable[[int], FrameEncoder], frame: Frame, manager: TrainingManager, config: FrameConfig
+) -> Callable[[int], FrameEncoder]:
+    """The factory, whose candidates come with a motion branch trained beforehand."""
+    if config.motion is None or config.training.motion_start == 0:
+        return factory
+    motion = start_motion(factory(0), frame, manager, config)
+
+    def make(seed: int) -> FrameEncoder:
+        encoder = factory(seed)
+        encoder.branches["motion"].set_param(motion)
+        return encoder
+
+    return make

@@ -1,0 +1,222 @@
+"""train(): one phase of the optimisation of one frame."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from coolvid.errors import choose
+from coolvid.picture.types import Frame
+from coolvid.plugin.choice import PluginChoice
+from coolvid.settings.config import Phase
+
+from .fused import ByAutograd, FusedLoss
+from .loop import TrainingManager, Validation, evaluation, optimise
+from .loss import Distortion, LossFunctionOutput, Picture, distortion_of, loss_function, n_pixels
+
+if TYPE_CHECKING:
+    from coolvid.encoding.model.coolchic import CoolChicEncoderOutput
+    from coolvid.encoding.model.frame_encoder import FrameEncoder
+
+Span = float | tuple[float, float]
+
+
+def train(
+    frame_encoder: FrameEncoder,
+    frame: Frame,
+    frame_encoder_manager: TrainingManager,
+    lmbda: float,
+    start_lr: float = 1e-2,
+    cosine_scheduling_lr: bool = True,
+    max_iterations: int = 1000,
+    frequency_validation: int = 100,
+    patience: int = 5000,
+    optimized_module: str | Sequence[str] = "all",
+    quantizer_type: str = "softround",
+    quantizer_noise_type: str = "gaussian",
+    softround_temperature: Span = (0.35, 0.08),
+    noise_parameter: Span = (0.22, 0.15),
+    network_rate_weight: float = 0.0,
+    least_gain: float = 0.0,
+    *,
+    phase: str = "train",
+    warmup: bool = False,
+) -> FrameEncoder:
+    """Train the named modules on one frame and return the encoder with the parameters of its best validation.
+
+    frame: the target. lmbda: as in loss_function. start_lr: of both optimisers, constant or down a cosine to 0.
+    Every frequency_validation iterations (and before the first and after the last) the loss is measured as it will be
+    coded: integer latents, no noise. After `patience` validations in a row without improvement, training stops or,
+    with cosine_scheduling_lr, goes on from the best parameters. A validation that lowers the best loss by less than the
+    part least_gain of it halves what a cosine has left. A model that is already trained (latents not all 0)
+    gets its first ten iterations at a rising rate. optimized_module: one or several names such as residue.arm,
+    motion.all, all.synthesis, all. quantizer_type: NAME or NAME:key=value. softround_temperature, noise_parameter: one
+    value, or (first, last) reached linearly. network_rate_weight: adds weight * lmbda * (estimated bits of the
+    networks) / pixels to the loss, in training and validation, so that parameters that do little fade to 0.
+
+    phase: its name in the progress events. warmup: optimisers that forget faster. The manager's counters advance.
+    Raises ConfigError for a setting outside its choices, TrainingError when the loss is not finite.
+    """
+    names = (optimized_module,) if isinstance(optimized_module, str) else tuple(optimized_module)
+    settings = Phase(
+        max_iterations,
+        start_lr,
+        cosine_scheduling_lr,
+        frequency_validation,
+        patience,
+        names,
+        quantizer_type,
+        _noise(quantizer_type, quantizer_noise_type),
+        _pair(softround_temperature),
+        _pair(noise_parameter),
+        network_rate_weight,
+        least_gain,
+    )
+    task = FrameTask(frame_encoder, frame, lmbda, names, network_rate_weight)
+    optimise(task, settings, frame_encoder_manager, phase, warmup)
+    return frame_encoder
+
+
+def train_phase(
+    frame_encoder: FrameEncoder,
+    frame: Frame,
+    manager: TrainingManager,
+    lmbda: float,
+    settings: Phase,
+    phase: str,
+    warmup: bool = False,
+) -> FrameEncoder:
+    """train() with its settings as one record."""
+    given = {name: getattr(settings, name) for name in Phase.__dataclass_fields__}
+    return train(frame_encoder, frame, manager, lmbda, **given, phase=phase, warmup=warmup)
+
+
+def _pair(value: Span) -> tuple[float, float]:
+    return (float(value), float(value)) if isinstance(value, (int, float)) else (float(value[0]), float(value[1]))
+
+
+def _noise(quantizer_type: str, quantizer_noise_type: str) -> str:
+    """The noise that the quantiser's own options ask for, else the phase's."""
+    return str(dict(PluginChoice.parse(quantizer_type).options).get("noise") or quantizer_noise_type)
+
+
+class FrameTask:
+    """What the loop needs to know about coding one frame: parameters, training loss, validation."""
+
+    def __init__(
+        self,
+        frame_encoder: FrameEncoder,
+        frame: Frame,
+        lmbda: float,
+        names: Sequence[str],
+        network_rate_weight: float = 0.0,
+    ) -> None:
+        self.encoder = frame_encoder
+        self.module: nn.Module = frame_encoder
+        self.lmbda = lmbda
+        self.groups: Mapping[str, Sequence[Tensor]] = select_groups(frame_encoder.named_groups(), names)
+        self.target = to_device(frame.as_tensor(), device_of(frame_encoder))
+        self.distortion = frame_distortion(frame_encoder)
+        latents = frame_encoder.branches["residue"].latents
+        self.is_fresh = not any(bool(latent.detach().any()) for latent in latents)
+        self.rate_mlp_bit = float(frame_encoder.get_network_rate_bits())
+        self.loss_per_network_bit = network_rate_weight * lmbda / (frame.height * frame.width)
+
+    def get_param(self) -> Any:
+        return self.encoder.get_param()
+
+    def set_param(self, param: Any) -> None:
+        self.encoder.set_param(param)
+
+    def loss(self, settings: Phase, temperature: float, noise_parameter: float) -> Tensor:
+        """Of the training forward, differentiable."""
+        loss = self._measure(
+            compute_logs=False,
+            quantizer_noise_type=settings.quantizer_noise_type,
+            quantizer_type=settings.quantizer_type,
+            soft_round_temperature=temperature,
+            noise_parameter=noise_parameter,
+        ).loss
+        return loss + self._network_loss() if self.loss_per_network_bit else loss
+
+    @property
+    def fused(self) -> FusedLoss | None:
+        """loss() and its gradient through compiled kernels alone; None where they do not apply."""
+        encoder = self.encoder
+        if encoder.warper is not None and any(True for _ in encoder.warper.parameters()):
+            return None
+        kernel = None if self.distortion is not None else encoder.error_kernel(self.target)
+        measure = ByAutograd(encoder.branches, self._distortion_of) if kernel is None else kernel
+        bit_slope = self.lmbda / n_pixels(self.target)
+        return FusedLoss.of(encoder.branches, measure, bit_slope, self.loss_per_network_bit)
+
+    def _distortion_of(self, outputs: Mapping[str, CoolChicEncoderOutput]) -> Tensor:
+        if self.distortion is None:
+            measured = self.encoder.mean_squared_error(outputs, self.target)
+            assert measured is not None, "there are kernels for all branches, but not for the picture"
+            return measured
+        return self.distortion(self.encoder.decoded(outputs)[0], self.target)
+
+    def validate(self) -> Validation:
+        """Of the evaluation forward; the encoder is in evaluation mode."""
+        out = self._measure(compute_logs=True, quantizer_noise_type="none", quantizer_type="hardround")
+        loss = float(out.loss) + (float(self._network_loss()) if self.loss_per_network_bit else 0.0)
+        return Validation(loss, cast(float, out.psnr_db), cast(float, out.total_rate_bpp))
+
+    def _network_loss(self) -> Tensor:
+        return self.loss_per_network_bit * self.encoder.estimated_network_bits()
+
+    def _measure(self, compute_logs: bool, **forward: Any) -> LossFunctionOutput:
+        out = self.encoder(**forward)
+        return loss_function(
+            out.decoded_image, out.rate, self.target, self.lmbda, self.rate_mlp_bit, compute_logs, self.distortion
+        )
+
+
+def frame_distortion(frame_encoder: FrameEncoder) -> Distortion | None:
+    """The configured distortion; None for the built-in MSE, which the logs need anyway."""
+    choice = frame_encoder.config.distortion
+    return None if choice == PluginChoice("mse") else distortion_of(choice)
+
+
+def evaluate(frame_encoder: FrameEncoder, frame: Frame, lmbda: float) -> Validation:
+    """Loss, PSNR and rate as a validation of train() measures them."""
+    task = FrameTask(frame_encoder, frame, lmbda, ())
+    with evaluation(frame_encoder):
+        return task.validate()
+
+
+def select_groups(groups: Mapping[str, Sequence[Tensor]], names: Sequence[str]) -> dict[str, list[Tensor]]:
+    """The named groups, each once, by their basic name (residue.arm, motion.latents, ...).
+
+    names: BRANCH.MODULE, BRANCH.all, all.MODULE or all. Raises ConfigError, listing the choices, for any other.
+    """
+    basic = {key: list(members) for key, members in groups.items() if is_basic(key)}
+    choices: dict[str, list[str]] = {"all": list(basic)}
+    for key in basic:
+        branch, _, module = key.partition(".")
+        choices[key] = [key]
+        choices.setdefault(f"{branch}.all", []).append(key)
+        choices.setdefault(f"all.{module}", []).append(key)
+    for name in names:
+        choose("optimized_module", name, tuple(sorted(choices)))
+    wanted = {key for name in names for key in choices[name]}
+    return {key: basic[key] for key in basic if key in wanted}
+
+
+def is_basic(name: str) -> bool:
+    """Whether a group is not made of others, as residue.all is."""
+    return "all" not in name.split(".")
+
+
+def device_of(module: nn.Module) -> torch.device:
+    return next(module.parameters()).device
+
+
+def to_device(picture: Picture, device: torch.device) -> Picture:
+    if isinstance(picture, dict):
+        return cast(Picture, {plane: cast(Tensor, value).to(device) for plane, value in picture.items()})
+    return picture.to(device)

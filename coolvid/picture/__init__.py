@@ -1,0 +1,1 @@
+"""What a picture is and how good: types, colour, quality, detail."""

@@ -1,0 +1,33 @@
+"""A plugin asked for by name, with options."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from coolvid.errors import ConfigError
+
+# A comma that separates options: what follows it starts with key=, as nothing inside a bracketed tuple does.
+_OUTER_COMMA = re.compile(r",(?=\s*\w+=|\s*$)")
+
+
+@dataclass(frozen=True)
+class PluginChoice:
+    """A plugin asked for by name, with the options the user gave: ``softround:noise=kumaraswamy``."""
+
+    name: str
+    options: tuple[tuple[str, Any], ...] = ()
+
+    @classmethod
+    def parse(cls, text: str) -> PluginChoice:
+        """NAME[:key=value,...]. Raises ConfigError on anything else."""
+        name, _, rest = text.partition(":")
+        pairs = [tuple(part.split("=", 1)) for part in _OUTER_COMMA.split(rest)] if rest else []
+        if not re.fullmatch(r"[\w.-]+", name) or any(len(p) != 2 or not p[0] for p in pairs):
+            raise ConfigError(f"cannot read plugin choice '{text}'; write NAME or NAME:key=value,key=value")
+        return cls(name, tuple((p[0].strip(), p[1].strip()) for p in pairs))
+
+    def __str__(self) -> str:
+        options = ",".join(f"{k}={str(v).replace(', ', ',') if isinstance(v, tuple) else v}" for k, v in self.options)
+        return f"{self.name}:{options}" if options else self.name

@@ -1,0 +1,233 @@
+"""The plugin API on one screen.
+
+Two sorts of plugin. *Normative* ones (arm, upsampling, synthesis, warper) are needed to decode: their name, version
+and options travel in the stream. *Encoder-only* ones (quantizer, distortion, motion) never do.
+
+A plugin is a class, published under the entry-point group ``coolvid.<kind>``. It is built from its options, a
+frozen dataclass that is at once its command-line form (``--synthesis NAME:key=value,...``), its TOML form and, if
+normative, its record in the stream header. Nothing here imports torch at run time.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass, fields
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coolvid.codec.architecture import Ports
+from coolvid.codec.coded_frame import TensorSpec
+from coolvid.codec.fixed_point import FixedPoint
+from coolvid.errors import ConfigError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+NORMATIVE = ("arm", "upsampling", "synthesis", "warper")
+ENCODER_ONLY = ("quantizer", "distortion", "motion")
+KINDS = NORMATIVE + ENCODER_ONLY
+
+
+@dataclass(frozen=True)
+class PluginOptions:
+    """Base of all option records. Fields hold int, bool, float, str or nested tuples of them, each with a default."""
+
+    def values(self) -> tuple[Any, ...]:
+        """The fields as nested tuples, for the stream."""
+        return astuple(self)
+
+    @classmethod
+    def from_values(cls, values: Sequence[Any]) -> Self:
+        """Inverse of values(); raises ConfigError when they do not fit this record."""
+        known = fields(cls)
+        if len(values) != len(known):
+            raise ConfigError(f"{cls.__qualname__} takes {len(known)} options, not {len(values)}")
+        return cls(*(fit_option(f.name, value, f.default) for f, value in zip(known, values, strict=True)))
+
+
+def fit_option(name: str, value: Any, like: Any) -> Any:
+    """The value of an option as the type of its default `like`: an int may stand for a float, a list for a tuple.
+
+    Raises ConfigError for any other difference of type.
+    """
+    if isinstance(like, float) and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(like, tuple) and isinstance(value, (list, tuple)):
+        return tuple(_fit_item(name, item) for item in value)
+    if type(value) is not type(like):
+        raise ConfigError(f"option {name}={value!r} is of type {type(value).__name__}, not {type(like).__name__}")
+    return value
+
+
+def _fit_item(name: str, item: Any) -> Any:
+    if isinstance(item, (list, tuple)):
+        return tuple(_fit_item(name, inner) for inner in item)
+    if not isinstance(item, (bool, int, float, str)):
+        raise ConfigError(f"option {name} holds a {type(item).__name__}; use int, bool, float, str or tuples of them")
+    return item
+
+
+class Plugin(ABC):
+    """What every plugin has: a name, a version, options."""
+
+    name: ClassVar[str]
+    version: ClassVar[int] = 1
+    Options: ClassVar[type[PluginOptions]] = PluginOptions
+
+    def __init__(self, options: Any) -> None:
+        self.options = options
+
+
+class NormativePlugin(Plugin):
+    """A module that the decoder needs. It describes itself; the torch and the integer form are made on request."""
+
+    def __init__(self, options: Any, ports: Ports) -> None:
+        super().__init__(options)
+        self.ports = ports
+
+    @classmethod
+    def defaults(cls, parameter: Any, ports: Ports) -> dict[str, Any]:
+        """Options taken from a CoolChicEncoderParameter (None for a warper); those given by the user override them."""
+        return {}
+
+    def tensors(self) -> tuple[TensorSpec, ...]:
+        """All parameters in stream order."""
+        return ()
+
+    def macs(self) -> float:
+        """Multiplications per output position (upsampling: per pixel of the finest grid, all planes)."""
+        return 0.0
+
+    @abstractmethod
+    def module(self) -> nn.Module:
+        """The differentiable form; its state dict has exactly the names and shapes of tensors()."""
+
+    def canonical(self, values: Mapping[str, NDArray[np.float64]]) -> Mapping[str, NDArray[np.float64]]:
+        """Parameters of the same function that cost fewer bits, where there are such: what quantisation starts from."""
+        return values
+
+    def ordered(self, values: Mapping[str, NDArray[np.float64]]) -> Mapping[str, NDArray[np.float64]]:
+        """Parameters of the same function with units in the order that costs fewest bits where nothing is predicted."""
+        return values
+
+    @abstractmethod
+    def integer(self, parameters: Mapping[str, FixedPoint], scales: tuple[int, ...] | None = None) -> Any:
+        """The integer form, numpy only. With scales=None it chooses them at its first call, from the data, and keeps
+        them in ``.scales`` (a tuple of 0..15, of length n_scales())."""
+
+    def n_scales(self) -> int:
+        return 0
+
+
+class ArmPlugin(NormativePlugin):
+    """Contexts -> Laplace parameters.
+
+    module: forward(context [N, n_in]) -> [N, 2] = (mu, raw log scale); core applies exp(clamp(raw - 4, -5, 5)).
+    integer: f(context int32 [N, n_in], CONTEXT_BITS fractional bits) -> int32 [N, 2] with 16 fractional bits. It may
+    also offer choose(context), which chooses the scales as a first call does, and computes nothing else.
+    The module may also offer rate(latents [N], grids, architecture, ifce parameters) -> bits [N] or None: contexts,
+    features and Laplace cost in one step, for a kernel of its own. And kernel(grids, architecture) -> None, or the same
+    without autograd: run(latents [N], parameters, ifce parameters, scale, slopes) -> bits of all latents, which writes
+    the derivatives by its three inputs, times scale, into the three arrays `slopes`.
+
+    Kernels take and fill float32 arrays; parameters are those of the module in one vector, ordered as parameters().
+    When arm, upsampling and synthesis all offer one, training does without autograd.
+
+    Integer forms of the three may offer folded(), what the compiled decoder takes instead of calling them (that of the
+    plugins that come with coolvid tells its form), and warpers of_frame(). A subclass that overrides the call is
+    called.
+    """
+
+
+class UpsamplingPlugin(NormativePlugin):
+    """Grids -> planes of the finest grid's size.
+
+    module: forward(list of [1, 1, h, w], finest first) -> [1, n, H, W].
+    integer: f(list of int32 [h, w], finest first) -> int32 [n, H, W] within int16, with ``.out_bits`` fractional bits.
+    The module may also offer kernel(sizes (h, w)) -> None or an object with forward(grids [h, w], parameters, out) and,
+    for the last forward, backward(d_out, d_grids, d_parameters) (see ArmPlugin).
+    """
+
+
+class SynthesisPlugin(NormativePlugin):
+    """Planes -> outputs.
+
+    module: forward([1, n_in, H, W]) -> [1, n_out, H, W].
+    integer: f(planes int32 [n_in, H, W] within int16, their fractional bits) -> int32 [n_out, H, W] within int16,
+    with ``.out_bits`` fractional bits.
+    The module may also offer kernel(H, W) -> None or an object with forward(planes, parameters, out) and, for the last
+    forward, backward(d_out, d_planes, d_parameters) (see ArmPlugin).
+    """
+
+
+class WarperPlugin(NormativePlugin):
+    """Motion compensation, out[i, j] = reference[i + flow_y, j + flow_x], border replicated.
+
+    module: forward(reference [1, C, H, W], flow [1, 2, H, W] in pixels, x then y) -> [1, C, H, W].
+    integer: f(reference int32 [C, H, W] code values, flow int32 [2, H, W] in 1/64 pixel, x then y)
+    -> int32 [C, H, W] code values with PREDICTION_BITS fractional bits.
+    The module may also offer warp_blocks(reference, flow [1, 2, h, w], block): one vector per block x block pixels. And
+    kernel(reference, block) -> None or an object with forward(flow [2, h, w], out [C, H, W]) and, for the last forward,
+    backward(d_out, d_flow) (see ArmPlugin).
+    """
+
+
+@dataclass(frozen=True)
+class QuantizerOptions(PluginOptions):
+    """noise: kumaraswamy, gaussian or none; '' leaves the choice to the training phase."""
+
+    noise: str = ""
+
+
+class QuantizerPlugin(Plugin):
+    """Differentiable stand-in for rounding during training (in evaluation the core always rounds)."""
+
+    Options = QuantizerOptions
+
+    @abstractmethod
+    def quantize(self, x: Tensor, noise: Tensor | None, temperature: Tensor | float) -> Tensor:
+        """x: scaled latents [N]; noise: [N] or None; temperature > 0. Returns [N], differentiable in x."""
+
+    def sloped(
+        self,
+        x: NDArray[np.float32],
+        gain: float,
+        noise: NDArray[np.float32] | None,
+        temperature: float,
+        out: NDArray[np.float32],
+        slope: NDArray[np.float32],
+    ) -> bool:
+        """Write quantize(gain * x, ...) [N] and its derivative by x [N] without autograd, where each latent is
+        quantised alone and there is a kernel for it; else False."""
+        return False
+
+
+class DistortionPlugin(Plugin):
+    """The D of D + lambda R."""
+
+    @abstractmethod
+    def distortion(self, decoded: Any, target: Any) -> Tensor:
+        """decoded, target: DictTensorYUV or [1, 3, H, W] in [0, 1]. Returns a scalar, differentiable in decoded."""
+
+
+class MotionPlugin(Plugin):
+    """Optical flow for the start of motion training."""
+
+    @abstractmethod
+    def flow(self, target: NDArray[np.float32], reference: NDArray[np.float32]) -> NDArray[np.float32]:
+        """target, reference: luma [H, W] in [0, 1]. Returns [2, H, W] in pixels, x then y, so that
+        target[i, j] ~ reference[i + y, j + x]."""
+
+
+BASES: dict[str, type[Plugin]] = {
+    "arm": ArmPlugin,
+    "upsampling": UpsamplingPlugin,
+    "synthesis": SynthesisPlugin,
+    "warper": WarperPlugin,
+    "quantizer": QuantizerPlugin,
+    "distortion": DistortionPlugin,
+    "motion": MotionPlugin,
+}

@@ -1,0 +1,236 @@
+"""Plugins by name. The only file that imports `entrypoints`.
+
+Built-ins enter by the same door as everybody else. A plugin that does not load is reported by name and does not
+take the others down.
+"""
+
+from __future__ import annotations
+
+import ast
+import configparser
+import importlib
+import inspect
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields
+from functools import cache, lru_cache
+from typing import Any, cast
+
+import entrypoints  # type: ignore[import-untyped]
+
+from coolvid.codec.architecture import PluginRecord, Ports
+from coolvid.errors import ConfigError, CoolvidError, MissingPlugin, PluginError, UnknownPlugin
+
+from .interfaces import BASES, KINDS, NORMATIVE, NormativePlugin, Plugin, PluginOptions, fit_option
+
+_TRUTH = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
+
+
+@dataclass(frozen=True)
+class Installed:
+    """A plugin as found on this machine; `problem` says why it cannot be used ('' when it can)."""
+
+    kind: str
+    name: str
+    package: str
+    package_version: str
+    version: int
+    problem: str = ""
+
+    @property
+    def is_normative(self) -> bool:
+        return self.kind in NORMATIVE
+
+
+@dataclass(frozen=True)
+class _Offer:
+    """One distribution's line for a plugin: ``target`` is module:class."""
+
+    package: str
+    package_version: str
+    target: str
+
+
+@cache
+def _groups() -> dict[str, dict[str, tuple[_Offer, ...]]]:
+    """Every offer on sys.path: kind -> name -> offers. Raises PluginError naming an unreadable file."""
+    found: dict[str, dict[str, tuple[_Offer, ...]]] = {kind: {} for kind in KINDS}
+    try:
+        for config, distro in entrypoints.iter_files_distros():
+            for kind in KINDS:
+                group = f"coolvid.{kind}"
+                for name in config.options(group) if config.has_section(group) else ():
+                    offer = _Offer(distro.name, distro.version or "", config.get(group, name, raw=True))
+                    found[kind][name] = (*found[kind].get(name, ()), offer)
+    except (configparser.Error, UnicodeDecodeError) as error:
+        raise PluginError(
+            f"an installed package has unreadable entry points; repair or uninstall it: {_one_line(error)}"
+        ) from error
+    return {kind: dict(sorted(offers.items())) for kind, offers in found.items()}
+
+
+def _offers(kind: str) -> dict[str, tuple[_Offer, ...]]:
+    if kind not in KINDS:
+        raise ConfigError(f"no plugin kind '{kind}'; choose one of {', '.join(KINDS)}")
+    return _groups()[kind]
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def refresh() -> None:
+    """Forget what was found: after installing or removing a package in a running process, and in tests."""
+    _groups.cache_clear()
+    load.cache_clear()
+    _build.cache_clear()
+    importlib.invalidate_caches()
+
+
+def names(kind: str) -> tuple[str, ...]:
+    """Names installed for a kind, sorted."""
+    return tuple(_offers(kind))
+
+
+@cache
+def load(kind: str, name: str) -> type[Plugin]:
+    """The plugin class. Raises UnknownPlugin (absent or offered twice) or PluginError (broken)."""
+    offers = _offers(kind).get(name, ())
+    if not offers:
+        raise UnknownPlugin(
+            f"no {kind} named '{name}'; installed: {', '.join(names(kind)) or 'none'} (see coolvid plugins; "
+            "a package installed in editable mode must be installed again after adding a plugin)"
+        )
+    if len(offers) > 1:
+        owners = ", ".join(offer.package for offer in sorted(offers, key=lambda o: o.package))
+        raise UnknownPlugin(f"{kind} '{name}' is offered by more than one package ({owners}); uninstall all but one")
+    try:
+        plugin = entrypoints.EntryPoint.from_string(offers[0].target, name).load()
+    except (Exception, SystemExit) as error:
+        text = f"{type(error).__name__}: {_one_line(error)}"
+        raise PluginError(f"{kind} '{name}' of {offers[0].package} does not load: {text}") from error
+    problem = _problem(kind, plugin)
+    if problem:
+        raise PluginError(f"{kind} '{name}' of {offers[0].package} {problem}")
+    return cast(type[Plugin], plugin)
+
+
+def _problem(kind: str, plugin: Any) -> str:
+    """Why this object cannot be a plugin of this kind; '' when it can."""
+    base = BASES[kind]
+    if not (isinstance(plugin, type) and issubclass(plugin, base)):
+        return f"is not a subclass of {base.__name__}"
+    if inspect.isabstract(plugin):
+        return f"does not define {', '.join(sorted(plugin.__abstractmethods__))}"
+    options: Any = plugin.Options
+    if not (isinstance(options, type) and issubclass(options, PluginOptions) and _is_decorated(options)):
+        return "has Options that are not a frozen dataclass derived from PluginOptions"
+    missing = [f.name for f in fields(options) if f.default is MISSING]
+    if missing:
+        return f"has options without a default: {', '.join(missing)}"
+    if type(plugin.version) is not int or plugin.version < 1:
+        return f"has version {plugin.version!r}; versions are 1, 2, ..."
+    return ""
+
+
+def _is_decorated(options: type) -> bool:
+    """A subclass without @dataclass of its own would lose its options silently."""
+    return "__dataclass_params__" in vars(options)
+
+
+def installed(kind: str | None = None) -> tuple[Installed, ...]:
+    """All plugins on this machine, broken ones included."""
+    out = []
+    for each in KINDS if kind is None else (kind,):
+        for name, offers in _offers(each).items():
+            for offer in offers:
+                version, problem = 0, ""
+                try:
+                    version = load(each, name).version
+                except (UnknownPlugin, PluginError) as error:
+                    problem = str(error)
+                out.append(Installed(each, name, offer.package, offer.package_version, version, problem))
+    return tuple(out)
+
+
+def make_options(kind: str, name: str, given: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -> Any:
+    """The plugin's options record from defaults and the user's values; text is converted to each field's type.
+
+    Text for a bool: true, false, yes, no, on, off, 1, 0; for a tuple: brackets, as ``(3,5)`` or ``((8,1),(3,1))``.
+    Raises ConfigError for a value, PluginError for defaults, that do not fit.
+    """
+    cls = load(kind, name).Options
+    known = {f.name: f.default for f in fields(cls)}
+    unknown = [key for key in defaults or {} if key not in known]
+    if unknown:
+        raise PluginError(f"{kind} '{name}' gives defaults for options it does not have: {', '.join(unknown)}")
+    for key in given:
+        if key not in known:
+            raise ConfigError(f"{kind} '{name}' has no option '{key}'; it has: {', '.join(known) or 'none'}")
+    try:
+        values = {key: _convert(key, value, known[key]) for key, value in {**(defaults or {}), **given}.items()}
+        return cls(**values)
+    except CoolvidError as error:
+        raise type(error)(f"{kind} '{name}': {error}") from None
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{kind} '{name}' does not take these options: {_one_line(error)}") from error
+
+
+def _convert(key: str, value: Any, like: Any) -> Any:
+    if not isinstance(value, str) or isinstance(like, str):
+        return fit_option(key, value, like)
+    try:
+        if isinstance(like, bool):
+            return _TRUTH[value.lower()]
+        if isinstance(like, (int, float)):
+            return type(like)(value)
+        read = ast.literal_eval(value)
+    except (KeyError, ValueError, SyntaxError):
+        raise ConfigError(f"option {key}='{value}' is not of type {type(like).__name__}{_example(like)}") from None
+    return fit_option(key, read, like)
+
+
+def _example(like: Any) -> str:
+    """How to write such a value, where it is not obvious."""
+    if isinstance(like, bool):
+        return "; write true or false"
+    return f"; write brackets, as {str(like).replace(' ', '')}" if isinstance(like, tuple) else ""
+
+
+def make(kind: str, name: str, given: Mapping[str, Any] | None = None) -> Plugin:
+    """An encoder-only plugin, ready to use."""
+    return load(kind, name)(make_options(kind, name, given or {}))
+
+
+def record(kind: str, name: str, ports: Ports, given: Mapping[str, Any], parameter: Any = None) -> PluginRecord:
+    """The stream's record of a normative plugin for this encode."""
+    cls = cast(type[NormativePlugin], load(kind, name))
+    options = make_options(kind, name, given, cls.defaults(parameter, ports))
+    return PluginRecord(name, cls.version, options.values())
+
+
+def build(kind: str, named: PluginRecord, ports: Ports) -> NormativePlugin:
+    """A normative plugin from its record, the same object for the same record. Raises MissingPlugin when this machine
+    cannot decode it."""
+    return _build(kind, named, ports, repr(named))
+
+
+@lru_cache(maxsize=256)
+def _build(kind: str, named: PluginRecord, ports: Ports, text: str) -> NormativePlugin:
+    """text: tells records apart that are equal but for the type of an option, as 1 and True."""
+    if named.name not in _offers(kind):
+        raise MissingPlugin(
+            f"this stream needs the {kind} plugin '{named.name}' (version {named.version}), which is not installed; "
+            f"installed: {', '.join(names(kind)) or 'none'}; install the package that offers it"
+        )
+    cls = cast(type[NormativePlugin], load(kind, named.name))
+    if cls.version != named.version:
+        raise MissingPlugin(
+            f"this stream needs version {named.version} of the {kind} plugin '{named.name}'; installed: {cls.version}"
+        )
+    try:
+        return cls(cls.Options.from_values(named.options), ports)
+    except CoolvidError:
+        raise
+    except (TypeError, ValueError, ArithmeticError, LookupError) as error:
+        text = f"{type(error).__name__}: {_one_line(error)}"
+        raise PluginError(f"{kind} '{named.name}' cannot be built with options {named.options}: {text}") from error

@@ -1,0 +1,345 @@
+"""Every setting of an encode: EncodeConfig > FrameConfig > CoolChicEncoderParameter. All frozen, valid from birth.
+
+Change a configuration with `dataclasses.replace`. What a preset means is in presets.py.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+from coolvid.codec.architecture import (
+    FINAL_UPSAMPLINGS,
+    MAX_CONTEXT,
+    MAX_FEATURES,
+    MAX_RESOLUTION,
+    Architecture,
+    FrameArchitecture,
+    PluginRecord,
+    Ports,
+)
+from coolvid.codec.gop import StructureConfig
+from coolvid.errors import ConfigError, choose, within
+from coolvid.picture.types import MAX_SIDE, MIN_SIDE, FrameType
+from coolvid.plugin.choice import PluginChoice
+from coolvid.plugin.interfaces import NORMATIVE
+from coolvid.plugin.registry import record
+
+Span = tuple[int, int]
+RecordOf = Callable[[str, str, Ports, dict[str, Any], Any], PluginRecord]
+
+ACTIVATIONS = ("none", "relu")
+LAYER_TYPES = ("linear", "residual")
+QUANTIZER_NOISES = ("kumaraswamy", "gaussian", "none")
+PRESETS = ("fast", "medium", "slow", "placebo")
+
+
+@dataclass(frozen=True)
+class SynthesisLayer:
+    """One convolution of the synthesis. n_out 0 stands for X, the number of outputs of the branch."""
+
+    n_out: int
+    kernel: int
+    residual: bool
+    activation: str
+
+    def __post_init__(self) -> None:
+        within("synthesis layer outputs", self.n_out, 0, 256)
+        if self.kernel not in (1, 3, 5, 7):
+            raise ConfigError(f"synthesis kernel size {self.kernel}; choose one of 1, 3, 5, 7")
+        choose("synthesis activation", self.activation, ACTIVATIONS)
+
+    @classmethod
+    def parse(cls, text: str) -> SynthesisLayer:
+        """``out-kernel-type-activation``, e.g. ``48-1-linear-relu`` or ``X-3-residual-none``."""
+        match = re.fullmatch(r"(X|\d+)-(\d+)-([a-z]+)-([a-z]+)", text.strip())
+        if not match:
+            raise ConfigError(
+                f"cannot read synthesis layer '{text}'; write out-kernel-type-activation, as 48-1-linear-relu"
+            )
+        choose("synthesis layer type", match[3], LAYER_TYPES)
+        n_out = 0 if match[1] == "X" else int(match[1])
+        if match[1] != "X" and n_out == 0:
+            raise ConfigError(f"synthesis layer '{text}' has no outputs")
+        return cls(n_out, int(match[2]), match[3] == "residual", match[4])
+
+    def __str__(self) -> str:
+        return f"{self.n_out or 'X'}-{self.kernel}-{LAYER_TYPES[self.residual]}-{self.activation}"
+
+
+def parse_layers(layers: str | tuple[SynthesisLayer | str, ...]) -> tuple[SynthesisLayer, ...]:
+    """Comma-separated text, or a tuple of texts or layers, into layers."""
+    parts = tuple(layers.split(",")) if isinstance(layers, str) else layers
+    if not parts:
+        raise ConfigError("a synthesis needs at least one layer")
+    return tuple(part if isinstance(part, SynthesisLayer) else SynthesisLayer.parse(part) for part in parts)
+
+
+@dataclass(frozen=True)
+class CoolChicEncoderParameter:
+    """One Cool-chic as the encoder describes it.
+
+    img_size: (height, width) in pixels. layers_synthesis: text ``48-1-linear-relu,X-1-linear-none`` or layers.
+    latent_resolution, hyperlatent_resolution, ifce_resolution: inclusive log2 downsampling (finest, coarsest);
+    ``auto`` follows the frame size, None means none. ups_k_size even >= 4, ups_preconcat_k_size odd.
+    arm, upsampling, synthesis: the plugins that compute each module. Raises ConfigError.
+    """
+
+    img_size: tuple[int, int]
+    layers_synthesis: tuple[SynthesisLayer, ...] | str = (
+        "48-1-linear-relu,X-1-linear-none,X-3-residual-relu,X-3-residual-none"
+    )
+    linear_stabiliser_synth: bool = True
+    ups_k_size: int = 8
+    ups_preconcat_k_size: int = 7
+    ifce_resolution: Span | None = (0, 2)
+    output_feature_ifce: int = 6
+    spatial_context_arm: int = 14
+    linear_stabiliser_arm: bool = True
+    n_hidden_layers_arm: int = 2
+    latent_resolution: Span | Literal["auto"] = "auto"
+    hyperlatent_resolution: Span | Literal["auto"] | None = "auto"
+    flag_common_randomness: bool = False
+    encoder_gain: float = 16.0
+    final_upsampling_type: str = "bicubic"
+    arm: PluginChoice = PluginChoice("mlp")
+    upsampling: PluginChoice = PluginChoice("separable")
+    synthesis: PluginChoice = PluginChoice("conv")
+
+    def __post_init__(self) -> None:
+        set_ = object.__setattr__
+        for side in self.img_size:
+            within("image side", side, MIN_SIDE, MAX_SIDE)
+        set_(self, "layers_synthesis", parse_layers(self.layers_synthesis))
+        if self.latent_resolution == "auto":
+            set_(self, "latent_resolution", (0, automatic_top(self.img_size)))
+        if self.hyperlatent_resolution == "auto":
+            set_(self, "hyperlatent_resolution", (4, max(4, self._latent_span[1])))
+        if self.output_feature_ifce == 0:
+            set_(self, "ifce_resolution", None)
+        if self.ups_k_size % 2 or not 4 <= self.ups_k_size <= 16:
+            raise ConfigError(f"ups_k_size is {self.ups_k_size}; choose an even size 4..16")
+        if not self.ups_preconcat_k_size % 2 or not 1 <= self.ups_preconcat_k_size <= 15:
+            raise ConfigError(f"ups_preconcat_k_size is {self.ups_preconcat_k_size}; choose an odd size 1..15")
+        for name in ("latent_resolution", "hyperlatent_resolution", "ifce_resolution"):
+            span = getattr(self, name)
+            if span is not None and not 0 <= span[0] <= span[1] <= MAX_RESOLUTION:
+                raise ConfigError(f"{name} is {span}; choose (finest, coarsest) inside 0..{MAX_RESOLUTION}")
+        if self.ifce_resolution is None and self.output_feature_ifce:
+            raise ConfigError("output_feature_ifce needs an ifce_resolution, as (0, 2)")
+        within("output_feature_ifce", self.output_feature_ifce, 0, MAX_FEATURES)
+        within("spatial_context_arm", self.spatial_context_arm, 1, MAX_CONTEXT)
+        within("n_hidden_layers_arm", self.n_hidden_layers_arm, 0, 8)
+        within("encoder_gain", self.encoder_gain, 1e-3, 1e6)
+        choose("final_upsampling_type", self.final_upsampling_type, FINAL_UPSAMPLINGS)
+
+    @property
+    def _latent_span(self) -> Span:
+        assert self.latent_resolution != "auto"
+        return self.latent_resolution
+
+    def architecture(self, n_out: int, record: RecordOf) -> Architecture:
+        """What the stream says of this Cool-chic with n_out outputs. record: registry.record."""
+        bare = PluginRecord("", 0)
+        shape = Architecture(
+            self._latent_span,
+            self.hyperlatent_resolution,  # type: ignore[arg-type]
+            self.ifce_resolution,
+            self.output_feature_ifce,
+            self.spatial_context_arm,
+            self.flag_common_randomness,
+            self.final_upsampling_type,
+            n_out,
+            bare,
+            bare,
+            bare,
+        )
+        ports = {"arm": shape.arm_ports, "upsampling": shape.upsampling_ports, "synthesis": shape.synthesis_ports}
+        records = {
+            kind: record(kind, choice.name, ports[kind], dict(choice.options), self)
+            for kind, choice in (("arm", self.arm), ("upsampling", self.upsampling), ("synthesis", self.synthesis))
+        }
+        return Architecture(**{**{f.name: getattr(shape, f.name) for f in fields(shape)}, **records})
+
+
+def automatic_top(img_size: tuple[int, int]) -> int:
+    """The coarsest latent resolution for a frame size: 6 below 1 Mpixel, 7 below 3, else 8."""
+    pixels = img_size[0] * img_size[1]
+    return 6 if pixels < 1_000_000 else 7 if pixels < 3_000_000 else 8
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One call of train(); fields as its parameters. Pairs go linearly from the first to the second value.
+
+    network_rate_weight: how much of the estimated bits of the networks the loss counts (0: none). least_gain: relative
+    gain of a validation below which a phase with a cosine leaves out half of what it has left (0: never).
+    """
+
+    max_iterations: int
+    start_lr: float = 1e-2
+    cosine_scheduling_lr: bool = True
+    frequency_validation: int = 100
+    patience: int = 5000
+    optimized_module: tuple[str, ...] = ("all",)
+    quantizer_type: str = "softround"
+    quantizer_noise_type: str = "gaussian"
+    softround_temperature: tuple[float, float] = (0.35, 0.08)
+    noise_parameter: tuple[float, float] = (0.22, 0.15)
+    network_rate_weight: float = 0.0
+    least_gain: float = 0.0
+
+    def __post_init__(self) -> None:
+        within("max_iterations", self.max_iterations, 0, 10_000_000)
+        within("start_lr", self.start_lr, 0, 1)
+        within("network_rate_weight", self.network_rate_weight, 0, 1000)
+        within("least_gain", self.least_gain, 0, 1)
+        within("frequency_validation", self.frequency_validation, 1, 10_000_000)
+        within("patience", self.patience, 1, 10_000_000)
+        choose("quantizer noise", self.quantizer_noise_type, QUANTIZER_NOISES)
+        for t in self.softround_temperature:
+            within("softround temperature", t, 1e-3, 1e3)
+        for p in self.noise_parameter:
+            within("noise parameter", p, 0, 100)
+
+
+@dataclass(frozen=True)
+class WarmupRound:
+    """`candidates` models are trained for phase.max_iterations each; the next round keeps its best ones."""
+
+    candidates: int
+    phase: Phase
+
+    def __post_init__(self) -> None:
+        within("candidates of a warm-up round", self.candidates, 1, 100)
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How one frame is trained and quantised.
+
+    motion_start: iterations that the motion branch first spends on reproducing an optical flow (0: none).
+    coarse_start: iterations that every second candidate of the warm-up first trains without the finest grid of the
+    residue (0: none).
+    step_search: "full" tries all pairs of quantisation steps, "descent" moves along one step at a time.
+    curvature_samples: for each parameter of a module, samples from which the curvature of the loss is estimated, so
+    that parameters make up for each other's errors in quantisation (0: each is rounded to the nearest).
+    rdo_rounds: passes of the search over single integers after it (0: none). latent_rdo_rounds: rounds of the search
+    over single latents after that, for each branch (0: none).
+    inherit_lr_scale: factor of the learning rates of a frame that inherits networks.
+    """
+
+    warmup: tuple[WarmupRound, ...]
+    phases: tuple[Phase, ...]
+    motion_start: int = 0
+    coarse_start: int = 0
+    step_search: str = "descent"
+    curvature_samples: float = 0.0
+    rdo_rounds: int = 0
+    latent_rdo_rounds: int = 0
+    inherit_lr_scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        choose("step_search", self.step_search, ("full", "descent"))
+        within("curvature_samples", self.curvature_samples, 0, 100)
+        within("inherit_lr_scale", self.inherit_lr_scale, 0.01, 10.0)
+
+    def total_iterations(self, is_fresh: bool) -> int:
+        """Iterations of a frame if nothing stops early; is_fresh: with a warm-up, which those go without that start
+        from an earlier frame's networks."""
+        rounds = [(r.candidates, r.phase.max_iterations) for r in self.warmup]
+        warmup = warmup_iterations(rounds, self.coarse_start) if is_fresh else 0
+        return warmup + self.motion_start + sum(p.max_iterations for p in self.phases)
+
+
+def warmup_iterations(rounds: Sequence[tuple[int, int]], coarse_start: int) -> int:
+    """Of all candidates together. rounds: (candidates, iterations of each)."""
+    n_coarse = rounds[0][0] // 2 if rounds else 0
+    return n_coarse * coarse_start + sum(candidates * iterations for candidates, iterations in rounds)
+
+
+@dataclass(frozen=True)
+class FrameConfig:
+    """All that one frame's encoder needs. lmbda: distortion + lmbda * bits per pixel, MSE on [0, 1] pixels."""
+
+    frame_type: FrameType
+    lmbda: float
+    residue: CoolChicEncoderParameter
+    motion: CoolChicEncoderParameter | None
+    warper: PluginChoice
+    training: TrainingConfig
+    distortion: PluginChoice = PluginChoice("mse")
+    motion_estimator: PluginChoice = PluginChoice("block_matching")
+
+    def __post_init__(self) -> None:
+        within("lmbda", self.lmbda, 1e-9, 1e3)
+        if (self.motion is None) != (self.frame_type is FrameType.I):
+            raise ConfigError(f"a {self.frame_type.name} frame {'has no' if self.motion else 'needs a'} motion branch")
+
+
+@dataclass(frozen=True)
+class EncodeConfig:
+    """One encode.
+
+    intra lop|mop|hop|vhop|xhop, residue vlop|lop|mop|hop, motion lop|mop: operating points ("": the preset's). Several
+    with commas between them are all tried for every frame, and the best is kept.
+
+    iterations: total for an I frame, others in the preset's proportion (0: the preset's).
+    quantizer replaces the one of all phases but the last, which rounds. plugins: kind -> choice for arm, upsampling,
+    synthesis, warper. inherit: networks are predicted from those of an earlier frame, or from the prior, which comes
+    with the codec.
+    training: settings that replace the preset's, by name (see presets.training_types). Raises ConfigError.
+    """
+
+    lmbda: float = 1e-3
+    structure: StructureConfig = StructureConfig()
+    preset: str = "medium"
+    seed: int = 0
+    intra: str = ""
+    residue: str = ""
+    motion: str = ""
+    iterations: int = 0
+    warp_filter_size: int = 8
+    quantizer: PluginChoice | None = None
+    distortion: PluginChoice = PluginChoice("mse")
+    motion_estimator: PluginChoice = PluginChoice("block_matching")
+    plugins: tuple[tuple[str, PluginChoice], ...] = ()
+    training: Mapping[str, Any] | tuple[tuple[str, Any], ...] = ()
+    lmbda_per_depth: float = 1.9
+    common_randomness: bool = False
+    inherit: bool = True
+    threads: int = 0
+    device: str = "cpu"
+    n_frames: int = 0
+
+    def __post_init__(self) -> None:
+        within("lmbda", self.lmbda, 1e-7, 10)
+        choose("preset", self.preset, PRESETS)
+        within("seed", self.seed, 0, 2**32 - 1)
+        within("iterations", self.iterations, 0, 10_000_000)
+        within("lmbda_per_depth", self.lmbda_per_depth, 0.1, 10)
+        within("threads", self.threads, 0, 1024)
+        for kind, _ in self.plugins:
+            choose("plugin kind", kind, NORMATIVE)
+        object.__setattr__(self, "training", tuple(dict(self.training).items()))
+
+    def plugin(self, kind: str, default: PluginChoice) -> PluginChoice:
+        return dict(self.plugins).get(kind, default)
+
+    def lmbda_at(self, frame_type: FrameType, depth: int) -> float:
+        """lmbda of a frame: those that others refer to are coded finer. I frames have lmbda itself, P frames lmbda *
+        lmbda_per_depth**0.5, B frames of depth d (2 and more) lmbda * lmbda_per_depth**d."""
+        exponent = {FrameType.I: 0.0, FrameType.P: 0.5, FrameType.B: float(depth)}[frame_type]
+        return float(self.lmbda * self.lmbda_per_depth**exponent)
+
+
+def frame_architecture(config: FrameConfig) -> FrameArchitecture:
+    """What the stream says of frames coded with this configuration."""
+    kind = config.frame_type
+    motion = warper = None
+    if config.motion is not None:
+        motion = config.motion.architecture(kind.n_motion, record)
+        warper = record("warper", config.warper.name, Ports(1, 1), dict(config.warper.options))
+    return FrameArchitecture(kind, config.residue.architecture(kind.n_residue, record), motion, warper)

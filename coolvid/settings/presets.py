@@ -1,0 +1,375 @@
+"""What a preset and an operating point mean. Presets are written as differences from medium."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any, get_type_hints
+
+from coolvid.errors import ConfigError, choose, within
+from coolvid.picture.detail import detail
+from coolvid.picture.types import Frame, FrameType
+from coolvid.plugin.choice import PluginChoice
+
+from .config import (
+    CoolChicEncoderParameter,
+    EncodeConfig,
+    FrameConfig,
+    Phase,
+    TrainingConfig,
+    WarmupRound,
+    warmup_iterations,
+)
+from .values import fit_table
+
+_TAIL = "X-1-linear-none,X-3-residual-relu,X-3-residual-none"
+_SHORT_TAIL = "X-1-linear-none,X-3-residual-none"
+
+
+def _point(context: int, hidden: int, features: int, layers: str) -> dict[str, Any]:
+    return {
+        "spatial_context_arm": context,
+        "n_hidden_layers_arm": hidden,
+        "output_feature_ifce": features,
+        "ifce_resolution": (0, 2) if features else None,
+        "layers_synthesis": layers,
+    }
+
+
+INTRA = {
+    "lop": _point(6, 2, 2, f"8-1-linear-relu,{_SHORT_TAIL}"),
+    "mop": _point(10, 2, 4, f"16-1-linear-relu,{_TAIL}"),
+    "hop": _point(14, 2, 6, f"48-1-linear-relu,{_TAIL}"),
+    "vhop": _point(20, 2, 6, f"64-1-linear-relu,{_TAIL}"),
+    "xhop": _point(26, 2, 6, f"64-1-linear-relu,{_TAIL}"),
+}
+RESIDUE = {
+    "vlop": _point(6, 1, 0, f"8-1-linear-relu,{_SHORT_TAIL}"),
+    "lop": _point(6, 2, 0, f"16-1-linear-relu,{_TAIL}"),
+    "mop": _point(10, 2, 2, f"16-1-linear-relu,{_TAIL}"),
+    "hop": _point(10, 2, 4, f"48-1-linear-relu,{_TAIL}"),
+}
+_MOTION_GRIDS = {"latent_resolution": (2, 6), "hyperlatent_resolution": None, "final_upsampling_type": "nearest"}
+MOTION = {
+    "lop": {**_point(6, 1, 0, "8-1-linear-relu,X-1-linear-none"), **_MOTION_GRIDS},
+    "mop": {**_point(6, 2, 2, "16-1-linear-relu,X-1-linear-none"), **_MOTION_GRIDS, "ifce_resolution": (2, 2)},
+}
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Effort of a preset. Iterations are those of the main phase; `final` those of the rounding phase after it.
+    b_iterations: of the B frame between two anchors; times b_iterations_per_depth with every depth below it, because
+    frames close to their references have little to learn.
+
+    coarse_start: of I frames (training/warmup.py).
+
+    inherit_lr_scale: factor of the learning rates of B frames that inherit networks, which come out better at a lower
+    rate where iterations are few (docs/EXPERIMENTS.md, "Learning rate of frames that inherit").
+
+    intra, p_residue, b_residue, motion: operating points; where several are named, with commas, every frame is coded
+    with each and the best is kept. huge_intra and large_intra are for pictures with much detail, small_intra for
+    others that are small (see fit_intra), intra for the rest."""
+
+    intra: str = "hop"
+    small_intra: str = "mop"
+    large_intra: str = "hop"
+    huge_intra: str = "hop"
+    p_residue: str = "mop"
+    b_residue: str = "mop"
+    motion: str = "mop"
+    intra_iterations: int = 1700
+    p_iterations: int = 1900
+    b_iterations: int = 750
+    b_iterations_per_depth: float = 0.6
+    final: int = 30
+    warmup: tuple[tuple[int, int], ...] = ((2, 300),)
+    coarse_start: int = 20
+    motion_start: int = 150
+    frequency_validation: int = 50
+    step_search: str = "descent"
+    curvature_samples: float = 2.0
+    rdo_rounds: int = 0
+    latent_rdo_rounds: int = 4
+    network_rate_weight: float = 1.5
+    inherit_lr_scale: float = 0.6
+
+    def __post_init__(self) -> None:
+        for name in ("intra_iterations", "p_iterations", "b_iterations", "final", "coarse_start", "motion_start"):
+            within(name, getattr(self, name), 0, 10_000_000)
+        within("b_iterations_per_depth", self.b_iterations_per_depth, 0.1, 1.0)
+        within("frequency_validation", self.frequency_validation, 1, 10_000_000)
+        within("curvature_samples", self.curvature_samples, 0, 100)
+        within("rdo_rounds", self.rdo_rounds, 0, 100)
+        within("latent_rdo_rounds", self.latent_rdo_rounds, 0, 1000)
+        within("inherit_lr_scale", self.inherit_lr_scale, 0.01, 10.0)
+        for candidates, iterations in self.warmup:
+            within("candidates of a warm-up round", candidates, 1, 100)
+            within("iterations of a warm-up round", iterations, 1, 10_000_000)
+
+
+# What EncodeConfig.training cannot set, because EncodeConfig.intra, residue and motion do; and what it sets of the main
+# phase of every frame, exactly and whatever EncodeConfig.iterations is (start_lr before inherit_lr_scale).
+OPERATING_POINTS = ("intra", "small_intra", "large_intra", "huge_intra", "p_residue", "b_residue", "motion")
+MAIN_PHASE = (
+    "max_iterations",
+    "start_lr",
+    "cosine_scheduling_lr",
+    "patience",
+    "softround_temperature",
+    "noise_parameter",
+    "least_gain",
+)
+GAINS = {
+    FrameType.I: ((2e-4, 0, 24.0), (5e-4, 0, 20.0), (2e-3, 300_000, 20.0)),
+    FrameType.P: ((2e-4, 0, 24.0),),
+    FrameType.B: (),
+}
+"""(lmbda, pixels, encoder_gain): the first whose lmbda is above the frame's, for pictures of at least so many pixels,
+sets its gain. Latents of fine frames are large, and larger steps reach them sooner (docs/EXPERIMENTS.md, "Gain of the
+latents")."""
+LARGE = 40_000
+HUGE = 65_000
+"""Pictures of at least so much detail() get large, and huge, networks (docs/EXPERIMENTS.md, "Networks of the I
+frame")."""
+SMALL = 7e6
+"""Others of fewer pixels than SMALL * sqrt(lmbda) get small ones (city, without the prior: mop is 2 % better than hop
+at lambda 1e-3, and 1 % worse at 3e-4)."""
+CURVED_DEPTH = 2
+"""Frames up to this depth, I, P and the first B, have the curvature of their loss estimated; deeper ones send too few
+parameters to gain by it."""
+
+MEDIUM = Preset()
+TABLE = {
+    "fast": replace(
+        MEDIUM,
+        intra="mop",
+        large_intra="mop",
+        huge_intra="mop",
+        p_residue="lop",
+        b_residue="vlop",
+        motion="lop",
+        intra_iterations=500,
+        p_iterations=350,
+        b_iterations=250,
+        b_iterations_per_depth=1.0,
+        warmup=((2, 20),),
+        coarse_start=0,
+        motion_start=60,
+        frequency_validation=25,
+        curvature_samples=0.0,
+        latent_rdo_rounds=2,
+    ),
+    "medium": MEDIUM,
+    "slow": replace(
+        MEDIUM,
+        large_intra="vhop",
+        huge_intra="xhop",
+        intra_iterations=4600,
+        p_iterations=3000,
+        b_iterations=3000,
+        final=300,
+        warmup=((2, 700),),
+        coarse_start=50,
+        motion_start=500,
+        frequency_validation=100,
+        curvature_samples=16.0,
+        rdo_rounds=1,
+        latent_rdo_rounds=8,
+        inherit_lr_scale=1.0,
+    ),
+    "placebo": replace(
+        MEDIUM,
+        intra="hop,mop",
+        small_intra="mop,hop",
+        large_intra="vhop,hop",
+        huge_intra="xhop,vhop",
+        p_residue="mop,hop",
+        b_residue="mop,hop",
+        intra_iterations=20000,
+        p_iterations=10000,
+        b_iterations=6000,
+        final=1000,
+        warmup=((2, 3000),),
+        coarse_start=100,
+        motion_start=1000,
+        frequency_validation=100,
+        step_search="full",
+        curvature_samples=16.0,
+        rdo_rounds=3,
+        latent_rdo_rounds=16,
+        inherit_lr_scale=1.0,
+    ),
+}
+
+
+def training_types() -> dict[str, Any]:
+    """What EncodeConfig.training may set: name -> type. The fields of Preset, and those of Phase in MAIN_PHASE."""
+    preset = {name: kind for name, kind in get_type_hints(Preset).items() if name not in OPERATING_POINTS}
+    phase = get_type_hints(Phase)
+    return preset | {name: phase[name] for name in MAIN_PHASE}
+
+
+def effective_preset(config: EncodeConfig) -> Preset:
+    """The preset with what config.training says of its fields. Raises ConfigError."""
+    given = fit_table(dict(config.training), training_types(), "training")
+    return replace(TABLE[config.preset], **{name: given[name] for name in given if name not in MAIN_PHASE})
+
+
+def fit_intra(config: EncodeConfig, picture: Frame) -> EncodeConfig:
+    """The config with the preset's operating point for I frames like this picture, unless it names its own."""
+    if config.intra:
+        return config
+    preset, lmbda = effective_preset(config), config.lmbda_at(FrameType.I, 0)
+    found = detail(picture, lmbda)
+    if found >= LARGE:
+        return replace(config, intra=preset.huge_intra if found >= HUGE else preset.large_intra)
+    is_small = picture.height * picture.width < SMALL * math.sqrt(lmbda)
+    return replace(config, intra=preset.small_intra if is_small else preset.intra)
+
+
+def frame_configs(
+    config: EncodeConfig, frame_type: FrameType, depth: int, img_size: tuple[int, int]
+) -> tuple[FrameConfig, ...]:
+    """What is tried for a frame of this type and depth: one configuration for each operating point, or pair of them.
+    img_size: (height, width). I frames have the preset's `intra` unless the config names another (see fit_intra).
+    Raises ConfigError for an unknown operating point."""
+    preset = effective_preset(config)
+    lmbda = config.lmbda_at(frame_type, depth)
+    motions: tuple[CoolChicEncoderParameter | None, ...] = (None,)
+    if frame_type is FrameType.I:
+        residues = _parameters(config, "intra", config.intra or preset.intra, INTRA, img_size)
+    else:
+        usual = preset.p_residue if frame_type is FrameType.P else preset.b_residue
+        residues = _parameters(config, "residue", config.residue or usual, RESIDUE, img_size)
+        motions = _parameters(config, "motion", config.motion or preset.motion, MOTION, img_size)
+    n_pixels = img_size[0] * img_size[1]
+    gain = next((gain for limit, least, gain in GAINS[frame_type] if lmbda < limit and n_pixels >= least), None)
+    if gain is not None:
+        residues = tuple(replace(each, encoder_gain=gain) for each in residues)
+    return tuple(
+        FrameConfig(
+            frame_type=frame_type,
+            lmbda=lmbda,
+            residue=residue,
+            motion=motion,
+            warper=_warper(config),
+            training=_training(config, preset, frame_type, depth, lmbda),
+            distortion=config.distortion,
+            motion_estimator=config.motion_estimator,
+        )
+        for residue in residues
+        for motion in motions
+    )
+
+
+def frame_config(config: EncodeConfig, frame_type: FrameType, depth: int, img_size: tuple[int, int]) -> FrameConfig:
+    """The first of frame_configs(), for those who train a single frame by themselves."""
+    return frame_configs(config, frame_type, depth, img_size)[0]
+
+
+def _warper(config: EncodeConfig) -> PluginChoice:
+    """The warper; sinc has warp_filter_size taps unless its options say otherwise. Raises ConfigError."""
+    choice = config.plugin("warper", PluginChoice("sinc"))
+    if choice.name != "sinc":
+        if config.warp_filter_size != EncodeConfig().warp_filter_size:
+            raise ConfigError(
+                f"warp_filter_size is an option of the warper 'sinc', not of '{choice.name}'; leave it out"
+            )
+        return choice
+    taps = {"taps": config.warp_filter_size}
+    return PluginChoice("sinc", tuple({**taps, **dict(choice.options)}.items()))
+
+
+def _parameters(
+    config: EncodeConfig, branch: str, names: str, table: dict[str, dict[str, Any]], img_size: tuple[int, int]
+) -> tuple[CoolChicEncoderParameter, ...]:
+    """The operating points of these names, each once. Raises ConfigError for one that is not in the table."""
+    once = dict.fromkeys(name.strip() for name in names.split(","))
+    return tuple(_parameter(config, branch, name, table, img_size) for name in once)
+
+
+def _parameter(
+    config: EncodeConfig, branch: str, name: str, table: dict[str, dict[str, Any]], img_size: tuple[int, int]
+) -> CoolChicEncoderParameter:
+    choose(f"{branch} operating point", name, tuple(table))
+    chosen: dict[str, Any] = {
+        kind: choice for kind, choice in config.plugins if kind in ("arm", "upsampling", "synthesis")
+    }
+    randomness = config.common_randomness and branch != "motion"
+    return CoolChicEncoderParameter(img_size=img_size, flag_common_randomness=randomness, **table[name], **chosen)
+
+
+def _training(config: EncodeConfig, preset: Preset, frame_type: FrameType, depth: int, lmbda: float) -> TrainingConfig:
+    main = _main_iterations(preset, frame_type, depth)
+    scale = config.iterations / max(1, intra_total(preset)) if config.iterations else 1.0
+    is_intra = frame_type is FrameType.I
+
+    def scaled(n: float) -> int:
+        return max(1, round(n * scale)) if n else 0
+
+    common = {
+        "frequency_validation": max(1, scaled(preset.frequency_validation)),
+        "network_rate_weight": preset.network_rate_weight,
+    }
+    warmup_noise = min(1.0, max(0.0, -0.0432 * math.log10(lmbda) + 0.0747))
+    warmup = Phase(
+        1,
+        cosine_scheduling_lr=False,
+        softround_temperature=(0.35 if is_intra else 0.3,) * 2,
+        noise_parameter=(warmup_noise if is_intra else 0.25,) * 2,
+        **common,  # type: ignore[arg-type]
+    )
+    phases = (
+        Phase(
+            scaled(main),
+            softround_temperature=(0.35, 0.08) if is_intra else (0.3, 0.1),
+            noise_parameter=(0.22, 0.15) if is_intra else (0.25, 0.1),
+            **common,  # type: ignore[arg-type]
+        ),
+        Phase(
+            scaled(preset.final),
+            start_lr=1e-4,
+            cosine_scheduling_lr=False,
+            quantizer_type="hardround",
+            quantizer_noise_type="none",
+            **common,  # type: ignore[arg-type]
+        ),
+    )
+    rounds = tuple(WarmupRound(n, replace(warmup, max_iterations=scaled(k))) for n, k in preset.warmup)
+    return TrainingConfig(
+        warmup=tuple(WarmupRound(r.candidates, _with_quantizer(r.phase, config.quantizer)) for r in rounds),
+        phases=(_with_quantizer(_main_phase(phases[0], config), config.quantizer), phases[1]),
+        motion_start=0 if is_intra else scaled(preset.motion_start),
+        coarse_start=scaled(preset.coarse_start) if is_intra else 0,
+        step_search=preset.step_search,
+        curvature_samples=preset.curvature_samples if depth <= CURVED_DEPTH else 0.0,
+        rdo_rounds=preset.rdo_rounds,
+        latent_rdo_rounds=preset.latent_rdo_rounds,
+        inherit_lr_scale=preset.inherit_lr_scale if frame_type is FrameType.B else 1.0,
+    )
+
+
+def _main_iterations(preset: Preset, frame_type: FrameType, depth: int) -> float:
+    """Of the main phase."""
+    if frame_type is FrameType.B:
+        return preset.b_iterations * preset.b_iterations_per_depth ** max(0, depth - FrameType.B.value)
+    return preset.intra_iterations if frame_type is FrameType.I else preset.p_iterations
+
+
+def intra_total(preset: Preset) -> int:
+    """Training iterations of an I frame."""
+    return preset.intra_iterations + preset.final + warmup_iterations(preset.warmup, preset.coarse_start)
+
+
+def _main_phase(phase: Phase, config: EncodeConfig) -> Phase:
+    given = fit_table(dict(config.training), training_types(), "training")
+    return replace(phase, **{name: given[name] for name in given if name in MAIN_PHASE})
+
+
+def _with_quantizer(phase: Phase, choice: PluginChoice | None) -> Phase:
+    if choice is None:
+        return phase
+    noise = str(dict(choice.options).get("noise", phase.quantizer_noise_type))
+    parameter = (2.0, 1.0) if noise == "kumaraswamy" else phase.noise_parameter
+    return replace(phase, quantizer_type=str(choice), quantizer_noise_type=noise, noise_parameter=parameter)

@@ -1,0 +1,1 @@
+"""Looking and comparing: frames taken apart, reviews, reports, rate-distortion curves."""

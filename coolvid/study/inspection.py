@@ -1,0 +1,150 @@
+"""A look inside coded frames: latents and their bits, motion, prediction, bits by part. numpy only, like decoding."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coolvid.bitstream.headers import StreamHeader
+from coolvid.bitstream.latents import latent_bits
+from coolvid.bitstream.packet import PacketContent, PacketInfo, read_packet
+from coolvid.bitstream.stream import StreamReader
+from coolvid.bitstream.weights import Mode
+from coolvid.codec.architecture import Grid
+from coolvid.codec.coded_frame import CodedFrame
+from coolvid.codec.networks import PRIOR, FrameNetworks, NetworkStore
+from coolvid.decoding import ContextModel, FrameParts, frame_parts, reconstruct_frame
+from coolvid.decoding.packet import coded_frame, decode_frame, tensors_of
+from coolvid.errors import ConfigError, StreamError
+from coolvid.events import FrameDecoded, Listener, ignore
+from coolvid.picture.types import Frame
+
+
+@dataclass(frozen=True, eq=False)
+class FrameInspection:
+    """One coded frame, taken apart.
+
+    info: bits_by_part tells every module apart. coded: all integers, latents and unchanged modules included.
+    picture: the decoded one. parts: what it was composed of. grids and latent_bits: by branch ("residue", "motion"),
+    finest first; latent_bits float64 [h, w] are what the probability tables ask for each latent.
+    """
+
+    info: PacketInfo
+    coded: CodedFrame
+    picture: Frame
+    parts: FrameParts
+    grids: Mapping[str, tuple[Grid, ...]]
+    latent_bits: Mapping[str, tuple[NDArray[np.float64], ...]]
+
+    def bits_per_pixel(self) -> NDArray[np.float64]:
+        """Bits [H, W] of all latents, each spread evenly over the pixels that its grid position covers."""
+        out = np.zeros((self.picture.height, self.picture.width))
+        for branch, grids in self.grids.items():
+            for grid, bits in zip(grids, self.latent_bits[branch], strict=True):
+                row, column = (np.arange(size) >> grid.log2 for size in out.shape)
+                covered = np.outer(np.bincount(row), np.bincount(column))
+                out += (bits / covered)[row[:, None], column]
+        return out
+
+
+@dataclass(frozen=True)
+class PacketFacts:
+    """A packet's info with the modules told apart, and which of them ("residue.arm") are its predictor's, unchanged."""
+
+    info: PacketInfo
+    unchanged: frozenset[str]
+
+
+def packet_facts(reader: StreamReader) -> tuple[PacketFacts, ...]:
+    """Every packet in coding order; nothing is decoded. Raises StreamError, MissingPlugin."""
+    networks, out = NetworkStore(), []
+    for i in range(len(reader)):
+        content = _content(reader.read(i), reader.header, networks)
+        if not content.info.is_copy:
+            networks.add(FrameNetworks(content.display_index, content.architecture, content.modules))
+        unchanged = (name for name, mode in content.modes.items() if mode is Mode.UNCHANGED)
+        out.append(PacketFacts(content.info, frozenset(unchanged)))
+    return tuple(out)
+
+
+def inspect_frame(
+    data: bytes, header: StreamHeader, references: Sequence[Frame], networks: NetworkStore | None = None
+) -> FrameInspection:
+    """What decode_frame() decodes, with everything on the way. Arguments and errors are the same."""
+    networks = NetworkStore() if networks is None else networks
+    try:
+        content = _content(data, header, networks)
+        coded = coded_frame(content, header)
+        if not coded.is_copy:
+            networks.add(FrameNetworks.of(coded))
+        picture = reconstruct_frame(coded, references, header.format)
+        parts = frame_parts(coded, references, header.format)
+        return FrameInspection(content.info, coded, picture, parts, *_priced(coded, header))
+    except ConfigError as error:
+        raise StreamError(f"the stream holds an impossible setting: {error}") from error
+
+
+def inspect_stream(
+    stream: StreamReader | str | Path, frames: Collection[int] | None = None, listen: Listener = ignore
+) -> Iterator[FrameInspection]:
+    """The frames with these display indices (None: all) in coding order; decodes only what they need.
+
+    stream: a .cvd file, or an open reader. listen: gets FrameDecoded for every frame that is decoded.
+    Raises ConfigError for an index that the stream does not have, and what StreamReader and decode_frame() raise.
+    """
+    reader = stream if isinstance(stream, StreamReader) else StreamReader(stream)
+    known = {info.display_index: info for info in reader.packets}
+    wanted = set(known if frames is None else frames)
+    if missing := sorted(wanted - known.keys()):
+        raise ConfigError(f"no frame {missing[0]} in the stream; choose from {min(known)}..{max(known)}")
+    needed = _needed(known, wanted)
+    steps = [(i, info) for i, info in enumerate(reader.packets) if info.display_index in needed]
+    last_use = {reference: i for i, info in steps for reference in info.references}
+    networks, pictures = NetworkStore(), dict[int, Frame]()
+    for i, info in steps:
+        given = reader.read(i), reader.header, [pictures[r] for r in info.references], networks
+        start = perf_counter()
+        found = inspect_frame(*given) if info.display_index in wanted else None
+        pictures[info.display_index] = decode_frame(*given, threads=1) if found is None else found.picture
+        listen(FrameDecoded(info.display_index, info.frame_type, perf_counter() - start))
+        if found is not None:
+            yield found
+        pictures = {index: picture for index, picture in pictures.items() if last_use.get(index, -1) > i}
+
+
+def _content(data: bytes, header: StreamHeader, networks: NetworkStore) -> PacketContent:
+    try:
+        return read_packet(data, header, tensors_of, networks)
+    except ConfigError as error:
+        raise StreamError(f"the stream holds an impossible setting: {error}") from error
+
+
+def _priced(
+    coded: CodedFrame, header: StreamHeader
+) -> tuple[dict[str, tuple[Grid, ...]], dict[str, tuple[NDArray[np.float64], ...]]]:
+    """(grids, bits of every latent) by branch."""
+    height, width = header.format.height, header.format.width
+    grids, bits = {}, {}
+    for branch, coolchic in coded.coolchics.items():
+        model = ContextModel(coolchic.architecture, coolchic.modules, height, width)
+        grids[branch] = model.grids
+        bits[branch] = tuple(latent_bits(coolchic.latents, model.grids, model))
+    return grids, bits
+
+
+def _needed(known: Mapping[int, PacketInfo], wanted: Collection[int]) -> set[int]:
+    """The wanted frames and all that they refer to or inherit from."""
+    needed: set[int] = set()
+    waiting = list(wanted)
+    while waiting:
+        index = waiting.pop()
+        if index not in needed:
+            needed.add(index)
+            info = known[index]
+            waiting.extend((*info.references, *(() if info.predictor in (None, PRIOR) else (info.predictor,))))
+    return needed

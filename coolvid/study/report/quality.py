@@ -1,0 +1,70 @@
+"""How near every decoded frame is to its source."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from coolvid.bitstream.stream import StreamReader
+from coolvid.decoding.schedule import decode_stream
+from coolvid.errors import ConfigError, InputError
+from coolvid.events import Listener
+from coolvid.media import open_source
+from coolvid.picture.quality import mse, psnr, psnr_planes, ssim
+from coolvid.picture.types import Frame
+
+
+@dataclass(frozen=True)
+class Quality:
+    """Without a source, everything is empty. by_frame: psnr_db, psnr_planes_db, ssim, mse by display index, in order.
+
+    pictures: the frames of the source that were asked for.
+    """
+
+    source: str | None = None
+    by_frame: dict[int, dict[str, Any]] = field(default_factory=dict)
+    pictures: dict[int, Frame] = field(default_factory=dict)
+
+
+def compare_with_source(
+    reader: StreamReader,
+    source: str | Path | None,
+    opening: Mapping[str, Any],
+    kept: Collection[int],
+    threads: int,
+    listen: Listener,
+) -> Quality:
+    """Decodes all frames and measures them. opening: how to read the source, as open_source() takes it.
+
+    Raises ConfigError for a source of another format, InputError for one with fewer frames.
+    """
+    if source is None:
+        return Quality()
+    with open_source(source, **opening) as video:
+        if video.format != reader.header.format:
+            raise ConfigError(f"{video.name} is {_words(video.format)}, the stream {_words(reader.header.format)}; "
+                              "give the source that was encoded")  # fmt: skip
+        quality = Quality(video.name)
+        for index, decoded in enumerate(decode_stream(reader, threads=threads, listen=listen)):
+            original = next(video, None)
+            if original is None:
+                raise InputError(f"{video.name} ends after {index} frames; the stream has {len(reader)}")
+            quality.by_frame[index] = _measured(original, decoded)
+            if index in kept:
+                quality.pictures[index] = original
+    return quality
+
+
+def _measured(original: Frame, decoded: Frame) -> dict[str, Any]:
+    return {
+        "psnr_db": psnr(original, decoded),
+        "psnr_planes_db": psnr_planes(original, decoded),
+        "ssim": ssim(original, decoded),
+        "mse": mse(original, decoded),
+    }
+
+
+def _words(format: Any) -> str:
+    return f"{format.width}x{format.height} {format.pixel_format.value} {format.bit_depth} bit"
