@@ -13,7 +13,7 @@ from coolvid import EncodeConfig, FrameType, PixelFormat, StructureConfig, Video
 from coolvid.bitstream.stream import StreamReader
 from coolvid.errors import ConfigError, InputError, TrainingError
 from coolvid.events import FrameDone, FrameRestored
-from coolvid.settings.values import presets
+from coolvid.settings import presets
 from pictures import waves
 
 WEAVE = Path(__file__).parents[1] / "sequences" / "tiny" / "weave_64x48_24p_yuv444_8b.yuv"
