@@ -25,7 +25,7 @@ from coolvid.encoding.manager import use_threads
 from coolvid.encoding.model.frame_encoder import FrameEncoder
 from coolvid.encoding.quantization import code_frame
 from coolvid.encoding.quantization.state import QuantizedModule, float_parameters
-from coolvid.encoding.quantization.steps import quantise
+from coolvid.encoding.quantization.steps import quantize
 from coolvid.encoding.training.optimizers import Optimizers, cosine_lr
 from coolvid.encoding.training.train import FrameTask
 from coolvid.settings.presets import frame_config
@@ -87,13 +87,13 @@ def train_shared(members: list[Member]) -> dict[str, Tensor]:
     return mean
 
 
-def quantised(member: Member, networks: Mapping[str, Tensor]) -> Mapping[str, CodedModule]:
+def quantized(member: Member, networks: Mapping[str, Tensor]) -> Mapping[str, CodedModule]:
     """The networks as integers, with the activation scales that this member's picture wants."""
     encoder = member.encoder
     encoder.set_param(networks)
     coolchic = encoder.branches["residue"]
     for name, specs in coolchic.tensors.items():
-        integers = quantise(float_parameters(coolchic, name), specs, *SHIFTS[name])
+        integers = quantize(float_parameters(coolchic, name), specs, *SHIFTS[name])
         if integers is None:
             raise SystemExit(f"{name} has parameters that do not fit {SHIFTS[name]}")
         own = QuantizedModule(f"residue.{name}", specs, integers, None)
@@ -106,7 +106,7 @@ def main() -> None:
     use_threads(0)
     torch.manual_seed(0)
     members = [Member(seed) for seed in range(N_SCENES)]
-    modules = quantised(members[0], train_shared(members))
+    modules = quantized(members[0], train_shared(members))
     np.savez_compressed(OUT, **pack_prior(modules))
     print(f"{OUT}: {OUT.stat().st_size} bytes, sha256 {hashlib.sha256(OUT.read_bytes()).hexdigest()}")
 

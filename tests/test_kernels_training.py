@@ -276,10 +276,10 @@ def test_soft_round(instruction_set, n, temperature):
     quantizer = make("quantizer", "softround", {})
     noise = random(n, seed=4, scale=0.2)
 
-    def quantised(x):
+    def quantized(x):
         return quantizer.quantize(x, noise.to(x.dtype), temperature)
 
-    check(quantised, [random(n, scale=2.0)], fused="Softround")
+    check(quantized, [random(n, scale=2.0)], fused="Softround")
 
 
 @pytest.mark.parametrize("kind", ["gaussian", "kumaraswamy"])

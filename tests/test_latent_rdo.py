@@ -59,7 +59,7 @@ def plain_loss(model: FrameEncoder) -> float:
 
 
 @pytest.fixture(scope="module")
-def quantised() -> dict[FrameType, FrameEncoder]:
+def quantized() -> dict[FrameType, FrameEncoder]:
     return {kind: quantize_model(encoder(kind), FRAME, None).eval() for kind in FrameType}
 
 
@@ -76,8 +76,8 @@ def loss_of(model: FrameEncoder, branch: str = "residue") -> LatentLoss:
 
 
 @pytest.mark.parametrize("kind", FrameType)
-def test_the_loss_falls_and_the_networks_stay(quantised, kind):
-    model = copy.deepcopy(quantised[kind])
+def test_the_loss_falls_and_the_networks_stay(quantized, kind):
+    model = copy.deepcopy(quantized[kind])
     before, networks = plain_loss(model), {k: v for k, v in model.get_param().items() if "latents" not in k}
     latents = latents_of(model)
     assert rdo_latents(model, FRAME, ROUNDS) > 0
@@ -88,38 +88,38 @@ def test_the_loss_falls_and_the_networks_stay(quantised, kind):
     assert all(parameter.requires_grad for parameter in model.parameters())
 
 
-def test_both_branches_change(quantised):
-    model = copy.deepcopy(quantised[FrameType.B])
+def test_both_branches_change(quantized):
+    model = copy.deepcopy(quantized[FrameType.B])
     before = latents_of(model)
     rdo_latents(model, FRAME, ROUNDS)
     assert all(old != new for old, new in zip(before, latents_of(model), strict=True))
 
 
-def test_more_rounds_are_no_worse_and_none_change_nothing(quantised):
+def test_more_rounds_are_no_worse_and_none_change_nothing(quantized):
     losses = []
     for rounds in (0, 1, 6):
-        model = copy.deepcopy(quantised[FrameType.I])
+        model = copy.deepcopy(quantized[FrameType.I])
         kept = rdo_latents(model, FRAME, rounds)
         losses.append(plain_loss(model))
         assert (kept == 0) == (rounds == 0)
     assert losses[0] > losses[1] >= losses[2]
-    assert losses[0] == plain_loss(quantised[FrameType.I])
+    assert losses[0] == plain_loss(quantized[FrameType.I])
 
 
-def test_it_ends_when_nothing_helps_any_more(quantised):
-    model = copy.deepcopy(quantised[FrameType.P])
+def test_it_ends_when_nothing_helps_any_more(quantized):
+    model = copy.deepcopy(quantized[FrameType.P])
     with frozen(model):
         search = _Search(loss_of(model))
         counts = [search.round() for _ in range(60)]
     assert counts[0] > 0
     assert counts[-1] == 0
-    settled = copy.deepcopy(quantised[FrameType.P])
+    settled = copy.deepcopy(quantized[FrameType.P])
     rdo_latents(settled, FRAME, 1000)  # would take minutes if it did not end
 
 
-def test_what_is_kept_adds_up_to_what_the_frame_gains(quantised, monkeypatch):
+def test_what_is_kept_adds_up_to_what_the_frame_gains(quantized, monkeypatch):
     """Windows see all of a change: else the parts would not add up."""
-    model = copy.deepcopy(quantised[FrameType.I])
+    model = copy.deepcopy(quantized[FrameType.I])
     gains = []
     plain = _Search._try
 
@@ -134,19 +134,19 @@ def test_what_is_kept_adds_up_to_what_the_frame_gains(quantised, monkeypatch):
     assert sum(gains) == pytest.approx(before - plain_loss(model), rel=0.1)
 
 
-def test_a_round_that_raises_the_loss_is_taken_back(quantised, monkeypatch):
+def test_a_round_that_raises_the_loss_is_taken_back(quantized, monkeypatch):
     """As with modules whose reach is wider than any window."""
     monkeypatch.setattr(_Search, "_by_owner", lambda self, owners, before, after: -np.ones(owners.max()))
     monkeypatch.setattr(LatentLoss, "estimate", lambda self: -np.ones((len(STEPS), len(self.flat))))
-    model = copy.deepcopy(quantised[FrameType.I])
+    model = copy.deepcopy(quantized[FrameType.I])
     latents = latents_of(model)
     assert rdo_latents(model, FRAME, ROUNDS) == 0
     assert latents_of(model) == latents
 
 
-def test_batches_share_no_cell_and_no_step_comes_twice(quantised):
-    with frozen(quantised[FrameType.I]):
-        search = _Search(loss_of(quantised[FrameType.I]))
+def test_batches_share_no_cell_and_no_step_comes_twice(quantized):
+    with frozen(quantized[FrameType.I]):
+        search = _Search(loss_of(quantized[FrameType.I]))
         batches = search._batches(search.loss.estimate())
     steps = [(step, latent) for batch in batches for step, latent in zip(batch.steps, batch.latents, strict=True)]
     assert len(steps) == len(set(steps)) > 50
@@ -160,24 +160,24 @@ def test_batches_share_no_cell_and_no_step_comes_twice(quantised):
         assert (np.bincount(owners)[1:] <= sizes).all()
 
 
-def test_threads_do_not_matter(quantised):
+def test_threads_do_not_matter(quantized):
     found = []
     for threads in (1, 3):
         kernels.set_threads(threads)
-        model = copy.deepcopy(quantised[FrameType.B])
+        model = copy.deepcopy(quantized[FrameType.B])
         rdo_latents(model, FRAME, ROUNDS)
         found.append(latents_of(model))
     assert found[0] == found[1]
 
 
 @pytest.mark.parametrize("kind", [FrameType.I, FrameType.P])
-def test_without_compiled_kernels_it_gains_as_much(quantised, monkeypatch, kind):
+def test_without_compiled_kernels_it_gains_as_much(quantized, monkeypatch, kind):
     gains = []
     for chosen in (kernels.compiled, None):
         for module in list(sys.modules.values()):
             if module.__name__.startswith(("coolvid.", "coolvid_plugins.")) and hasattr(module, "compiled"):
                 monkeypatch.setattr(module, "compiled", chosen)
-        model = copy.deepcopy(quantised[kind])
+        model = copy.deepcopy(quantized[kind])
         before = plain_loss(model)
         assert rdo_latents(model, FRAME, ROUNDS)
         gains.append(before - plain_loss(model))
@@ -185,8 +185,8 @@ def test_without_compiled_kernels_it_gains_as_much(quantised, monkeypatch, kind)
     assert min(gains) > 0
 
 
-def test_other_distortions_are_left_alone(quantised):
-    model = copy.deepcopy(quantised[FrameType.I])
+def test_other_distortions_are_left_alone(quantized):
+    model = copy.deepcopy(quantized[FrameType.I])
     model.config = replace(model.config, distortion=PluginChoice("another"))
     before = latents_of(model)
     assert rdo_latents(model, FRAME, ROUNDS) == 0
@@ -197,8 +197,8 @@ def test_other_distortions_are_left_alone(quantised):
 
 
 @pytest.mark.parametrize("kind", FrameType)
-def test_the_loss_is_that_of_the_model(quantised, kind):
-    model = quantised[kind]
+def test_the_loss_is_that_of_the_model(quantized, kind):
+    model = quantized[kind]
     with torch.no_grad():
         bits = {name: float(each.bits(each.rounded_latents()).sum()) for name, each in model.branches.items()}
     for branch in model.branches:
@@ -208,10 +208,10 @@ def test_the_loss_is_that_of_the_model(quantised, kind):
         assert total == pytest.approx(plain_loss(model), rel=1e-5)
 
 
-def test_cells_hold_the_errors_of_their_pixels(quantised):
-    loss = loss_of(quantised[FrameType.I])
+def test_cells_hold_the_errors_of_their_pixels(quantized):
+    loss = loss_of(quantized[FrameType.I])
     with torch.no_grad():
-        decoded = quantised[FrameType.I].eval()().decoded_image
+        decoded = quantized[FrameType.I].eval()().decoded_image
     errors = [np.square((decoded[plane] - FRAME.as_tensor()[plane])[0, 0].numpy()) for plane in "yuv"]
     found = loss.measure(loss.flat).cells.reshape(loss.cells)
     assert loss.cells == (HEIGHT // CELL, WIDTH // CELL)
@@ -221,9 +221,9 @@ def test_cells_hold_the_errors_of_their_pixels(quantised):
 
 
 @pytest.mark.parametrize("branch, kind", [("residue", FrameType.I), ("motion", FrameType.B)])
-def test_what_the_estimate_prefers_is_better_than_what_it_rejects(quantised, branch, kind):
-    with frozen(quantised[kind]):
-        loss = loss_of(quantised[kind], branch)
+def test_what_the_estimate_prefers_is_better_than_what_it_rejects(quantized, branch, kind):
+    with frozen(quantized[kind]):
+        loss = loss_of(quantized[kind], branch)
         estimate = loss.estimate()
         start = loss.total(loss.measure(loss.flat))
 
@@ -240,8 +240,8 @@ def test_what_the_estimate_prefers_is_better_than_what_it_rejects(quantised, bra
     assert min(preferred) < 0 < np.median(rejected)
 
 
-def test_no_step_leaves_the_range_of_latents(quantised):
-    model = copy.deepcopy(quantised[FrameType.I])
+def test_no_step_leaves_the_range_of_latents(quantized):
+    model = copy.deepcopy(quantized[FrameType.I])
     flat = model.branches["residue"].rounded_latents().detach()
     flat[3], flat[5] = MAX_LATENT, -MAX_LATENT
     model.branches["residue"].write_latents(flat)

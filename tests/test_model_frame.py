@@ -53,7 +53,7 @@ def encoder_for(fmt, frame_type, seed=0, **changes):
     return encoder, references
 
 
-def quantised(encoder, seed=0):
+def quantized(encoder, seed=0):
     """Random parameters that are integers times 2**-SHIFT, and random whole latents, sparse in the fine grids."""
     rng = np.random.default_rng(seed)
     with torch.no_grad():
@@ -87,7 +87,7 @@ def coded(encoder):
 @pytest.mark.parametrize("fmt", FORMATS, ids=str)
 def test_float_and_integer_pictures_agree(fmt, frame_type):
     encoder, references = encoder_for(fmt, frame_type, output_feature_ifce=2, ifce_resolution=(0, 2))
-    quantised(encoder)
+    quantized(encoder)
     integer = reconstruct_frame(coded(encoder), references, fmt)
     assert psnr(encoder.picture(), integer) > 55
 
@@ -96,7 +96,7 @@ def test_float_and_integer_agree_after_a_translation():
     fmt = FORMATS[0]
     references = [smooth_frame(fmt, 1), smooth_frame(fmt, 2)]
     encoder = FrameEncoder(config_for(fmt, FrameType.B), fmt, references, ((3, -5), (-70, 2)))
-    integer = reconstruct_frame(coded(quantised(encoder)), references, fmt)
+    integer = reconstruct_frame(coded(quantized(encoder)), references, fmt)
     assert psnr(encoder.picture(), integer) > 55
 
 
@@ -104,20 +104,20 @@ def test_float_and_integer_agree_after_a_translation():
 def test_float_and_integer_final_upsampling_agree(kind):
     changes = {"latent_resolution": (1, 4), "hyperlatent_resolution": None, "final_upsampling_type": kind}
     encoder, _ = encoder_for(FORMATS[1], FrameType.I, **changes)
-    integer = reconstruct_frame(coded(quantised(encoder)), (), FORMATS[1])
+    integer = reconstruct_frame(coded(quantized(encoder)), (), FORMATS[1])
     assert psnr(encoder.picture(), integer) > 55
 
 
 def test_float_and_integer_common_randomness_agree():
     encoder, _ = encoder_for(FORMATS[0], FrameType.I, flag_common_randomness=True)
-    integer = reconstruct_frame(coded(quantised(encoder)), (), FORMATS[0])
+    integer = reconstruct_frame(coded(quantized(encoder)), (), FORMATS[0])
     assert psnr(encoder.picture(), integer) > 55
 
 
 def test_float_and_integer_entropy_models_agree():
     fmt = FORMATS[0]
     encoder, _ = encoder_for(fmt, FrameType.I, output_feature_ifce=3, ifce_resolution=(0, 3))
-    branch = quantised(encoder).branches["residue"]
+    branch = quantized(encoder).branches["residue"]
     coolchic = coded(encoder).coolchics["residue"]
     model = ContextModel(coolchic.architecture, coolchic.modules, fmt.height, fmt.width)
     contexts = np.concatenate([model.contexts(i, coolchic.latents) for i in range(len(coolchic.latents))])
@@ -134,7 +134,7 @@ def test_float_and_integer_entropy_models_agree():
 @pytest.mark.parametrize("fmt", FORMATS[1:3], ids=str)
 def test_forward_has_the_shape_of_the_format_and_trains_everything(fmt, frame_type):
     encoder, _ = encoder_for(fmt, frame_type)
-    quantised(encoder).train()
+    quantized(encoder).train()
     out = encoder("gaussian", "softround", 0.3, 0.2)
     planes = out.decoded_image
     tensors = [planes[k] for k in "yuv"] if isinstance(planes, dict) else [planes]
@@ -206,10 +206,10 @@ def test_groups_name_every_parameter_once():
 def test_parameters_out_and_in_again():
     encoder, _ = encoder_for(FORMATS[0], FrameType.B)
     kept = encoder.get_param()
-    quantised(encoder)
+    quantized(encoder)
     encoder.set_param(kept)
     assert all(torch.equal(kept[name], value) for name, value in encoder.get_param().items())
-    quantised(encoder)
+    quantized(encoder)
     encoder.reinitialize_parameters(0)
     assert all(torch.equal(kept[name], value) for name, value in encoder.get_param().items())
 

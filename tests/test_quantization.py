@@ -18,7 +18,7 @@ from coolvid.encoding.quantization.evaluate import FrameLoss, _merged
 from coolvid.encoding.quantization.quantize import ModuleSearch
 from coolvid.encoding.quantization.search import search_pair
 from coolvid.encoding.quantization.state import QuantizedModule
-from coolvid.encoding.quantization.steps import dequantise, quantise, step_range
+from coolvid.encoding.quantization.steps import dequantize, quantize, step_range
 from coolvid.encoding.training.loss import loss_function
 from coolvid.errors import ConfigError, TrainingError
 from coolvid.picture.types import Frame, FrameType, PixelFormat, VideoFormat
@@ -78,7 +78,7 @@ def uniform_loss(model: FrameEncoder) -> float:
     """Loss with all parameters at the step 2**-8, their bits counted."""
     loss, bits = FrameLoss(model, picture(0)), 0.0
     for name in loss.modules:
-        module = QuantizedModule(name, loss.specs(name), quantise(loss.floats(name), loss.specs(name), 8, 8))
+        module = QuantizedModule(name, loss.specs(name), quantize(loss.floats(name), loss.specs(name), 8, 8))
         module.write(loss.coolchic(name))
         bits += module.bits
     return plain_loss(model, bits)
@@ -100,39 +100,39 @@ def test_a_kind_that_is_absent_has_one_step():
     assert step_range("ifce").shifts(()) == (range(1), range(1))
 
 
-def test_quantise_rounds_to_the_nearest_multiple():
+def test_quantize_rounds_to_the_nearest_multiple():
     values = {"a.weight": np.array([[0.3, -0.3, 1.0], [0.13, 0.12, -2.0]]), "a.bias": np.array([0.26, -0.01])}
-    coded = quantise(values, SPECS, 2, 3)
+    coded = quantize(values, SPECS, 2, 3)
     assert coded.parameters["a.weight"].tolist() == [[1, -1, 4], [1, 0, -8]]
     assert coded.parameters["a.bias"].tolist() == [2, 0]
-    assert dequantise(coded, SPECS)["a.weight"].tolist() == [[0.25, -0.25, 1.0], [0.25, 0.0, -2.0]]
+    assert dequantize(coded, SPECS)["a.weight"].tolist() == [[0.25, -0.25, 1.0], [0.25, 0.0, -2.0]]
 
 
 @pytest.mark.parametrize(
     "weight, bias, fits",
     [(32767.0, 0.0, True), (32768.0, 0.0, False), (0.0, float(MAX_PARAMETER), True), (0.0, MAX_PARAMETER + 1.0, False)],
 )
-def test_quantise_refuses_what_cannot_be_represented(weight, bias, fits):
+def test_quantize_refuses_what_cannot_be_represented(weight, bias, fits):
     values = {"a.weight": np.full((2, 3), weight), "a.bias": np.full(2, bias)}
-    assert (quantise(values, SPECS, 0, 0) is not None) == fits
+    assert (quantize(values, SPECS, 0, 0) is not None) == fits
 
 
 def test_bits_are_those_of_the_stream():
     values = {"a.weight": np.array([[5.0, -3, 0], [9, 1, -1]]), "a.bias": np.array([300.0, -2])}
-    coded = quantise(values, SPECS, 0, 0)
+    coded = quantize(values, SPECS, 0, 0)
     bits = module_bits("synthesis", coded, SPECS)
     assert QuantizedModule("residue.synthesis", SPECS, coded).bits == bits["weight"] + bits["bias"] > 40
     same = QuantizedModule("residue.synthesis", SPECS, coded, coded)
     assert same.bits == 0
     near = {"a.weight": values["a.weight"] + 1, "a.bias": values["a.bias"]}
-    assert QuantizedModule("residue.synthesis", SPECS, quantise(near, SPECS, 0, 0), coded).bits < same.bits + 30
+    assert QuantizedModule("residue.synthesis", SPECS, quantize(near, SPECS, 0, 0), coded).bits < same.bits + 30
 
 
 @pytest.mark.parametrize("predicted", [False, True])
 def test_extra_bits_tell_dear_moves_from_cheap_ones(predicted):
     values = {"a.weight": np.array([[0.0, 0, 0], [9, 1, -1]]), "a.bias": np.array([300.0, -2])}
-    coded = quantise(values, SPECS, 0, 0)
-    known = quantise({name: value + 2 for name, value in values.items()}, SPECS, 0, 0) if predicted else None
+    coded = quantize(values, SPECS, 0, 0)
+    known = quantize({name: value + 2 for name, value in values.items()}, SPECS, 0, 0) if predicted else None
     module = QuantizedModule("residue.synthesis", SPECS, coded, known)
     up, down = module.extra_bits(1), module.extra_bits(-1)
     if predicted:
@@ -197,7 +197,7 @@ def test_cached_loss_equals_the_forward_whatever_changed(trained, kind):
     for name in (*loss.modules, *reversed(loss.modules)):
         values = {k: v + 0.02 * random.standard_normal(v.shape) for k, v in loss.floats(name).items()}
         loss.settle(name)
-        loss.load(QuantizedModule(name, loss.specs(name), quantise(values, loss.specs(name), 8, 16)))
+        loss.load(QuantizedModule(name, loss.specs(name), quantize(values, loss.specs(name), 8, 16)))
         assert loss.value() == pytest.approx(plain_loss(model), rel=1e-5), name
         assert loss.value() >= loss.least(name) - 1e-9
 
@@ -207,7 +207,7 @@ def test_the_slope_is_the_derivative_of_the_loss(trained):
     model = fresh(trained, FrameType.I)
     loss = FrameLoss(model, picture(0))
     for name in ("residue.arm", "residue.synthesis", "residue.upsampling"):
-        module = QuantizedModule(name, loss.specs(name), quantise(loss.floats(name), loss.specs(name), 12, 12))
+        module = QuantizedModule(name, loss.specs(name), quantize(loss.floats(name), loss.specs(name), 12, 12))
         loss.load(module)
         slope = loss.slope(module)
         step = np.rint(slope / np.abs(slope).max() * 8).astype(np.int64)
@@ -224,7 +224,7 @@ def test_the_slope_of_motion_is_not_that_of_rounded_flow(trained):
     loss = FrameLoss(model, picture(0))
     before = loss.value()
     name = "motion.synthesis"
-    module = QuantizedModule(name, loss.specs(name), quantise(loss.floats(name), loss.specs(name), 12, 24))
+    module = QuantizedModule(name, loss.specs(name), quantize(loss.floats(name), loss.specs(name), 12, 24))
     assert np.abs(loss.slope(module)).max() > 0
     assert loss.value() == before
 
@@ -274,7 +274,7 @@ def test_the_cheapest_parameters_compute_the_same(trained, kind, is_predicted):
 
 
 @pytest.mark.parametrize("kind", FrameType)
-def test_quantised_parameters_are_integers_times_steps(trained, kind):
+def test_quantized_parameters_are_integers_times_steps(trained, kind):
     model = fresh(trained, kind)
     before = uniform_loss(copy.deepcopy(model))
     assert quantize_model(model, picture(0), None) is model
@@ -284,7 +284,7 @@ def test_quantised_parameters_are_integers_times_steps(trained, kind):
         for name in MODULES:
             module = QuantizedModule.of(branch, name)
             bits += module.bits
-            values = dequantise(module.coded, module.specs)
+            values = dequantize(module.coded, module.specs)
             for spec in module.specs:
                 own = dict(branch.modules_by_name[name].named_parameters())[spec.name]
                 assert np.array_equal(values[spec.name], own.detach().double().numpy())
@@ -304,7 +304,7 @@ def test_full_search_finds_the_best_of_all_pairs(trained):
     totals = []
     for weight in range(9):
         for bias in range(0, 17, 2):
-            module = QuantizedModule(name, specs, quantise(floats, specs, weight, bias))
+            module = QuantizedModule(name, specs, quantize(floats, specs, weight, bias))
             module.write(loss.coolchic(name))
             totals.append(plain_loss(model, module.bits))
     assert found <= min(totals) * (1 + 1e-6)
@@ -357,7 +357,7 @@ def test_quantize_model_runs_the_rounds_it_is_configured_for(trained, few_trials
     assert losses[0] < losses[1]
 
 
-def test_rdo_asks_for_a_quantised_model(trained):
+def test_rdo_asks_for_a_quantized_model(trained):
     with pytest.raises(ConfigError, match="run quantize_model first"):
         rdo_parameters(fresh(trained, FrameType.I), picture(0), None, rounds=1)
 
@@ -365,7 +365,7 @@ def test_rdo_asks_for_a_quantised_model(trained):
 # -- code_frame -----------------------------------------------------------------------------------------------------
 
 
-def test_code_frame_asks_for_a_quantised_model(trained):
+def test_code_frame_asks_for_a_quantized_model(trained):
     model = fresh(trained, FrameType.I)
     with pytest.raises(ConfigError, match="run quantize_model first"):
         code_frame(model, 0, ())

@@ -196,21 +196,21 @@ def settings(cosine, patience=2):
 
 def test_patience_stops_a_constant_rate():
     task = Scripted([5.0, 3.0, 4.0, 3.0, 1.0, 1.0, 1.0])
-    best = loop.optimise(task, settings(cosine=False), Counters(), "x")
+    best = loop.optimize(task, settings(cosine=False), Counters(), "x")
     assert best.loss == 3.0 and len(task.seen) == 3 and task.restored == [1]
 
 
 def test_patience_goes_on_from_the_best_with_a_cosine():
     task = Scripted([5.0, 3.0, 4.0, 3.0, 1.0, 2.0, 2.0])
     manager = Counters()
-    best = loop.optimise(task, settings(cosine=True), manager, "x")
+    best = loop.optimize(task, settings(cosine=True), manager, "x")
     assert best.loss == 1.0 and len(task.seen) == 6 and task.restored == [1, 4, 4]
     assert manager.best_loss == 1.0 and manager.iterations_counter == 6
 
 
 def test_temperature_and_noise_move_linearly():
     task = Scripted([1.0] * 7)
-    loop.optimise(task, settings(cosine=True, patience=100), Counters(), "x")
+    loop.optimize(task, settings(cosine=True, patience=100), Counters(), "x")
     assert [t for t, _ in task.seen] == pytest.approx([0.5, 0.42, 0.34, 0.26, 0.18, 0.1])
     assert [n for _, n in task.seen] == pytest.approx([1.0, 0.8, 0.6, 0.4, 0.2, 0.0])
 
@@ -235,17 +235,17 @@ def test_a_trained_model_starts_gently():
 def test_a_flat_loss_shortens_a_cosine(losses, least_gain, iterations):
     counters = Counters()
     given = dataclasses.replace(settings(cosine=True, patience=100), max_iterations=8, least_gain=least_gain)
-    loop.optimise(Scripted(losses), given, counters, "x")
+    loop.optimize(Scripted(losses), given, counters, "x")
     assert counters.iterations_counter == iterations
     constant = dataclasses.replace(given, cosine_scheduling_lr=False)
-    loop.optimise(Scripted([8.0] * 9), constant, counters, "x")
+    loop.optimize(Scripted([8.0] * 9), constant, counters, "x")
     assert counters.iterations_counter == iterations + 8
 
 
 def test_numbers_that_are_not_finite_are_an_error_and_the_best_is_put_back():
     task = Scripted([5.0, 4.0, float("nan")])
     with pytest.raises(TrainingError, match=r"loss is nan after 2 iterations of phase 'x'; try a start_lr below 0\.01"):
-        loop.optimise(task, settings(cosine=True), Counters(), "x")
+        loop.optimize(task, settings(cosine=True), Counters(), "x")
     assert task.restored == [1]
     encoder = intra()
     with torch.no_grad():

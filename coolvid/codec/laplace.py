@@ -134,7 +134,7 @@ def build_table() -> Integers:
     """All frequencies [N_SCALES * N_FRACTIONS, 64], by integer arithmetic alone: the same on every machine."""
     return np.array(
         [
-            _quantise(masses, scale >= FLOOR_FROM)
+            _quantize(masses, scale >= FLOOR_FROM)
             for scale in range(N_SCALES)
             for masses in _row_masses(_inverse_scale(scale), scale_shift(scale))
         ],
@@ -194,7 +194,7 @@ def _power(squares: list[int], exponent: int) -> int:
     return power
 
 
-def _quantise(masses: list[int], has_floor: bool) -> list[int]:
+def _quantize(masses: list[int], has_floor: bool) -> list[int]:
     """Frequencies that sum to 65536: rounded masses, the escape from what they leave out, the rest to the largest.
 
     has_floor: cells up to FLOOR_REACH have at least 1.

@@ -100,13 +100,13 @@ def _round16(accumulator: Integers, shift: int) -> Integers:
 def tap_table(n: int) -> Integers:
     """[64, n] int32: taps of offsets -n/2 + 1 .. n/2 for each 1/64 fraction, every row summing to 2**TAP_BITS."""
     exact = {2: _bilinear, 4: _bicubic}.get(n, _windowed_sinc)
-    rows = [normalised([exact(f - N_FRACTIONS * k, n) for k in range(1 - n // 2, n // 2 + 1)]) for f in range(64)]
+    rows = [normalized([exact(f - N_FRACTIONS * k, n) for k in range(1 - n // 2, n // 2 + 1)]) for f in range(64)]
     table: NDArray[np.int32] = np.array(rows, dtype=np.int32)
     table.setflags(write=False)
     return table
 
 
-def normalised(weights: list[int]) -> list[int]:
+def normalized(weights: list[int]) -> list[int]:
     """The weights scaled to the sum 2**TAP_BITS and rounded; what rounding leaves goes to the largest."""
     total = sum(weights)
     taps = [((w << (TAP_BITS + 1)) + total) // (2 * total) for w in weights]

@@ -105,7 +105,7 @@ def training_rows(name, size, threads, budget_s):
         for a in (fast, plain)
     ]
     yield Row(f"{title} rest", *rest)
-    yield row("of which optimisers", "optimisers", reach="<= 5 % of the iteration")
+    yield row("of which optimizers", "optimizers", reach="<= 5 % of the iteration")
     reach = MEMORY_REACH.get((name, size), "")
     yield Row(f"{title} memory above start, MB", value(fast, "above_mb"), value(plain, "above_mb"), reach)
 

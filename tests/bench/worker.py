@@ -69,7 +69,7 @@ def training(frame_type, points, size, threads, budget_s, parts=True):
         out = {"iteration": summary(repeat(lambda: run.step(next(counter)), budget_s))}
         out["peak_mb"], out["above_mb"] = resident_mb(peak=True), resident_mb(peak=True) - before
         if parts:
-            out["optimisers"] = summary(repeat(lambda: run.optimizers.step(1e-3), budget_s / 8))
+            out["optimizers"] = summary(repeat(lambda: run.optimizers.step(1e-3), budget_s / 8))
             out |= by_part(encoder, budget_s / 4)
     return out
 

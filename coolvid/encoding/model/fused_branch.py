@@ -106,17 +106,17 @@ class FusedBranch:
             self._dense[n:] = coolchic.common_noise()[0].numpy()
         self.coarse, self.d_coarse = np.zeros((2, coolchic.architecture.n_out, *size), np.float32)
         n_latents = len(self._values["latents"])
-        self._noise, self._quantised, self._slope = np.zeros((3, n_latents), np.float32)
+        self._noise, self._quantized, self._slope = np.zeros((3, n_latents), np.float32)
         self._d_rate, self._d_planes = np.zeros((2, n_latents), np.float32)
-        self._normal, self._d_normal = (_planes_of(each, coolchic.grids) for each in (self._quantised, self._d_planes))
+        self._normal, self._d_normal = (_planes_of(each, coolchic.grids) for each in (self._quantized, self._d_planes))
 
-    def forward(self, bit_slope: float, *quantisation: Any) -> float:
+    def forward(self, bit_slope: float, *quantization: Any) -> float:
         """Bits of all latents. bit_slope: derivative of the loss by a bit. quantisation: types of noise and quantizer,
         temperature, noise parameter."""
         values, slopes = self._values, self._slopes
-        self._quantise(*quantisation)
+        self._quantize(*quantization)
         by_rate = self._d_rate, slopes["arm"], slopes["ifce"]
-        bits: float = self._rate.run(self._quantised, values["arm"], values["ifce"], bit_slope, by_rate)
+        bits: float = self._rate.run(self._quantized, values["arm"], values["ifce"], bit_slope, by_rate)
         self._upsampling.forward(self._normal, values["upsampling"], self._seen)
         self._synthesis.forward(self._dense, values["synthesis"], self.coarse)
         return bits
@@ -126,30 +126,30 @@ class FusedBranch:
         slopes = self._slopes
         self._synthesis.backward(self.d_coarse, self._d_dense, slopes["synthesis"])
         self._upsampling.backward(self._d_seen, self._d_normal, slopes["upsampling"])
-        self._quantise_backward(slopes["latents"])
+        self._quantize_backward(slopes["latents"])
 
-    def _quantise(self, noise_type: str, quantizer_type: str, temperature: float, parameter: float) -> None:
+    def _quantize(self, noise_type: str, quantizer_type: str, temperature: float, parameter: float) -> None:
         """The latents as the training forward sees them, and their slope, or what autograd needs for it."""
         quantizer, kind = self._coolchic.quantizer_and_noise(noise_type, quantizer_type)
         gain = self._coolchic.param.encoder_gain
         noise = self._noise if self._coolchic.noise.fill(kind, parameter, self._noise) else None
-        latents, made = self._values["latents"], (self._quantised, self._slope)
+        latents, made = self._values["latents"], (self._quantized, self._slope)
         self._by_autograd = None
         if not quantizer.sloped(latents, gain, noise, temperature, *made):
             leaf = torch.from_numpy(latents).clone().requires_grad_()
             given = None if noise is None else torch.from_numpy(noise)
             self._by_autograd = leaf, quantizer.quantize(leaf * gain, given, temperature)
-            self._quantised[:] = self._by_autograd[1].detach().numpy()
+            self._quantized[:] = self._by_autograd[1].detach().numpy()
 
-    def _quantise_backward(self, out: Array) -> None:
+    def _quantize_backward(self, out: Array) -> None:
         """The derivative by the latents, of those by rate and planes."""
         assert compiled is not None
         if self._by_autograd is None:
             compiled.add_and_scale(self._d_rate, self._d_planes, self._slope, out, threads())
         else:
-            leaf, quantised = self._by_autograd
+            leaf, quantized = self._by_autograd
             # The derivative of a product, because torch.autograd.grad with grad_outputs imports sympy.
-            product = torch.dot(quantised, torch.from_numpy(self._d_rate + self._d_planes))
+            product = torch.dot(quantized, torch.from_numpy(self._d_rate + self._d_planes))
             out[:] = torch.autograd.grad(product, leaf)[0].numpy()
 
 

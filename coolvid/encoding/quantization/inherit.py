@@ -10,7 +10,7 @@ from coolvid.encoding.model.coolchic import CoolChicEncoder
 from coolvid.encoding.model.frame_encoder import FrameEncoder
 
 from .state import named_parameters
-from .steps import dequantise
+from .steps import dequantize
 
 
 def warm_start(frame_encoder: FrameEncoder, networks: FrameNetworks) -> FrameEncoder:
@@ -33,7 +33,7 @@ def _write_common(coolchic: CoolChicEncoder, module: str, source: CodedModule) -
     own = named_parameters(coolchic, module)
     specs = [spec for spec in coolchic.tensors[module] if spec.name in source.parameters]
     with torch.no_grad():
-        for name, value in dequantise(source, specs).items():
+        for name, value in dequantize(source, specs).items():
             if own[name].ndim == value.ndim:
                 common = tuple(slice(min(pair)) for pair in zip(own[name].shape, value.shape, strict=True))
                 own[name][common] = torch.from_numpy(value[common]).to(own[name])

@@ -23,7 +23,7 @@ from .inherit import predict
 from .rdo import rdo_parameters
 from .search import search_pair
 from .state import QuantizedModule
-from .steps import Floats, dequantise, quantise, step_range
+from .steps import Floats, dequantize, quantize, step_range
 
 # Distances, in steps, below which an integer may fall to its target; rounding alone is 0.5.
 DEAD_ZONES = (0.6, 0.75, 0.95, 1.2)
@@ -186,7 +186,7 @@ class ModuleSearch:
         if not all(0 <= shift <= MAX_SHIFT for shift in shifts):
             return None
         finest = dict(sorted(zip((spec.kind for spec in self.specs), shifts, strict=True)))  # the largest of each kind
-        coded = quantise(self.values, self.specs, finest.get("weight", 0), finest.get("bias", 0))
+        coded = quantize(self.values, self.specs, finest.get("weight", 0), finest.get("bias", 0))
         if coded is None:
             return None
         module = QuantizedModule(self.name, self.specs, coded, self.predictor)
@@ -201,7 +201,7 @@ class ModuleSearch:
         return self._spread([1 << own - shift for own, shift in zip(finest, shifts, strict=True)])
 
     def _measured(self, module: QuantizedModule) -> float:
-        key = b"".join(value.tobytes() for value in _ordered(dequantise(module.coded, self.specs)))
+        key = b"".join(value.tobytes() for value in _ordered(dequantize(module.coded, self.specs)))
         if key not in self._known:
             self.loss.load(module)
             value = self.loss.value()

@@ -17,7 +17,7 @@ from coolvid.codec.coded_frame import CodedModule, TensorSpec
 from coolvid.encoding.model.coolchic import CoolChicEncoder
 from coolvid.errors import ConfigError
 
-from .steps import KINDS, LIMITS, Floats, dequantise, quantise
+from .steps import KINDS, LIMITS, Floats, dequantize, quantize
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +39,7 @@ class QuantizedModule:
         if missing:
             raise ConfigError(f"{name}: {missing[0]} has no quantisation step; run quantize_model first")
         weight, bias = (-round(math.log2(steps[kind] or 1.0)) for kind in KINDS)
-        coded = quantise(float_parameters(coolchic, module), specs, weight, bias)
+        coded = quantize(float_parameters(coolchic, module), specs, weight, bias)
         if coded is None:
             raise ConfigError(f"{name}: parameters changed after quantisation; run quantize_model again")
         return cls(name, specs, coded, coolchic.predictor.get(module))
@@ -52,7 +52,7 @@ class QuantizedModule:
 
     def write(self, coolchic: CoolChicEncoder) -> None:
         """Put the values into the model."""
-        write_parameters(coolchic, self.name.split(".")[-1], dequantise(self.coded, self.specs))
+        write_parameters(coolchic, self.name.split(".")[-1], dequantize(self.coded, self.specs))
 
     def record(self, coolchic: CoolChicEncoder) -> None:
         """Remember the steps in the model, for the kinds that the module has."""

@@ -48,7 +48,7 @@ def step_range(module: str) -> StepRange:
     return _RANGES.get(module, _PICTURE)
 
 
-def quantise(
+def quantize(
     values: Mapping[str, Floats], specs: Sequence[TensorSpec], weight_shift: int, bias_shift: int
 ) -> CodedModule | None:
     """Parameters rounded to multiples of 2**-shift, or None when an integer cannot be represented.
@@ -65,7 +65,7 @@ def quantise(
     return CodedModule(integers, weight_shift, bias_shift)
 
 
-def dequantise(coded: CodedModule, specs: Sequence[TensorSpec]) -> dict[str, Floats]:
+def dequantize(coded: CodedModule, specs: Sequence[TensorSpec]) -> dict[str, Floats]:
     """The exact values that the integers stand for (all fit float32)."""
     shifts = {"weight": coded.weight_shift, "bias": coded.bias_shift}
     return {s.name: np.ldexp(coded.parameters[s.name].astype(np.float64), -shifts[s.kind]) for s in specs}

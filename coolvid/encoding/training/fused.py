@@ -71,9 +71,9 @@ class FusedLoss:
 
     def differentiate(self, settings: Phase, temperature: float, noise_parameter: float) -> float:
         """The loss; its gradients are left in .grad of all parameters of the branches."""
-        quantisation = settings.quantizer_noise_type, settings.quantizer_type, temperature, noise_parameter
+        quantization = settings.quantizer_noise_type, settings.quantizer_type, temperature, noise_parameter
         branches = self._branches.by_name.values()
-        bits = sum(branch.forward(self._bit_slope, *quantisation) for branch in branches)
+        bits = sum(branch.forward(self._bit_slope, *quantization) for branch in branches)
         distortion = self._measure(self._coarse, self._slopes)
         for branch in branches:
             branch.backward()

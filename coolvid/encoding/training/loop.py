@@ -80,7 +80,7 @@ class Task(Protocol):
     def validate(self) -> Validation: ...
 
 
-def optimise(task: Task, settings: Phase, manager: TrainingManager, name: str, warmup: bool = False) -> Validation:
+def optimize(task: Task, settings: Phase, manager: TrainingManager, name: str, warmup: bool = False) -> Validation:
     """Run one phase; the task is left with the parameters of its best validation, which is returned.
 
     Raises TrainingError when a validation is not finite; the task then has its best parameters so far.

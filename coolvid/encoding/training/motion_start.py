@@ -28,7 +28,7 @@ from coolvid.plugin.registry import make
 from coolvid.settings.config import FrameConfig, Phase
 
 from .fused import ByAutograd, FusedLoss
-from .loop import TrainingManager, Validation, optimise
+from .loop import TrainingManager, Validation, optimize
 from .train import device_of, select_groups
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def start_motion(frame_encoder: FrameEncoder, frame: Frame, manager: TrainingMan
         softround_temperature=(0.3, 0.1),
         noise_parameter=(0.25, 0.1),
     )
-    optimise(task, settings, manager, "motion start")
+    optimize(task, settings, manager, "motion start")
     return task.get_param()
 
 

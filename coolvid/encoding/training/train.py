@@ -14,7 +14,7 @@ from coolvid.plugin.choice import PluginChoice
 from coolvid.settings.config import Phase
 
 from .fused import ByAutograd, FusedLoss
-from .loop import TrainingManager, Validation, evaluation, optimise
+from .loop import TrainingManager, Validation, evaluation, optimize
 from .loss import Distortion, LossFunctionOutput, Picture, distortion_of, loss_function, n_pixels
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def train(
         least_gain,
     )
     task = FrameTask(frame_encoder, frame, lmbda, names, network_rate_weight)
-    optimise(task, settings, frame_encoder_manager, phase, warmup)
+    optimize(task, settings, frame_encoder_manager, phase, warmup)
     return frame_encoder
 
 
