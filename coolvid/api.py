@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from .errors import ConfigError, InputError
 from .events import DecodeStarted, EncodeDone, EncodeStarted, FrameRestored, Listener, PlannedFrame, TargetDone, ignore
 from .media import Crop, Source, open_sink, open_source
 from .picture.quality import mse, psnr
-from .picture.types import ColorInfo, Frame, FrameType, VideoFormat
+from .picture.types import ColorInfo, Frame, VideoFormat
 from .settings.config import EncodeConfig
 
 DEFAULT_FPS = Fraction(25)
@@ -212,14 +211,14 @@ def _started(
     from .kernels import description
     from .settings.presets import frame_configs
 
-    def planned(before: CodingStep, step: CodingStep) -> PlannedFrame:
+    def planned(step: CodingStep) -> PlannedFrame:
         size = track.format.height, track.format.width
         tried = frame_configs(config, step.frame_type, step.depth, size)
-        is_fresh = not config.inherit or FrameType.I in (before.frame_type, step.frame_type)
+        is_fresh = not config.inherit or step.predictor is None
         iterations = sum(each.training.total_iterations(is_fresh) for each in tried)
         return PlannedFrame(step.display_index, step.frame_type, iterations)
 
-    plan = tuple(planned(*pair) for pair in pairwise((steps[0], *steps)))
+    plan = tuple(planned(step) for step in steps)
     return EncodeStarted(
         track.n_frames, config, description(), plan, n_restored, track.format, track.fps, track.source, out
     )

@@ -6,6 +6,7 @@ What is checked is what interfaces.py promises to the rest of coolvid; see docs/
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,13 +17,15 @@ from torch import Tensor
 from .codec.architecture import Ports
 from .codec.fixed_point import ARM_OUT_BITS, CONTEXT_BITS, FLOW_BITS, INT16_MAX, INT16_MIN, PREDICTION_BITS, Integers
 from .errors import ConfigError
+from .picture.types import ColorInfo
 from .plugin.conformance import Case, Subject, finite, require, rng, run_alone, seeded
-from .plugin.interfaces import DistortionPlugin, MotionPlugin, QuantizerPlugin
+from .plugin.interfaces import TRAINED, DistortionPlugin, MotionPlugin, QuantizerPlugin, TrainingState
 from .settings.config import CoolChicEncoderParameter
 
 Given = Mapping[str, Any] | None
 
 HEIGHT, WIDTH = 33, 47
+START = TrainingState(0, 100)
 TEMPERATURES = (1e-2, 0.08, 0.35, 1.0)
 # Largest distance of the integer warp from the float one, in code values.
 WARP_LIMIT = 0.25
@@ -152,7 +155,7 @@ def _check_rounding(
     where = f"temperature {float(temperature):g}, {'no noise' if noise is None else 'noise'}"
     with subject.checking(f"quantize at {where}"), seeded():
         leaf = x.clone().requires_grad_()
-        out = plugin.quantize(leaf, noise, temperature)
+        out = plugin.quantize(leaf, noise, temperature, START)
         require(out.shape == x.shape, f"{tuple(x.shape)} becomes {tuple(out.shape)}")
         finite("output", out)
         require(out.requires_grad, "the output does not depend on x for autograd (use a differentiable operation)")
@@ -162,7 +165,7 @@ def _check_rounding(
         require(torch.equal(leaf.detach(), x), "x was changed in place")
         distance = float((out.detach() - x).abs().max())
         require(distance <= reach + 1e-2, f"values move by up to {distance:.3f}, at most {reach} allowed")
-        again = plugin.quantize(x, noise, temperature)
+        again = plugin.quantize(x, noise, temperature, START)
         require(torch.equal(out.detach(), again.detach()), "two calls with the same arguments differ")
 
 
@@ -190,7 +193,8 @@ def check_distortion(name: str, options: Given = None) -> None:
 
 def _distortion(plugin: DistortionPlugin, decoded: list[Tensor], target: list[Tensor]) -> float:
     leaves = [d.clone().requires_grad_() for d in decoded]
-    out = plugin.distortion(_as_picture(leaves), _as_picture(target))
+    prepared = plugin.prepare(_as_picture(target), ColorInfo())
+    out = plugin.distortion(_as_picture(leaves), prepared, TRAINED)
     require(out.numel() == 1 and out.dim() == 0, f"the output has shape {tuple(out.shape)}, not that of a scalar")
     finite("output", out)
     value = float(out.detach())
@@ -199,9 +203,29 @@ def _distortion(plugin: DistortionPlugin, decoded: list[Tensor], target: list[Te
         require(leaf.grad is not None, "no gradient reaches a decoded plane")
         assert leaf.grad is not None
         finite("gradient", leaf.grad)
-    again = float(plugin.distortion(_as_picture(decoded), _as_picture(target)).detach())
+    again = float(plugin.distortion(_as_picture(decoded), prepared, TRAINED).detach())
     require(again == value, f"two calls with the same pictures give {value} and {again}")
+    _check_claims(plugin, decoded, target, prepared, value)
     return value
+
+
+def _check_claims(
+    plugin: DistortionPlugin, decoded: list[Tensor], target: list[Tensor], prepared: Any, value: float
+) -> None:
+    """What a distortion says of itself: scale, is_squared_error, and errors of samples that add up to it."""
+    require(0 < plugin.scale < math.inf, f"scale is {plugin.scale}; it must be greater than 0")
+    if plugin.is_squared_error:
+        squares = sum(float((d - t).square().sum()) for d, t in zip(decoded, target, strict=True))
+        wanted = plugin.scale * squares / sum(t.numel() for t in target)
+        close = math.isclose(value, wanted, rel_tol=1e-4, abs_tol=1e-9)
+        require(close, f"is_squared_error, but {value:.6g} is not scale * mean squared error, {wanted:.6g}")
+    errors = plugin.errors(_as_picture(decoded), prepared)
+    if errors is not None:
+        shapes = [tuple(plane.shape) for plane in decoded]
+        require([tuple(e.shape) for e in errors] == shapes, f"errors() has planes other than {shapes}")
+        total = sum(float(e.detach().sum()) for e in errors)
+        close = math.isclose(total, value, rel_tol=1e-3, abs_tol=1e-9)
+        require(close, f"errors() add up to {total:.6g}, the distortion is {value:.6g}")
 
 
 def _as_picture(planes: list[Tensor]) -> Any:

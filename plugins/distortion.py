@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from coolvid.kernels import compiled, threads
-from coolvid.plugin.interfaces import DistortionPlugin
+from coolvid.plugin.interfaces import TRAINED, DistortionPlugin, TrainingState
 
 from .stateful import usable
 
@@ -18,15 +18,27 @@ class MeanSquaredError(DistortionPlugin):
     """Mean squared error over all samples: in 4:2:0, each plane counts in proportion to its samples."""
 
     name = "mse"
+    is_squared_error = True
 
-    def distortion(self, decoded: Any, target: Any) -> Tensor:
-        names = ("y", "u", "v")
-        pairs = [(decoded[n], target[n]) for n in names] if isinstance(target, dict) else [(decoded, target)]
+    def distortion(self, decoded: Any, target: Any, state: TrainingState = TRAINED) -> Tensor:
+        pairs = _pairs(decoded, target)
         n_samples = sum(t.numel() for _, t in pairs)
         fused = _fused([d for d, _ in pairs], [t for _, t in pairs])
         total = torch.stack([torch.sum((d - t) ** 2) for d, t in pairs]).sum() if fused is None else fused
         mean: Tensor = total / n_samples
         return mean
+
+    def errors(self, decoded: Any, target: Any) -> tuple[Tensor, ...]:
+        pairs = _pairs(decoded, target)
+        n_samples = sum(t.numel() for _, t in pairs)
+        return tuple((d - t).square() / n_samples for d, t in pairs)
+
+
+def _pairs(decoded: Any, target: Any) -> list[tuple[Tensor, Tensor]]:
+    """Planes of both pictures."""
+    if isinstance(target, dict):
+        return [(decoded[name], target[name]) for name in ("y", "u", "v")]
+    return [(decoded, target)]
 
 
 def _fused(decoded: Sequence[Tensor], target: Sequence[Tensor]) -> Tensor | None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from coolvid.kernels import compiled, threads
-from coolvid.plugin.interfaces import QuantizerPlugin
+from coolvid.plugin.interfaces import QuantizerPlugin, TrainingState
 
 from .stateful import usable
 
@@ -43,14 +43,23 @@ class Softround(QuantizerPlugin):
 
     name = "softround"
 
-    def quantize(self, x: Tensor, noise: Tensor | None, temperature: Tensor | float) -> Tensor:
+    def quantize(self, x: Tensor, noise: Tensor | None, temperature: Tensor | float, state: TrainingState) -> Tensor:
         if not isinstance(temperature, Tensor) and noise is not None and usable(x, noise):
             out: Tensor = _SoftroundTwice.apply(x, noise, temperature)  # type: ignore[no-untyped-call]
             return out
         soft = softround(x, temperature)
         return softround(soft if noise is None else soft + noise, temperature)
 
-    def sloped(self, x: Array, gain: float, noise: Array | None, temperature: float, out: Array, slope: Array) -> bool:
+    def sloped(
+        self,
+        x: Array,
+        gain: float,
+        noise: Array | None,
+        temperature: float,
+        state: TrainingState,
+        out: Array,
+        slope: Array,
+    ) -> bool:
         if compiled is None or noise is None:
             return False
         compiled.soft_round(x, noise, temperature, threads(), gain, out, slope)
@@ -79,7 +88,7 @@ class SoftroundAlone(QuantizerPlugin):
 
     name = "softround_alone"
 
-    def quantize(self, x: Tensor, noise: Tensor | None, temperature: Tensor | float) -> Tensor:
+    def quantize(self, x: Tensor, noise: Tensor | None, temperature: Tensor | float, state: TrainingState) -> Tensor:
         return softround(x, temperature)
 
 
@@ -88,7 +97,7 @@ class StraightThrough(QuantizerPlugin):
 
     name = "ste"
 
-    def quantize(self, x: Tensor, noise: Tensor | None, temperature: Tensor | float) -> Tensor:
+    def quantize(self, x: Tensor, noise: Tensor | None, temperature: Tensor | float, state: TrainingState) -> Tensor:
         soft = softround(x, temperature)
         return soft + (torch.round(x) - soft).detach()
 
@@ -98,7 +107,7 @@ class Hardround(QuantizerPlugin):
 
     name = "hardround"
 
-    def quantize(self, x: Tensor, noise: Tensor | None, temperature: Tensor | float) -> Tensor:
+    def quantize(self, x: Tensor, noise: Tensor | None, temperature: Tensor | float, state: TrainingState) -> Tensor:
         return torch.round(x)
 
 
@@ -107,5 +116,5 @@ class NoRounding(QuantizerPlugin):
 
     name = "none"
 
-    def quantize(self, x: Tensor, noise: Tensor | None, temperature: Tensor | float) -> Tensor:
+    def quantize(self, x: Tensor, noise: Tensor | None, temperature: Tensor | float, state: TrainingState) -> Tensor:
         return x if noise is None else x + noise

@@ -23,11 +23,13 @@ from coolvid.codec.coded_frame import CodedModule
 from coolvid.codec.prior import pack_prior
 from coolvid.encoding.manager import use_threads
 from coolvid.encoding.model.frame_encoder import FrameEncoder
+from coolvid.encoding.objective import Objective
 from coolvid.encoding.quantization import code_frame
 from coolvid.encoding.quantization.state import QuantizedModule, float_parameters
 from coolvid.encoding.quantization.steps import quantize
 from coolvid.encoding.training.optimizers import Optimizers, cosine_lr
 from coolvid.encoding.training.train import FrameTask
+from coolvid.plugin.interfaces import TRAINED
 from coolvid.settings.presets import frame_config
 
 OUT = Path(__file__).parents[1] / "coolvid" / "codec" / "prior.npz"
@@ -48,7 +50,7 @@ class Member:
         (picture,) = scene(HEIGHT, WIDTH, seed, (0,))
         config = replace(frame_config(EncodeConfig(intra="mop"), FrameType.I, 0, (HEIGHT, WIDTH)), lmbda=lmbda)
         self.encoder = FrameEncoder(config, picture, seed=0)
-        self.task = FrameTask(self.encoder.train(), picture, lmbda, ("all",))
+        self.task = FrameTask(self.encoder.train(), Objective.of(self.encoder.config, picture, lmbda=lmbda), ("all",))
         self.latents = Optimizers([], [p for n, p in self.encoder.named_parameters() if "latent" in n], LR["latents"])
         self.phase = config.training.phases[0]
         self.weight = 1 / (30 * lmbda**0.5)  # losses of all lambdas count alike
@@ -66,7 +68,7 @@ class Member:
             parameter.grad = None
         spans = self.phase.softround_temperature, self.phase.noise_parameter
         temperature, noise = (a + (b - a) * progress for a, b in spans)
-        self.task.loss(self.phase, temperature, noise).backward()
+        self.task.loss(self.phase, temperature, noise, TRAINED).backward()
         for name, value in shared.items():
             gradient = own[name].grad
             value.grad = None if gradient is None else gradient * self.weight

@@ -166,7 +166,7 @@ def test_an_error_leaves_nothing_behind(tmp_path, monkeypatch):
     def diverge(*_, **__):
         raise TrainingError("the loss is nan")
 
-    monkeypatch.setattr("coolvid.encoding.manager.train_frame", diverge)
+    monkeypatch.setattr("coolvid.encoding.candidates.train_frame", diverge)
     with pytest.raises(TrainingError):
         coolvid.encode_frames(moving(1, PixelFormat.RGB, 8, 16, 16), tmp_path / "out.cvd", FAST)
     assert list(tmp_path.iterdir()) == []

@@ -81,7 +81,7 @@ from dataclasses import dataclass
 from coolvid.plugin.interfaces import PluginOptions, QuantizerPlugin
 class P(QuantizerPlugin):
     name = "NAME"
-    def quantize(self, x, noise, temperature):
+    def quantize(self, x, noise, temperature, state):
         return {}
 """
 BROKEN_QUANTIZERS = [
@@ -108,7 +108,7 @@ DISTORTION = """
 from coolvid.plugin.interfaces import DistortionPlugin
 class P(DistortionPlugin):
     name = "NAME"
-    def distortion(self, decoded, target):
+    def distortion(self, decoded, target, state):
         pairs = [(decoded[k], target[k]) for k in "yuv"] if isinstance(decoded, dict) else [(decoded, target)]
         return sum({} for d, t in pairs)
 """

@@ -6,9 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from distortions import Absolute
 
 from coolvid.encoding.model.frame_encoder import FrameEncoder
 from coolvid.encoding.model.rate import latent_bits
+from coolvid.encoding.objective import Objective
 from coolvid.encoding.quantization import curvature as curvature_of
 from coolvid.encoding.quantization import quantize_model
 from coolvid.encoding.quantization.curvature import curvature
@@ -19,7 +21,6 @@ from coolvid.encoding.quantization.state import QuantizedModule, named_parameter
 from coolvid.encoding.training.loss import loss_function
 from coolvid.errors import ConfigError
 from coolvid.picture.types import FrameType, PixelFormat, VideoFormat
-from coolvid.plugin.choice import PluginChoice
 from coolvid.settings.config import EncodeConfig
 from coolvid.settings.presets import frame_config
 from pictures import edge
@@ -50,8 +51,12 @@ def trained() -> dict[FrameType, FrameEncoder]:
     return {kind: encoder(kind) for kind in (FrameType.I, FrameType.B)}
 
 
+def with_objective(model: FrameEncoder) -> tuple[FrameEncoder, Objective]:
+    return model, Objective.of(model.config, PICTURE)
+
+
 def total(model: FrameEncoder) -> float:
-    loss = FrameLoss(model, PICTURE)
+    loss = FrameLoss(*with_objective(model))
     bits = sum(QuantizedModule.of(loss.coolchic(name), name).bits for name in loss.modules)
     return loss.value() + loss.loss_per_bit * bits
 
@@ -59,7 +64,9 @@ def total(model: FrameEncoder) -> float:
 def pictures(model: FrameEncoder) -> list[torch.Tensor]:
     """Decoded planes, flow not rounded."""
     branch = "motion" if "motion" in model.branches else "residue"
-    return [p.detach() for p in FrameLoss(model, PICTURE).planes_of(branch, model.branches[branch].raw_planes())]
+    return [
+        p.detach() for p in FrameLoss(*with_objective(model)).planes_of(branch, model.branches[branch].raw_planes())
+    ]
 
 
 def moved(model: FrameEncoder, name: str, by: np.ndarray) -> FrameEncoder:
@@ -81,7 +88,7 @@ def moved(model: FrameEncoder, name: str, by: np.ndarray) -> FrameEncoder:
 @pytest.mark.parametrize("name, tolerance", PREDICTED)
 def test_curvature_tells_how_much_a_picture_changes(trained, name, tolerance):
     model = trained[FrameType.B if name.startswith("motion") else FrameType.I].eval()
-    matrix = curvature(FrameLoss(model, PICTURE), name, 20.0)
+    matrix = curvature(FrameLoss(*with_objective(model)), name, 20.0)
     random = np.random.default_rng(0)
     for _ in range(3):
         by = random.normal(size=len(matrix)) * 1e-4
@@ -99,7 +106,7 @@ def chances(model: FrameEncoder) -> torch.Tensor:
 
 def test_curvature_tells_how_many_bits_a_wrong_entropy_model_costs(trained):
     model = trained[FrameType.I].eval()
-    loss = FrameLoss(model, PICTURE)
+    loss = FrameLoss(*with_objective(model))
     matrix = curvature(loss, "residue.arm", 20.0)
     random = np.random.default_rng(0)
     for _ in range(3):
@@ -110,19 +117,18 @@ def test_curvature_tells_how_many_bits_a_wrong_entropy_model_costs(trained):
 
 
 def test_curvature_is_the_same_every_time_and_symmetric(trained):
-    first, second = (curvature(FrameLoss(trained[FrameType.B], PICTURE), "motion.arm", 2.0) for _ in range(2))
+    first, second = (curvature(FrameLoss(*with_objective(trained[FrameType.B])), "motion.arm", 2.0) for _ in range(2))
     assert (first == second).all() and (first == first.T).all() and first.any()
 
 
 def test_there_is_no_curvature_of_some_modules(trained, monkeypatch):
-    loss = FrameLoss(trained[FrameType.I], PICTURE)
+    loss = FrameLoss(*with_objective(trained[FrameType.I]))
     assert curvature(loss, "residue.ifce", 2.0) is None
     assert curvature(loss, "residue.arm", 0.0) is None
-    other = copy.deepcopy(trained[FrameType.I])
-    other.config = replace(other.config, distortion=PluginChoice("wasserstein"))
-    loss.frame_encoder = other
+    squared = loss.objective
+    loss.objective = replace(squared, plugin=Absolute(None))
     assert curvature(loss, "residue.arm", 2.0) is None
-    loss.frame_encoder = trained[FrameType.I]
+    loss.objective = squared
     monkeypatch.setattr(curvature_of, "MAX_PARAMETERS", 10)
     assert curvature(loss, "residue.arm", 2.0) is None
 
@@ -211,7 +217,7 @@ def test_cheap_parameters_are_decided_last():
 
 def test_tensors_have_steps_of_their_own_where_that_pays(trained, monkeypatch):
     def searched() -> tuple[float, QuantizedModule]:
-        loss = FrameLoss(copy.deepcopy(trained[FrameType.I]), PICTURE)
+        loss = FrameLoss(*with_objective(copy.deepcopy(trained[FrameType.I])))
         module = ModuleSearch(loss, "residue.synthesis", 4.0).run("descent")
         loss.load(module)
         return loss.total(module), module

@@ -17,10 +17,13 @@ from coolvid import EncodeConfig, FrameType, PixelFormat, StructureConfig, Video
 from coolvid.bitstream.headers import StreamHeader
 from coolvid.codec.coded_frame import MODULES
 from coolvid.codec.gop import plan
-from coolvid.codec.networks import PRIOR, FrameNetworks, same_parameters
-from coolvid.encoding import manager as room
+from coolvid.codec.networks import PRIOR, STORED_FRAMES, FrameNetworks, same_parameters
+from coolvid.encoding import candidates as room
+from coolvid.encoding.candidates import Attempt
+from coolvid.encoding.job import FrameJob, Heritage
 from coolvid.encoding.manager import FrameEncoderManager
 from coolvid.encoding.model.frame_encoder import FrameEncoder
+from coolvid.encoding.packing import Candidate
 from coolvid.encoding.quantization import code_frame, quantize_model, warm_start
 from coolvid.encoding.training.loop import Counters
 from coolvid.encoding.training.train import train
@@ -99,7 +102,7 @@ def test_a_warm_start_is_trained_on_and_gives_back_what_has_not_moved(networks):
 def no_copies():
     """Frames as small as these are cheapest as copies of their references, which have no networks."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(room, "copies_of", lambda job: [])
+        patch.setattr(room, "copies_of", lambda job, objective: [])
         yield
 
 
@@ -172,27 +175,54 @@ def manager(config):
 
 
 @pytest.mark.parametrize("preset", ["fast", "slow"])
-def test_a_job_carries_the_nearest_networks_of_its_own_depth(networks, preset):
+def test_a_job_carries_what_the_plan_names(networks, preset):
     config = replace(FAST, preset=preset)
     encoder, steps = manager(config)
     encoder.decoded = dict.fromkeys(range(9), picture(0))
-    for index in (2, 1, 3):
-        encoder.networks.add(replace(networks, display_index=index))
-        encoder._depths[index] = steps[index].depth
-    job = pickle.loads(pickle.dumps(encoder.jobs(steps[6], picture(6))))[0]
-    assert job.predictor.display_index == 2 and job.inherits
-    assert encoder.jobs(steps[5], picture(5))[0].predictor.display_index == 3
-    assert encoder.jobs(steps[4], picture(4))[0].predictor.display_index == 3
-    assert encoder.jobs(steps[8], picture(8))[0].predictor.display_index == 3
-    assert job.total_iterations == job.config.training.total_iterations(is_fresh=False)
-    assert encoder.jobs(steps[0], picture(0))[0].predictor.display_index == PRIOR
+    encoder._distortions = {i: float(i) for i in range(9)}
+    encoder._heritages = {
+        i: Heritage(replace(networks, display_index=i), 0.5, steps[i].coding_index) for i in (8, 4, 2)
+    }
+    encoder._heritages[6] = encoder._heritages[4]  # a copy hands on what it inherited
+    job = pickle.loads(pickle.dumps(encoder.job(steps[3], picture(3))))
+    assert (steps[3].predictor, job.heritage.networks.display_index, job.heritage.loss) == (2, 2, 0.5)
+    assert (steps[5].predictor, encoder.job(steps[5], picture(5)).heritage.networks.display_index) == (6, 4)
+    assert job.reference_distortion == 3.0
+    assert job.total_iterations == job.configs[0].training.total_iterations(is_fresh=False)
+    first = encoder.job(steps[0], picture(0))
+    assert first.heritage is None and first.uses_prior
+    assert Attempt.of(first, first.configs[0]).predictor.display_index == PRIOR
+    encoder._heritages[8] = None
+    assert encoder.job(steps[4], picture(4)).heritage is None
     alone, _ = manager(replace(config, inherit=False))
-    alone.decoded, alone.networks, alone._depths = encoder.decoded, encoder.networks, encoder._depths
-    assert alone.jobs(steps[6], picture(6))[0].predictor is None
+    alone.decoded, alone._heritages, alone._distortions = encoder.decoded, encoder._heritages, encoder._distortions
+    assert alone.job(steps[3], picture(3)).heritage is None and not alone.job(steps[0], picture(0)).uses_prior
+
+
+def test_networks_that_a_decoder_has_dropped_are_not_inherited(networks):
+    encoder, steps = manager(FAST)
+    encoder.decoded = dict.fromkeys(range(9), picture(0))
+    encoder._distortions = dict.fromkeys(range(9), 0.0)
+    for coding_index, is_kept in ((steps[7].coding_index - STORED_FRAMES, True), (steps[7].coding_index - 9, False)):
+        encoder._heritages[6] = Heritage(networks, 0.5, coding_index)
+        assert (encoder.job(steps[7], picture(7)).heritage is not None) == is_kept
+
+
+class FakeObjective:
+    """Pictures stand for their own distortion."""
+
+    @staticmethod
+    def of_picture(picture):
+        return picture
+
+
+def candidate(loss, distortion, is_copy, residue_bits=8.0):
+    info = SimpleNamespace(is_copy=is_copy, bits_by_part={"residue.latents": residue_bits})
+    return Candidate(SimpleNamespace(info=info), distortion, None, loss, 0.0, {})
 
 
 @pytest.mark.parametrize("losses, expected, copy_of, tried, kept", [
-    # copy_of: loss and error of a copy, whose references have an error of 1
+    # expected: the predictor's loss; copy_of: loss and distortion of a copy, whose references have a distortion of 1
     ([1.2], 1.0, None, 1, 1.2),
     ([1.3, 1.1], 1.0, None, 2, 1.1),
     ([1.3, 1.4], 1.0, None, 2, 1.3),
@@ -204,22 +234,19 @@ def test_a_job_carries_the_nearest_networks_of_its_own_depth(networks, preset):
     ([1.0], 1.0, (1.1, 1.3), 1, 1.0),
 ])  # fmt: skip
 def test_a_disappointing_frame_is_tried_afresh(networks, monkeypatch, losses, expected, copy_of, tried, kept):
-    jobs = []
+    attempts = []
 
-    def made(loss, error, is_copy):
-        packet = SimpleNamespace(info=SimpleNamespace(is_copy=is_copy))
-        return room.CodedPicture(packet, error, None, 0.0, loss, {})
+    def trained(work, attempt):
+        attempts.append(attempt)
+        return candidate(losses[len(attempts) - 1], 1.0, False)
 
-    def attempt(job, manager):
-        jobs.append(job)
-        return made(losses[len(jobs) - 1], 1.0, False)
-
-    monkeypatch.setattr(room, "attempt", attempt)
-    monkeypatch.setattr(room, "copies_of", lambda job: [made(*copy_of, True)] if copy_of else [])
-    monkeypatch.setattr(room, "mse", lambda picture, frame: picture)
-    job = room.FrameJob(None, None, (), None, 0, None, 0, predictor=networks, expected_loss=expected, reference_mse=1.0)
-    assert room.encode_frame([job], None).loss == kept
-    assert [each.predictor is None for each in jobs] == [False, True][:tried]
+    monkeypatch.setattr(room, "trained", trained)
+    monkeypatch.setattr(room, "copies_of", lambda *_: [candidate(*copy_of, True)] if copy_of else [])
+    heritage = Heritage(networks, expected, 0)
+    job = FrameJob(None, None, (), (B,), None, 0, heritage, reference_distortion=1.0)
+    assert room._choose(SimpleNamespace(job=job, objective=FakeObjective)).loss == kept
+    assert [each.predictor is None for each in attempts] == [False, True][:tried]
+    assert [each.is_trained for each in attempts] == [True, False][:tried]
 
 
 @pytest.mark.parametrize("frame_type, depth, bits, is_copy, seeds", [
@@ -233,15 +260,13 @@ def test_a_disappointing_frame_is_tried_afresh(networks, monkeypatch, losses, ex
 def test_a_fresh_frame_without_residue_is_tried_with_other_seeds(monkeypatch, frame_type, depth, bits, is_copy, seeds):
     tried = []
 
-    def attempt(job, manager):
-        tried.append(job.seed)
-        info = SimpleNamespace(is_copy=is_copy, bits_by_part={"residue.latents": bits})
-        return room.CodedPicture(SimpleNamespace(info=info), 1.0, None, 0.0, 1.0 / len(tried), {})
+    def trained(work, attempt):
+        tried.append(attempt.seed)
+        return candidate(1.0 / len(tried), 1.0, is_copy, bits)
 
-    monkeypatch.setattr(room, "attempt", attempt)
-    monkeypatch.setattr(room, "mse", lambda picture, frame: picture)
+    monkeypatch.setattr(room, "trained", trained)
     step = SimpleNamespace(frame_type=frame_type, depth=depth)
-    training = TrainingConfig(warmup=(WarmupRound(2, Phase(1)),), phases=())
-    job = room.FrameJob(step, None, (), SimpleNamespace(training=training), 0, None, 5, reference_mse=1.0)
-    assert room.encode_frame([job], None).loss == 1.0 / len(seeds)
+    config = replace(B, training=TrainingConfig(warmup=(WarmupRound(2, Phase(1)),), phases=()))
+    job = FrameJob(step, None, (), (config,), None, 5, reference_distortion=1.0)
+    assert room._choose(SimpleNamespace(job=job, objective=FakeObjective)).loss == 1.0 / len(seeds)
     assert tried == seeds

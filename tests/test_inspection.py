@@ -13,7 +13,7 @@ from coolvid.codec.networks import PRIOR, FrameNetworks, NetworkStore
 from coolvid.decoding.frame import BLEND_BITS
 from coolvid.decoding.packet import read_frame
 from coolvid.decoding.schedule import decode_stream
-from coolvid.encoding import manager
+from coolvid.encoding import candidates
 from coolvid.errors import ConfigError, StreamError
 from coolvid.events import FrameDecoded
 from coolvid.study.inspection import inspect_frame, inspect_stream, packet_facts
@@ -38,7 +38,7 @@ def path(tmp_path_factory) -> Path:
     """A stream without copies."""
     path = tmp_path_factory.mktemp("inspection") / "a.cvd"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(manager, "copies_of", lambda job: [])
+        patch.setattr(candidates, "copies_of", lambda job, objective: [])
         coolvid.encode_frames(moving(5), path, CONFIG)
     return path
 
@@ -48,7 +48,7 @@ def copies(tmp_path_factory) -> Path:
     """A stream in which all but the I frame are copies."""
     path = tmp_path_factory.mktemp("copies") / "a.cvd"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(manager, "COPY_TOLERANCE", math.inf)
+        patch.setattr(candidates, "COPY_TOLERANCE", math.inf)
         coolvid.encode_frames(moving(3), path, CONFIG)
     return path
 

@@ -26,11 +26,13 @@ from coolvid.encoding.model.fused import composed_error
 from coolvid.encoding.model.fused_branch import flattened
 from coolvid.encoding.model.network_rate import NetworkEstimate, estimated_bits
 from coolvid.encoding.model.noise import NoiseSource
+from coolvid.encoding.objective import Objective
 from coolvid.encoding.training.optimizers import SOAP, FlatAdam, Optimizers
 from coolvid.encoding.training.train import FrameTask
 from coolvid.errors import ConfigError
 from coolvid.picture.color import from_dense
 from coolvid.picture.types import Frame, FrameType, PixelFormat, VideoFormat
+from coolvid.plugin.interfaces import TRAINED
 from coolvid.plugin.registry import load, make
 from coolvid.settings.config import CoolChicEncoderParameter, EncodeConfig, Phase
 from coolvid.settings.presets import INTRA, MOTION, RESIDUE, frame_config
@@ -277,7 +279,7 @@ def test_soft_round(instruction_set, n, temperature):
     noise = random(n, seed=4, scale=0.2)
 
     def quantized(x):
-        return quantizer.quantize(x, noise.to(x.dtype), temperature)
+        return quantizer.quantize(x, noise.to(x.dtype), temperature, TRAINED)
 
     check(quantized, [random(n, scale=2.0)], fused="Softround")
 
@@ -291,7 +293,7 @@ def test_noise_and_rounding_in_arrays_of_the_caller(instruction_set, kind):
     assert np.array_equal(out, noise.numpy())
     assert make("quantizer", "softround", {}).sloped(x.numpy(), 1.5, out, 0.3, q, slope)
     leaf = x.clone().requires_grad_()
-    wanted = make("quantizer", "softround", {}).quantize(1.5 * leaf, noise, 0.3)
+    wanted = make("quantizer", "softround", {}).quantize(1.5 * leaf, noise, 0.3, TRAINED)
     wanted.sum().backward()
     np.testing.assert_allclose(q, wanted.detach(), rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(slope, leaf.grad, rtol=1e-4, atol=1e-5)
@@ -463,15 +465,15 @@ def frame_task(frame_type, pixel_format=PixelFormat.YUV420):
     encoder = randomised(FrameEncoder(config, target, references), 0.1).train()
     for branch in encoder.branches.values():
         branch.noise = FixedNoise()
-    return FrameTask(encoder, target, 1e-3, ("all",), PHASE.network_rate_weight)
+    return FrameTask(encoder, Objective.of(encoder.config, target, lmbda=1e-3), ("all",), PHASE.network_rate_weight)
 
 
 def gradients(task):
     """By name, after a step through the kernels alone or, where they do not apply, through autograd; and the loss."""
     if task.fused is not None:
-        loss = task.fused.differentiate(PHASE, 0.3, 0.2)
+        loss = task.fused.differentiate(PHASE, 0.3, 0.2, TRAINED)
     else:
-        out = task.loss(PHASE, 0.3, 0.2)
+        out = task.loss(PHASE, 0.3, 0.2, TRAINED)
         out.backward()
         loss = float(out.detach())
     return loss, {name: p.grad.clone() for name, p in task.module.named_parameters()}

@@ -8,20 +8,23 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
+from distortions import Absolute, Opaque
 
 from coolvid import kernels
 from coolvid.bitstream.headers import StreamHeader
 from coolvid.codec.coded_frame import MAX_LATENT
 from coolvid.codec.gop import plan
-from coolvid.encoding import manager
-from coolvid.encoding.manager import FrameEncoderManager, encode_frame
+from coolvid.encoding import candidates
+from coolvid.encoding.candidates import encode_frame
+from coolvid.encoding.job import FrameResult
+from coolvid.encoding.manager import FrameEncoderManager
 from coolvid.encoding.model.frame_encoder import FrameEncoder
+from coolvid.encoding.objective import Objective
 from coolvid.encoding.quantization import quantize_model, rdo_latents
 from coolvid.encoding.quantization.latent_loss import CELL, STEPS, LatentLoss, frozen
 from coolvid.encoding.quantization.latent_rdo import _Search
 from coolvid.encoding.training.loss import loss_function
 from coolvid.picture.types import ColorInfo, Frame, FrameType, PixelFormat, VideoFormat
-from coolvid.plugin.choice import PluginChoice
 from coolvid.settings.config import EncodeConfig
 from coolvid.settings.presets import TABLE, frame_config
 from pictures import edge
@@ -36,6 +39,10 @@ def picture(shift: int) -> Frame:
 
 
 FRAME = picture(0)
+
+
+def with_objective(model: FrameEncoder) -> tuple[FrameEncoder, Objective]:
+    return model, Objective.of(model.config, FRAME)
 
 
 def encoder(kind: FrameType) -> FrameEncoder:
@@ -69,7 +76,7 @@ def latents_of(model: FrameEncoder) -> list[list[float]]:
 
 def loss_of(model: FrameEncoder, branch: str = "residue") -> LatentLoss:
     planes = {name: each.raw_planes() for name, each in model.branches.items()}
-    return LatentLoss(model, FRAME, branch, planes)
+    return LatentLoss(model, Objective.of(model.config, FRAME), branch, planes)
 
 
 # -- the search -----------------------------------------------------------------------------------------------------
@@ -80,7 +87,7 @@ def test_the_loss_falls_and_the_networks_stay(quantized, kind):
     model = copy.deepcopy(quantized[kind])
     before, networks = plain_loss(model), {k: v for k, v in model.get_param().items() if "latents" not in k}
     latents = latents_of(model)
-    assert rdo_latents(model, FRAME, ROUNDS) > 0
+    assert rdo_latents(*with_objective(model), ROUNDS) > 0
     assert latents_of(model) != latents
     assert plain_loss(model) < before * (1 - 1e-4)
     after = model.get_param()
@@ -91,7 +98,7 @@ def test_the_loss_falls_and_the_networks_stay(quantized, kind):
 def test_both_branches_change(quantized):
     model = copy.deepcopy(quantized[FrameType.B])
     before = latents_of(model)
-    rdo_latents(model, FRAME, ROUNDS)
+    rdo_latents(*with_objective(model), ROUNDS)
     assert all(old != new for old, new in zip(before, latents_of(model), strict=True))
 
 
@@ -99,7 +106,7 @@ def test_more_rounds_are_no_worse_and_none_change_nothing(quantized):
     losses = []
     for rounds in (0, 1, 6):
         model = copy.deepcopy(quantized[FrameType.I])
-        kept = rdo_latents(model, FRAME, rounds)
+        kept = rdo_latents(*with_objective(model), rounds)
         losses.append(plain_loss(model))
         assert (kept == 0) == (rounds == 0)
     assert losses[0] > losses[1] >= losses[2]
@@ -114,7 +121,7 @@ def test_it_ends_when_nothing_helps_any_more(quantized):
     assert counts[0] > 0
     assert counts[-1] == 0
     settled = copy.deepcopy(quantized[FrameType.P])
-    rdo_latents(settled, FRAME, 1000)  # would take minutes if it did not end
+    rdo_latents(*with_objective(settled), 1000)  # would take minutes if it did not end
 
 
 def test_what_is_kept_adds_up_to_what_the_frame_gains(quantized, monkeypatch):
@@ -130,7 +137,7 @@ def test_what_is_kept_adds_up_to_what_the_frame_gains(quantized, monkeypatch):
 
     monkeypatch.setattr(_Search, "_try", noted)
     before = plain_loss(model)
-    rdo_latents(model, FRAME, 1)
+    rdo_latents(*with_objective(model), 1)
     assert sum(gains) == pytest.approx(before - plain_loss(model), rel=0.1)
 
 
@@ -140,7 +147,7 @@ def test_a_round_that_raises_the_loss_is_taken_back(quantized, monkeypatch):
     monkeypatch.setattr(LatentLoss, "estimate", lambda self: -np.ones((len(STEPS), len(self.flat))))
     model = copy.deepcopy(quantized[FrameType.I])
     latents = latents_of(model)
-    assert rdo_latents(model, FRAME, ROUNDS) == 0
+    assert rdo_latents(*with_objective(model), ROUNDS) == 0
     assert latents_of(model) == latents
 
 
@@ -165,7 +172,7 @@ def test_threads_do_not_matter(quantized):
     for threads in (1, 3):
         kernels.set_threads(threads)
         model = copy.deepcopy(quantized[FrameType.B])
-        rdo_latents(model, FRAME, ROUNDS)
+        rdo_latents(*with_objective(model), ROUNDS)
         found.append(latents_of(model))
     assert found[0] == found[1]
 
@@ -179,18 +186,24 @@ def test_without_compiled_kernels_it_gains_as_much(quantized, monkeypatch, kind)
                 monkeypatch.setattr(module, "compiled", chosen)
         model = copy.deepcopy(quantized[kind])
         before = plain_loss(model)
-        assert rdo_latents(model, FRAME, ROUNDS)
+        assert rdo_latents(*with_objective(model), ROUNDS)
         gains.append(before - plain_loss(model))
     assert gains[1] == pytest.approx(gains[0], rel=0.3)
     assert min(gains) > 0
 
 
-def test_other_distortions_are_left_alone(quantized):
+@pytest.mark.parametrize("plugin, is_searched", [(Absolute, True), (Opaque, False)])
+def test_other_distortions_are_searched_where_they_are_sums(quantized, plugin, is_searched):
     model = copy.deepcopy(quantized[FrameType.I])
-    model.config = replace(model.config, distortion=PluginChoice("another"))
-    before = latents_of(model)
-    assert rdo_latents(model, FRAME, ROUNDS) == 0
-    assert latents_of(model) == before
+    objective = replace(Objective.of(model.config, FRAME), plugin=plugin(None), lmbda=20 * model.config.lmbda)
+
+    def loss():
+        bits = sum(branch.bits(branch.rounded_latents()).sum() for branch in model.branches.values())
+        return float((objective.distortion(model().decoded_image) + objective.loss_per_bit * bits).detach())
+
+    before = loss()
+    assert (rdo_latents(model.eval(), objective, ROUNDS) > 0) == is_searched
+    assert (loss() < before) == is_searched
 
 
 # -- the loss and its estimate --------------------------------------------------------------------------------------
@@ -257,13 +270,12 @@ def test_no_step_leaves_the_range_of_latents(quantized):
 # -- in an encode ---------------------------------------------------------------------------------------------------
 
 
-def coded(rounds: int) -> manager.CodedPicture:
+def coded(rounds: int) -> FrameResult:
     config = EncodeConfig(preset="fast", iterations=30, intra="lop", threads=1, training={"latent_rdo_rounds": rounds})
     architecture = FrameEncoder(frame_config(config, FrameType.I, 0, (HEIGHT, WIDTH)), FORMAT).architecture
     header = StreamHeader(FORMAT, Fraction(25), ColorInfo(), 1, 1, 0, False, (architecture,))
     made = FrameEncoderManager(config, header)
-    step = plan(1, config.structure)[0]
-    return encode_frame(made.jobs(step, FRAME), made)
+    return encode_frame(made.job(plan(1, config.structure)[0], FRAME))
 
 
 def test_packets_get_cheaper():
@@ -273,13 +285,13 @@ def test_packets_get_cheaper():
 def test_a_packet_that_would_be_worse_is_not_sent(monkeypatch):
     """The search sees the float model; what counts is the packet."""
 
-    def ruin(frame_encoder, frame, rounds):
+    def ruin(frame_encoder, objective, rounds):
         for branch in frame_encoder.branches.values():
             branch.write_latents(branch.rounded_latents() + 3)
         return 1
 
     expected = coded(0)
-    monkeypatch.setattr(manager, "rdo_latents", ruin)
+    monkeypatch.setattr(candidates, "rdo_latents", ruin)
     made = coded(4)
     assert made.packet.data == expected.packet.data
     assert made.loss == expected.loss

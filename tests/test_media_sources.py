@@ -26,7 +26,7 @@ def video(format: VideoFormat, n_frames: int = 3) -> list[Frame]:
     return noise(format, n_frames, seed=2)
 
 
-def save(path: Path, frames: list[Frame], fps=RATE, color=ColorInfo(), **options) -> Path:  # noqa: B008
+def save(path: Path, frames: list[Frame], fps=RATE, color=ColorInfo(), **options) -> Path:
     with open_sink(path, frames[0].format, fps, color, **options) as sink:
         for frame in frames:
             sink.write(frame)

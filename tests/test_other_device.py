@@ -17,6 +17,7 @@ from coolvid import kernels
 from coolvid.codec.networks import FrameNetworks
 from coolvid.encoding.model import noise
 from coolvid.encoding.model.frame_encoder import FrameEncoder
+from coolvid.encoding.objective import Objective
 from coolvid.encoding.quantization import warm_start
 from coolvid.encoding.training.loop import Counters
 from coolvid.encoding.training.schedule import train_frame
@@ -160,7 +161,7 @@ def trained(case, device):
         predicted = FrameNetworks.prior(encoder.architecture) if kind is FrameType.I else None
         return (encoder if predicted is None else warm_start(encoder, predicted)).to(device)
 
-    encoder = train_frame(candidate, target, Listening(), config)
+    encoder = train_frame(candidate, Objective.of(config, target, device), Listening(), config)
     assert all(t.device == torch.device(device) for t in (*encoder.parameters(), *encoder.references))
     encoder = encoder.cpu()
     return {name: p.detach().numpy() for name, p in encoder.named_parameters()}, told

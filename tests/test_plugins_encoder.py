@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from coolvid.errors import ConfigError, PluginError
+from coolvid.plugin.interfaces import TRAINED
 from coolvid.plugin.registry import make
 
 QUANTIZERS = ("softround", "softround_alone", "ste", "hardround", "none")
@@ -16,7 +17,7 @@ NOISE = 0.1 * torch.sin(17 * X)
 
 def slope(name, x, noise, temperature):
     x = x.clone().requires_grad_()
-    (gradient,) = torch.autograd.grad(make("quantizer", name).quantize(x, noise, temperature).sum(), x)
+    (gradient,) = torch.autograd.grad(make("quantizer", name).quantize(x, noise, temperature, TRAINED).sum(), x)
     return gradient
 
 
@@ -29,7 +30,7 @@ def staircase(x, t):
 @pytest.mark.parametrize("t", [0.08, 0.35, 2.0])
 def test_formulas(t):
     def quantize(name, noise=NOISE):
-        return make("quantizer", name).quantize(X, noise, t)
+        return make("quantizer", name).quantize(X, noise, t, TRAINED)
 
     torch.testing.assert_close(quantize("softround_alone"), staircase(X, t))
     torch.testing.assert_close(quantize("softround"), staircase(staircase(X, t) + NOISE, t))
@@ -45,7 +46,7 @@ def test_slopes():
     torch.testing.assert_close(slope("ste", X, NOISE, 0.3), soft)
     assert (soft > 0).all()
     x = X.clone().requires_grad_()
-    assert torch.autograd.gradcheck(lambda v: make("quantizer", "softround").quantize(v, NOISE, 0.3), (x,))
+    assert torch.autograd.gradcheck(lambda v: make("quantizer", "softround").quantize(v, NOISE, 0.3, TRAINED), (x,))
     torch.testing.assert_close(slope("none", X, NOISE, 0.3), torch.ones_like(X))
 
 
@@ -57,7 +58,9 @@ def test_hardround_gives_latents_no_gradient():
 def test_temperature_may_be_a_tensor(name):
     quantizer = make("quantizer", name)
     tensor = torch.tensor(0.3, dtype=torch.float64)
-    torch.testing.assert_close(quantizer.quantize(X, NOISE, tensor), quantizer.quantize(X, NOISE, 0.3))
+    torch.testing.assert_close(
+        quantizer.quantize(X, NOISE, tensor, TRAINED), quantizer.quantize(X, NOISE, 0.3, TRAINED)
+    )
 
 
 def test_mse_of_dense_and_subsampled_pictures():

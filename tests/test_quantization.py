@@ -13,6 +13,7 @@ from coolvid.bitstream.weights import module_bits
 from coolvid.codec.coded_frame import MAX_PARAMETER, MODULES, TensorSpec
 from coolvid.encoding.model.coolchic import CoolChicEncoder
 from coolvid.encoding.model.frame_encoder import FrameEncoder
+from coolvid.encoding.objective import Objective
 from coolvid.encoding.quantization import code_frame, quantize_model, rdo_parameters
 from coolvid.encoding.quantization.evaluate import FrameLoss, _merged
 from coolvid.encoding.quantization.quantize import ModuleSearch
@@ -34,6 +35,10 @@ REFERENCES = {FrameType.I: (), FrameType.P: (0,), FrameType.B: (0, 4)}
 
 def picture(shift: int) -> Frame:
     return edge(FORMAT, shift)
+
+
+def with_objective(model: FrameEncoder) -> tuple[FrameEncoder, Objective]:
+    return model, Objective.of(model.config, picture(0))
 
 
 def encoder(kind: FrameType, search: str = "descent", rounds: int = 0, iterations: int = 20) -> FrameEncoder:
@@ -76,7 +81,7 @@ def plain_loss(model: FrameEncoder, nn_bits: float = 0.0) -> float:
 
 def uniform_loss(model: FrameEncoder) -> float:
     """Loss with all parameters at the step 2**-8, their bits counted."""
-    loss, bits = FrameLoss(model, picture(0)), 0.0
+    loss, bits = FrameLoss(*with_objective(model)), 0.0
     for name in loss.modules:
         module = QuantizedModule(name, loss.specs(name), quantize(loss.floats(name), loss.specs(name), 8, 8))
         module.write(loss.coolchic(name))
@@ -191,7 +196,7 @@ def test_descent_evaluates_few_pairs_and_none_twice():
 @pytest.mark.parametrize("kind", FrameType)
 def test_cached_loss_equals_the_forward_whatever_changed(trained, kind):
     model = fresh(trained, kind)
-    loss = FrameLoss(model, picture(0))
+    loss = FrameLoss(*with_objective(model))
     random = np.random.default_rng(0)
     assert loss.value() == pytest.approx(plain_loss(model), rel=1e-5)
     for name in (*loss.modules, *reversed(loss.modules)):
@@ -205,7 +210,7 @@ def test_cached_loss_equals_the_forward_whatever_changed(trained, kind):
 def test_the_slope_is_the_derivative_of_the_loss(trained):
     """Checked along the slope itself, by a central difference of the cached loss."""
     model = fresh(trained, FrameType.I)
-    loss = FrameLoss(model, picture(0))
+    loss = FrameLoss(*with_objective(model))
     for name in ("residue.arm", "residue.synthesis", "residue.upsampling"):
         module = QuantizedModule(name, loss.specs(name), quantize(loss.floats(name), loss.specs(name), 12, 12))
         loss.load(module)
@@ -221,7 +226,7 @@ def test_the_slope_is_the_derivative_of_the_loss(trained):
 
 def test_the_slope_of_motion_is_not_that_of_rounded_flow(trained):
     model = fresh(trained, FrameType.P)
-    loss = FrameLoss(model, picture(0))
+    loss = FrameLoss(*with_objective(model))
     before = loss.value()
     name = "motion.synthesis"
     module = QuantizedModule(name, loss.specs(name), quantize(loss.floats(name), loss.specs(name), 12, 24))
@@ -236,9 +241,9 @@ def test_the_kernels_find_the_same_loss(trained, kind, monkeypatch):
     model, found = fresh(trained, kind), []
     for threads in (1, 2):
         monkeypatch.setattr(kernels, "_threads", threads)
-        found.append(FrameLoss(model, picture(0)).value())
+        found.append(FrameLoss(*with_objective(model)).value())
     monkeypatch.setattr(CoolChicEncoder, "fused_rate", lambda self, flat: None)
-    plain = FrameLoss(model, picture(0))
+    plain = FrameLoss(*with_objective(model))
     plain.settle("residue.arm")
     assert found[0] == found[1] == pytest.approx(plain.value(), rel=1e-6)
 
@@ -258,7 +263,7 @@ def test_merged_rows_cost_what_all_rows_cost():
 @pytest.mark.parametrize("is_predicted", [False, True])
 def test_the_cheapest_parameters_compute_the_same(trained, kind, is_predicted):
     model = fresh(trained, kind)
-    loss = FrameLoss(model, picture(0))
+    loss = FrameLoss(*with_objective(model))
     before = plain_loss(model, 0.0)
     for name in loss.modules:
         values = loss.canonical(name, is_predicted)
@@ -295,7 +300,7 @@ def test_quantized_parameters_are_integers_times_steps(trained, kind):
 
 def test_full_search_finds_the_best_of_all_pairs(trained):
     model = fresh(trained, FrameType.I)
-    loss = FrameLoss(model, picture(0))
+    loss = FrameLoss(*with_objective(model))
     name = "residue.ifce"
     specs, floats = loss.specs(name), loss.floats(name)
     chosen = ModuleSearch(loss, name).run("full")
@@ -314,7 +319,7 @@ def test_full_search_finds_the_best_of_all_pairs(trained):
 def test_descent_comes_close_to_the_full_search(trained, name):
     losses = []
     for method in ("full", "descent"):
-        loss = FrameLoss(fresh(trained, FrameType.I), picture(0))
+        loss = FrameLoss(*with_objective(fresh(trained, FrameType.I)))
         chosen = ModuleSearch(loss, name).run(method)
         loss.load(chosen)
         losses.append(loss.total(chosen))
@@ -343,8 +348,8 @@ def few_trials(monkeypatch):
 def test_rdo_lowers_the_loss_and_repeats_itself(trained, kind, few_trials):
     model = quantize_model(fresh(trained, kind), picture(0), None)
     before = plain_loss(model, model.get_network_rate_bits())
-    twin = rdo_parameters(copy.deepcopy(model), picture(0), None, rounds=1)
-    rdo_parameters(model, picture(0), None, rounds=1)
+    twin = rdo_parameters(*with_objective(copy.deepcopy(model)), rounds=1)
+    rdo_parameters(*with_objective(model), rounds=1)
     assert plain_loss(model, model.get_network_rate_bits()) < before
     for name, value in model.get_param().items():
         assert torch.equal(value, twin.get_param()[name])
@@ -359,7 +364,7 @@ def test_quantize_model_runs_the_rounds_it_is_configured_for(trained, few_trials
 
 def test_rdo_asks_for_a_quantized_model(trained):
     with pytest.raises(ConfigError, match="run quantize_model first"):
-        rdo_parameters(fresh(trained, FrameType.I), picture(0), None, rounds=1)
+        rdo_parameters(*with_objective(fresh(trained, FrameType.I)), rounds=1)
 
 
 # -- code_frame -----------------------------------------------------------------------------------------------------

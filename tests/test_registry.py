@@ -35,7 +35,7 @@ class Options(PluginOptions):
 class Good(QuantizerPlugin):
     name = "good"
     Options = Options
-    def quantize(self, x, noise, temperature):
+    def quantize(self, x, noise, temperature, state):
         return x
 
 class Abstract(QuantizerPlugin):

@@ -10,6 +10,7 @@ import torch
 
 from coolvid.encoding.model.coolchic import CoolChicEncoderOutput
 from coolvid.encoding.model.frame_encoder import FrameEncoder
+from coolvid.encoding.objective import Objective
 from coolvid.encoding.training import loop
 from coolvid.encoding.training.loop import Counters
 from coolvid.encoding.training.motion_start import FLATNESS, SATURATION, FlowTask, flows, luma, slopes, start_motion
@@ -72,6 +73,10 @@ def frame_config(frame_type=FrameType.I, **training):
     )
 
 
+def objective():
+    return Objective.of(frame_config(), picture(), lmbda=LMBDA)
+
+
 def intra(seed=0, frame=None):
     return FrameEncoder(frame_config(), frame or picture(), seed=seed)
 
@@ -92,7 +97,7 @@ def test_training_lowers_the_loss_and_returns_the_best(pixel_format):
     losses = [loss for _, _, loss, _, _ in manager.told]
     assert [i for _, i, *_ in manager.told] == [0, 20, 40, 60]
     assert losses[-1] < 0.3 * losses[0]
-    assert manager.best_loss == min(losses) == evaluate(encoder, frame, LMBDA).loss
+    assert manager.best_loss == min(losses) == evaluate(encoder, Objective.of(encoder.config, frame, lmbda=LMBDA)).loss
     assert manager.iterations_counter == 60 and manager.total_training_time_sec > 0
     assert all(p.requires_grad and p.grad is None for p in encoder.parameters())
 
@@ -263,13 +268,13 @@ def test_warmup_keeps_the_best_candidates():
 
     manager = Recorder()
     rounds = (WarmupRound(3, SHORT), WarmupRound(2, SHORT), WarmupRound(1, SHORT))
-    winner = compete(make, picture(), manager, LMBDA, rounds)
+    winner = compete(make, objective(), manager, rounds)
     assert made == [0, 1, 2] and manager.iterations_counter == 6 * 6
     finals = {phase: loss for phase, _, loss, _, _ in manager.told}
     first = {phase[-1]: finals[phase] for phase in finals if phase.startswith("warm-up 1")}
     second = {phase[-1] for phase in finals if phase.startswith("warm-up 2")}
     assert second == set(sorted(first, key=first.__getitem__)[:2])
-    assert manager.best_loss == evaluate(winner, picture(), LMBDA).loss
+    assert manager.best_loss == evaluate(winner, objective()).loss
 
 
 def test_a_coarse_start_leaves_the_finest_grid_out():
@@ -279,9 +284,7 @@ def test_a_coarse_start_leaves_the_finest_grid_out():
         made[seed] = intra(seed)
         return made[seed]
 
-    compete(
-        make, picture(), manager, LMBDA, (WarmupRound(3, dataclasses.replace(SHORT, max_iterations=0)),), coarse_start=5
-    )
+    compete(make, objective(), manager, (WarmupRound(3, dataclasses.replace(SHORT, max_iterations=0)),), coarse_start=5)
     moved = {seed: [bool(each.detach().any()) for each in made[seed].branches["residue"].latents] for seed in made}
     assert moved[0] == moved[2] == [False] * len(moved[0])
     assert moved[1] == [False] + [True] * (len(moved[1]) - 1)
@@ -307,7 +310,7 @@ def test_a_frame_is_trained_by_its_configuration_and_always_alike():
     results = []
     for _ in range(2):
         manager = Recorder()
-        encoder = train_frame(intra, picture(), manager, frame_config())
+        encoder = train_frame(intra, Objective.of(frame_config(), picture()), manager, frame_config())
         results.append((encoder.get_param(), [phase for phase, i, *_ in manager.told if i == 0], manager))
     (first, phases, manager), (second, _, _) = results
     assert phases == ["warm-up 1.1", "warm-up 1.2", phases[2], "phase 1", "phase 2"]
@@ -319,14 +322,14 @@ def test_a_frame_is_trained_by_its_configuration_and_always_alike():
 def test_a_trained_frame_learns_slower(is_trained, rates, monkeypatch):
     seen = []
 
-    def phase(encoder, frame, manager, lmbda, settings, name):
+    def phase(encoder, objective, manager, settings, name):
         seen.append(settings.start_lr)
         return encoder
 
     monkeypatch.setattr("coolvid.encoding.training.schedule.train_phase", phase)
     phases = (Phase(5), Phase(5, start_lr=1e-4))
     config = frame_config(FrameType.P, warmup=(), phases=phases, inherit_lr_scale=0.4)
-    train_frame(predicted, picture(), Recorder(), config, is_trained=is_trained)
+    train_frame(predicted, Objective.of(config, picture()), Recorder(), config, is_trained=is_trained)
     assert seen == pytest.approx(rates)
 
 
@@ -335,7 +338,7 @@ def test_motion_start_reproduces_the_flow():
     config = dataclasses.replace(encoder.config, lmbda=1e-5)
     flow = flows(encoder, picture(4), config)
     assert flow.shape == (2, *SIZE) and np.median(flow[0]) == pytest.approx(4, abs=0.2)
-    encoder.branches["motion"].set_param(start_motion(encoder, picture(4), manager, config))
+    encoder.branches["motion"].set_param(start_motion(encoder, Objective.of(config, picture(4)), manager, config))
     encoder.eval()
     with torch.no_grad():
         raw = encoder.branches["motion"]().raw_out
@@ -371,7 +374,7 @@ def test_all_candidates_get_the_motion_start():
         return encoder
 
     config = frame_config(FrameType.P, motion_start=4, warmup=(WarmupRound(2, Phase(0)),), phases=())
-    train_frame(make, picture(4), manager, config)
+    train_frame(make, Objective.of(config, picture(4)), manager, config)
     parameters = [starts[seed].branches["motion"].get_param() for seed in (0, 1)]
     assert any(p.abs().sum() > 0 for name, p in parameters[1].items() if name.startswith("latents"))
     assert all(torch.equal(parameters[0][name], parameters[1][name]) for name in parameters[0])

@@ -9,10 +9,12 @@ from torch import nn
 from coolvid.codec.coded_frame import TensorSpec
 from coolvid.encoding.model.frame_encoder import FrameEncoder
 from coolvid.encoding.model.network_rate import estimated_bits
+from coolvid.encoding.objective import Objective
 from coolvid.encoding.training.loop import Counters
 from coolvid.encoding.training.train import FrameTask, evaluate, train
 from coolvid.errors import ConfigError
 from coolvid.picture.types import Frame, FrameType, PixelFormat, VideoFormat
+from coolvid.plugin.interfaces import TRAINED
 from coolvid.settings.config import EncodeConfig, Phase
 from coolvid.settings.presets import frame_config
 
@@ -76,16 +78,17 @@ def test_estimate_pulls_all_parameters_of_a_kind_to_zero_alike_and_leaves_zeros_
 def test_loss_and_validation_count_the_estimate_by_its_weight():
     encoder = intra()
     bits = float(encoder.estimated_network_bits().detach())
-    plain, weighed = (FrameTask(encoder, picture(), 1e-3, ("all",), weight) for weight in (0.0, 2.0))
+    objective = Objective.of(encoder.config, picture(), lmbda=1e-3)
+    plain, weighed = (FrameTask(encoder, objective, ("all",), weight) for weight in (0.0, 2.0))
     encoder.eval()
     extra = 2.0 * 1e-3 * bits / (SIZE[0] * SIZE[1])
     settings = Phase(1, quantizer_type="hardround", quantizer_noise_type="none")
     with torch.no_grad():
         unweighed = plain.validate().loss
         assert weighed.validate().loss - unweighed == pytest.approx(extra, rel=1e-4)
-        losses = [float(task.loss(settings, 0.3, 0.0)) for task in (weighed, plain)]
+        losses = [float(task.loss(settings, 0.3, 0.0, TRAINED)) for task in (weighed, plain)]
     assert losses[0] - losses[1] == pytest.approx(extra, rel=1e-4)
-    assert evaluate(encoder, picture(), 1e-3).loss == unweighed
+    assert evaluate(encoder, objective).loss == unweighed
 
 
 def test_training_with_the_estimate_gives_cheaper_networks():

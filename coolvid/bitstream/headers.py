@@ -148,7 +148,7 @@ class StreamHeader(Record):
 
     format: VideoFormat = coded(VIDEO_FORMAT, "picture size and samples")  # noqa: RUF009
     fps: Fraction = coded(Usual(USUAL_FPS, 4, FRACTION), "frames per second")  # noqa: RUF009
-    color: ColorInfo = coded(Usual(USUAL_COLORS, 3, COLOR), "colour description")  # noqa: RUF009
+    color: ColorInfo = coded(Usual(USUAL_COLORS, 3, COLOR), "colour description")
     n_frames: int = coded(U(24), "packets in the stream, 0 if unknown")
     gop: int = coded(Golomb(3, 4096, 1), "frames of a B hierarchy")
     intra_period: int = coded(Golomb(3, 1_000_000), "frames from one I to the next; 0: only the first")

@@ -6,11 +6,13 @@ in a dyadic hierarchy: the middle one refers to both anchors, the middle of each
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from coolvid.errors import ConfigError, within
 from coolvid.picture.types import FrameType
+
+from .networks import STORED_FRAMES
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class CodingStep:
 
     references: display indices, all coded earlier; a B frame names the past one first.
     depth: 0 for I, 1 for P, 2 and more for B (one more for each level of the hierarchy).
+    predictor: display index of the frame whose networks this one may inherit, coded earlier; None: no frame's.
     """
 
     coding_index: int
@@ -50,6 +53,7 @@ class CodingStep:
     frame_type: FrameType
     references: tuple[int, ...]
     depth: int
+    predictor: int | None = None
 
 
 class CodingStructure:
@@ -64,10 +68,8 @@ class CodingStructure:
         if n_frames < 1:
             raise ConfigError(f"{n_frames} frames to code; a video has at least 1")
         anchors = _explicit(n_frames, structure) if _is_explicit(structure) else _regular(n_frames, structure)
-        return tuple(
-            CodingStep(index, display, frame_type, references, depth)
-            for index, (display, frame_type, references, depth) in enumerate(_walk(anchors))
-        )
+        steps = tuple(CodingStep(index, *each) for index, each in enumerate(_walk(anchors)))
+        return tuple(replace(step, predictor=_predictor(steps[: step.coding_index], step)) for step in steps)
 
 
 plan = CodingStructure.plan
@@ -129,3 +131,26 @@ def _between(past: int, future: int, depth: int) -> Iterator[tuple[int, FrameTyp
     yield middle, FrameType.B, (past, future), depth
     yield from _between(past, middle, depth + 1)
     yield from _between(middle, future, depth + 1)
+
+
+def _predictor(before: Sequence[CodingStep], step: CodingStep) -> int | None:
+    """The frame that `step` may inherit networks from, given all steps before it.
+
+    A decoder must still keep its networks: it is one of the last STORED_FRAMES steps, after the last I frame. So that
+    frames can be coded side by side, P frames inherit from P frames alone, and a B frame from a frame of lower depth or
+    of an earlier group: the latest one of the same depth, else the deepest one above, a reference if possible.
+    """
+    last_intra = max((i for i, each in enumerate(before) if each.frame_type is FrameType.I), default=-1)
+    anchor = max((i for i, each in enumerate(before) if each.frame_type is not FrameType.B), default=-1)
+    kept = before[max(last_intra + 1, len(before) - STORED_FRAMES) :]
+    if step.frame_type is FrameType.B:
+        fitting = [each for each in kept if each.coding_index < anchor or each.depth < step.depth]
+    else:
+        fitting = [each for each in kept if each.frame_type is step.frame_type]
+
+    def rank(each: CodingStep) -> tuple[bool, bool, int, bool, int]:
+        is_above = each.depth < step.depth
+        nearness = each.depth if is_above else -each.depth
+        return each.depth == step.depth, is_above, nearness, each.display_index in step.references, each.coding_index
+
+    return max(fitting, key=rank).display_index if fitting else None

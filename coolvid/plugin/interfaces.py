@@ -26,6 +26,8 @@ from coolvid.errors import ConfigError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from coolvid.picture.types import ColorInfo
+
 NORMATIVE = ("arm", "upsampling", "synthesis", "warper")
 ENCODER_ONLY = ("quantizer", "distortion", "motion")
 KINDS = NORMATIVE + ENCODER_ONLY
@@ -182,14 +184,39 @@ class QuantizerOptions(PluginOptions):
     noise: str = ""
 
 
+@dataclass(frozen=True)
+class TrainingState:
+    """Where training stands, for plugins that change as it goes on (annealing).
+
+    iteration: 0 .. total - 1 of the current phase. A validation and everything after training see iteration == total.
+    """
+
+    iteration: int
+    total: int
+
+    @property
+    def progress(self) -> float:
+        """0.0 at the first iteration of the phase, 1.0 after its last."""
+        return self.iteration / self.total
+
+
+TRAINED = TrainingState(1, 1)
+"""The state of everything that is not a training iteration."""
+
+
 class QuantizerPlugin(Plugin):
     """Differentiable stand-in for rounding during training (in evaluation the core always rounds)."""
 
     Options = QuantizerOptions
 
+    @property
+    def noise(self) -> str:
+        """The kind of noise that quantize() gets: kumaraswamy, gaussian or none; "" leaves it to the training phase."""
+        return self.options.noise if isinstance(self.options, QuantizerOptions) else ""
+
     @abstractmethod
-    def quantize(self, x: Tensor, noise: Tensor | None, temperature: Tensor | float) -> Tensor:
-        """x: scaled latents [N]; noise: [N] or None; temperature > 0. Returns [N], differentiable in x."""
+    def quantize(self, x: Tensor, noise: Tensor | None, temperature: Tensor | float, state: TrainingState) -> Tensor:
+        """x: scaled latents [N]; noise: [N] or None; temperature > 0. Returns [N], finite, differentiable in x."""
 
     def sloped(
         self,
@@ -197,20 +224,49 @@ class QuantizerPlugin(Plugin):
         gain: float,
         noise: NDArray[np.float32] | None,
         temperature: float,
+        state: TrainingState,
         out: NDArray[np.float32],
         slope: NDArray[np.float32],
     ) -> bool:
-        """Write quantize(gain * x, ...) [N] and its derivative by x [N] without autograd, where each latent is
-        quantised alone and there is a kernel for it; else False."""
+        """Write quantize(gain * x, ...) [N] to out and its derivative by x [N] to slope, without autograd, and return
+        True. Return False where each latent is not quantized alone or where there is no kernel."""
         return False
 
 
 class DistortionPlugin(Plugin):
-    """The D of D + lambda R."""
+    """The D of the objective D + lambda * bits per pixel.
+
+    Training, the search for quantization steps, and the choice among candidates and copies all minimise that objective.
+    What a plugin declares here decides which of their methods apply; nothing depends on its name.
+    """
+
+    is_squared_error: ClassVar[bool] = False
+    """True only if D is exactly `scale` times the mean squared error over all samples: compiled kernels then compute
+    it, and rounding uses the curvature of the loss."""
+
+    @property
+    def scale(self) -> float:
+        """D per unit of mean squared error, about; exact if is_squared_error. Presets choose settings by
+        lambda / scale, the lambda that gives about the same quality with the mean squared error. Greater than 0."""
+        return 1.0
+
+    def prepare(self, target: Any, color: ColorInfo) -> Any:
+        """What distortion() and errors() take as target; called once per frame, for example to compute features.
+
+        target: DictTensorYUV or [1, 3, H, W] in [0, 1]. color: how to convert it to RGB.
+        """
+        return target
 
     @abstractmethod
-    def distortion(self, decoded: Any, target: Any) -> Tensor:
-        """decoded, target: DictTensorYUV or [1, 3, H, W] in [0, 1]. Returns a scalar, differentiable in decoded."""
+    def distortion(self, decoded: Any, target: Any, state: TrainingState) -> Tensor:
+        """decoded: DictTensorYUV or [1, 3, H, W] in [0, 1]; target: from prepare(). Returns a finite scalar,
+        differentiable in decoded."""
+
+    def errors(self, decoded: Any, target: Any) -> tuple[Tensor, ...] | None:
+        """For a distortion that is a sum over samples: the part of each sample, as planes of the shapes of decoded
+        (y, u, v, or one [1, 3, H, W]), differentiable, with the sum distortion(). Single latents are then improved in
+        many windows of the picture at once. None for any other distortion."""
+        return None
 
 
 class MotionPlugin(Plugin):

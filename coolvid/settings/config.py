@@ -22,7 +22,7 @@ from coolvid.codec.architecture import (
 )
 from coolvid.codec.gop import StructureConfig
 from coolvid.errors import ConfigError, choose, within
-from coolvid.picture.types import MAX_SIDE, MIN_SIDE, FrameType
+from coolvid.picture.types import MAX_SIDE, MIN_SIDE, ColorInfo, FrameType
 from coolvid.plugin.choice import PluginChoice
 from coolvid.plugin.interfaces import NORMATIVE
 from coolvid.plugin.registry import record
@@ -262,7 +262,11 @@ def warmup_iterations(rounds: Sequence[tuple[int, int]], coarse_start: int) -> i
 
 @dataclass(frozen=True)
 class FrameConfig:
-    """All that one frame's encoder needs. lmbda: distortion + lmbda * bits per pixel, MSE on [0, 1] pixels."""
+    """All that one frame's encoder needs.
+
+    lmbda: the objective is distortion + lmbda * bits per pixel, samples in [0, 1]. color: for distortions that convert
+    the picture to RGB.
+    """
 
     frame_type: FrameType
     lmbda: float
@@ -272,9 +276,10 @@ class FrameConfig:
     training: TrainingConfig
     distortion: PluginChoice = PluginChoice("mse")
     motion_estimator: PluginChoice = PluginChoice("block_matching")
+    color: ColorInfo = ColorInfo()
 
     def __post_init__(self) -> None:
-        within("lmbda", self.lmbda, 1e-9, 1e3)
+        within("lmbda", self.lmbda, 1e-9, 1e6)
         if (self.motion is None) != (self.frame_type is FrameType.I):
             raise ConfigError(f"a {self.frame_type.name} frame {'has no' if self.motion else 'needs a'} motion branch")
 

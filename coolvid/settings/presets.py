@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any, get_type_hints
+from typing import Any, cast, get_type_hints
 
 from coolvid.errors import ConfigError, choose, within
 from coolvid.picture.detail import detail
 from coolvid.picture.types import Frame, FrameType
 from coolvid.plugin.choice import PluginChoice
+from coolvid.plugin.interfaces import DistortionPlugin
+from coolvid.plugin.registry import make
 
 from .config import (
     CoolChicEncoderParameter,
@@ -220,7 +222,8 @@ def fit_intra(config: EncodeConfig, picture: Frame) -> EncodeConfig:
     """The config with the preset's operating point for I frames like this picture, unless it names its own."""
     if config.intra:
         return config
-    preset, lmbda = effective_preset(config), config.lmbda_at(FrameType.I, 0)
+    preset = effective_preset(config)
+    lmbda = config.lmbda_at(FrameType.I, 0) / _distortion_scale(config)
     found = detail(picture, lmbda)
     if found >= LARGE:
         return replace(config, intra=preset.huge_intra if found >= HUGE else preset.large_intra)
@@ -243,8 +246,8 @@ def frame_configs(
         usual = preset.p_residue if frame_type is FrameType.P else preset.b_residue
         residues = _parameters(config, "residue", config.residue or usual, RESIDUE, img_size)
         motions = _parameters(config, "motion", config.motion or preset.motion, MOTION, img_size)
-    n_pixels = img_size[0] * img_size[1]
-    gain = next((gain for limit, least, gain in GAINS[frame_type] if lmbda < limit and n_pixels >= least), None)
+    n_pixels, equivalent = img_size[0] * img_size[1], lmbda / _distortion_scale(config)
+    gain = next((gain for limit, least, gain in GAINS[frame_type] if equivalent < limit and n_pixels >= least), None)
     if gain is not None:
         residues = tuple(replace(each, encoder_gain=gain) for each in residues)
     return tuple(
@@ -254,7 +257,7 @@ def frame_configs(
             residue=residue,
             motion=motion,
             warper=_warper(config),
-            training=_training(config, preset, frame_type, depth, lmbda),
+            training=_training(config, preset, frame_type, depth, equivalent),
             distortion=config.distortion,
             motion_estimator=config.motion_estimator,
         )
@@ -266,6 +269,11 @@ def frame_configs(
 def frame_config(config: EncodeConfig, frame_type: FrameType, depth: int, img_size: tuple[int, int]) -> FrameConfig:
     """The first of frame_configs(), for those who train a single frame by themselves."""
     return frame_configs(config, frame_type, depth, img_size)[0]
+
+
+def _distortion_scale(config: EncodeConfig) -> float:
+    """What lambdas are divided by to get those of the mean squared error, which the rules here are about."""
+    return cast(DistortionPlugin, make("distortion", config.distortion.name, dict(config.distortion.options))).scale
 
 
 def _warper(config: EncodeConfig) -> PluginChoice:

@@ -48,6 +48,7 @@ def training(frame_type, points, size, threads, budget_s, parts=True):
     """One training iteration, as a whole and by part."""
     from coolvid.encoding.manager import use_threads
     from coolvid.encoding.model.frame_encoder import FrameEncoder
+    from coolvid.encoding.objective import Objective
     from coolvid.encoding.training.loop import Counters, _Run, only_trainable
     from coolvid.encoding.training.train import FrameTask
     from coolvid.picture.types import FrameType
@@ -62,7 +63,7 @@ def training(frame_type, points, size, threads, budget_s, parts=True):
     use_threads(threads)
     before = resident_mb()
     encoder = FrameEncoder(config, frames[1], (frames[0], frames[2])[: kind.n_references])
-    task = FrameTask(encoder, frames[1], config.lmbda, ("all",))
+    task = FrameTask(encoder, Objective.of(config, frames[1]), ("all",))
     with only_trainable(task):
         run = _Run(task, config.training.phases[0], Counters(), "bench", False)
         counter = iter(range(10**9))
@@ -92,8 +93,10 @@ def branch_parts(branch):
     """name -> (function, inputs) of one Cool-chic's heavy parts."""
     import torch
 
+    from coolvid.plugin.interfaces import TRAINED
+
     with torch.no_grad():
-        flat = branch._quantize("gaussian", "softround", 0.3, 0.2)
+        flat = branch._quantize("gaussian", "softround", 0.3, 0.2, TRAINED)
         planes = [p[None, None] for p, g in zip(branch._split(flat), branch.grids, strict=True) if not g.is_hyper]
         dense = branch._dense(branch._split(flat), False, False)
     networks = branch.modules_by_name

@@ -15,7 +15,8 @@ from coolvid.codec.coded_frame import MAX_LATENT, MODULES, CodedModule, TensorSp
 from coolvid.codec.fixed_point import Integers
 from coolvid.plugin import registry
 from coolvid.plugin.choice import PluginChoice
-from coolvid.plugin.interfaces import QuantizerPlugin
+from coolvid.plugin.contract import check_tensor, reported
+from coolvid.plugin.interfaces import TRAINED, QuantizerPlugin, TrainingState
 from coolvid.plugin.modules import build_plugins, module_tensors
 from coolvid.settings.config import CoolChicEncoderParameter
 
@@ -64,6 +65,7 @@ class CoolChicEncoder(nn.Module):
         self.predictor: Mapping[str, CodedModule] = {}
         self._predicted: dict[str, dict[str, Tensor]] = {}
         self._randomness: Tensor | None = None
+        self._checked: set[str] = set()
 
     def _fresh_modules(self, seed: int) -> dict[str, nn.Module]:
         """Newly drawn networks; the global random state is left as it was."""
@@ -84,15 +86,17 @@ class CoolChicEncoder(nn.Module):
         flag_additional_outputs: bool = False,
         no_common_randomness: bool = False,
         only_common_randomness: bool = False,
+        state: TrainingState = TRAINED,
     ) -> CoolChicEncoderOutput:
         """Planes and rate. In evaluation mode latents are rounded, whatever the quantizer.
 
         quantizer_type: a plugin as ``softround`` or ``softround:noise=gaussian``. AC_MAX_VAL: limit of |latent|, -1 for
         none. flag_additional_outputs: additional_data holds, per grid, ``latent``, ``mu``, ``scale``, ``rate`` [h, w],
-        and ``synthesis_input``. no_/only_common_randomness silence the noise planes or all others.
+        and ``synthesis_input``. no_/only_common_randomness silence the noise planes or all others. state: for
+        quantizers that change during training.
         """
         if self.training:
-            flat = self._quantize(quantizer_noise_type, quantizer_type, soft_round_temperature, noise_parameter)
+            flat = self._quantize(quantizer_noise_type, quantizer_type, soft_round_temperature, noise_parameter, state)
         else:
             flat = self.rounded_latents()
         if AC_MAX_VAL != -1:
@@ -112,15 +116,41 @@ class CoolChicEncoder(nn.Module):
         """All latents times encoder_gain, flat, finest grid first."""
         return torch.cat([latent.reshape(-1) for latent in self.latents]) * self.param.encoder_gain
 
-    def _quantize(self, noise_type: str, quantizer_type: str, temperature: Tensor | float, parameter: float) -> Tensor:
+    def _quantize(
+        self,
+        noise_type: str,
+        quantizer_type: str,
+        temperature: Tensor | float,
+        parameter: float,
+        state: TrainingState,
+    ) -> Tensor:
         scaled = self._scaled()
-        quantizer, kind = self.quantizer_and_noise(noise_type, quantizer_type)
-        return quantizer.quantize(scaled, self.noise.draw(kind, parameter, scaled.detach()), temperature)
+        _, kind = self.quantizer_and_noise(noise_type, quantizer_type)
+        noise = self.noise.draw(kind, parameter, scaled.detach())
+        return self.quantized(quantizer_type, scaled, noise, temperature, state)
+
+    def quantized(
+        self,
+        quantizer_type: str,
+        scaled: Tensor,
+        noise: Tensor | None,
+        temperature: Tensor | float,
+        state: TrainingState,
+    ) -> Tensor:
+        """What a quantizer makes of scaled latents [N]. Raises PluginError if its first result cannot be trained on."""
+        quantizer = _quantizer(quantizer_type)
+        if quantizer_type in self._checked:
+            return quantizer.quantize(scaled, noise, temperature, state)
+        with reported("quantizer", quantizer_type):
+            out = quantizer.quantize(scaled, noise, temperature, state)
+        check_tensor("quantizer", quantizer_type, out, tuple(scaled.shape), needs_grad=scaled.requires_grad)
+        self._checked.add(quantizer_type)
+        return out
 
     def quantizer_and_noise(self, noise_type: str, quantizer_type: str) -> tuple[QuantizerPlugin, str]:
         """The quantizer, and the kind of its noise."""
         quantizer = _quantizer(quantizer_type)
-        return quantizer, str(getattr(quantizer.options, "noise", "")) or noise_type
+        return quantizer, quantizer.noise or noise_type
 
     def _split(self, flat: Tensor) -> list[Tensor]:
         """Planes [h, w] of the grids."""

@@ -14,6 +14,7 @@ from coolvid.codec.coded_frame import MODULES
 from coolvid.errors import ConfigError
 from coolvid.picture.color import dense_planes, to_dense
 from coolvid.picture.types import DictTensorYUV, Frame, FrameType, VideoFormat
+from coolvid.plugin.interfaces import TRAINED, TrainingState
 from coolvid.plugin.registry import build
 from coolvid.settings.config import FrameConfig, frame_architecture
 
@@ -113,6 +114,7 @@ class FrameEncoder(nn.Module):
         flag_additional_outputs: bool = False,
         no_common_randomness: bool = False,
         only_common_randomness: bool = False,
+        state: TrainingState = TRAINED,
     ) -> FrameEncoderOutput:
         """The picture and the bits of its latents; arguments as CoolChicEncoder.forward, given to both branches.
 
@@ -129,6 +131,7 @@ class FrameEncoder(nn.Module):
                 flag_additional_outputs=flag_additional_outputs,
                 no_common_randomness=no_common_randomness,
                 only_common_randomness=only_common_randomness,
+                state=state,
             )
             for name, branch in self.coolchics.items()
         }

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from coolvid.kernels import compiled, threads
+from coolvid.plugin.interfaces import TrainingState
 
 Array = NDArray[np.float32]
 
@@ -107,7 +108,7 @@ class PictureError:
         self._warps = warps
         self._predictions, self._d_predictions = ([np.zeros((3, *size), np.float32) for _ in warps] for _ in range(2))
 
-    def __call__(self, coarse: Mapping[str, Array], slopes: Mapping[str, Array]) -> float:
+    def __call__(self, coarse: Mapping[str, Array], slopes: Mapping[str, Array], state: TrainingState) -> float:
         """coarse: raw planes of ``residue`` [3 + n, H, W] and, with warps, flows of ``motion`` [2n, h, w] in pixels;
         slopes: where derivatives go, in the same shapes."""
         assert compiled is not None

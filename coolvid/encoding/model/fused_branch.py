@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from coolvid.codec.architecture import Grid
 from coolvid.codec.coded_frame import MODULES
 from coolvid.kernels import compiled, threads
+from coolvid.plugin.interfaces import TrainingState
 
 from .coolchic import CoolChicEncoder
 from .fused import usable
@@ -112,7 +113,7 @@ class FusedBranch:
 
     def forward(self, bit_slope: float, *quantization: Any) -> float:
         """Bits of all latents. bit_slope: derivative of the loss by a bit. quantisation: types of noise and quantizer,
-        temperature, noise parameter."""
+        temperature, noise parameter, state of training."""
         values, slopes = self._values, self._slopes
         self._quantize(*quantization)
         by_rate = self._d_rate, slopes["arm"], slopes["ifce"]
@@ -128,17 +129,19 @@ class FusedBranch:
         self._upsampling.backward(self._d_seen, self._d_normal, slopes["upsampling"])
         self._quantize_backward(slopes["latents"])
 
-    def _quantize(self, noise_type: str, quantizer_type: str, temperature: float, parameter: float) -> None:
+    def _quantize(
+        self, noise_type: str, quantizer_type: str, temperature: float, parameter: float, state: TrainingState
+    ) -> None:
         """The latents as the training forward sees them, and their slope, or what autograd needs for it."""
         quantizer, kind = self._coolchic.quantizer_and_noise(noise_type, quantizer_type)
         gain = self._coolchic.param.encoder_gain
         noise = self._noise if self._coolchic.noise.fill(kind, parameter, self._noise) else None
         latents, made = self._values["latents"], (self._quantized, self._slope)
         self._by_autograd = None
-        if not quantizer.sloped(latents, gain, noise, temperature, *made):
+        if not quantizer.sloped(latents, gain, noise, temperature, state, *made):
             leaf = torch.from_numpy(latents).clone().requires_grad_()
             given = None if noise is None else torch.from_numpy(noise)
-            self._by_autograd = leaf, quantizer.quantize(leaf * gain, given, temperature)
+            self._by_autograd = leaf, self._coolchic.quantized(quantizer_type, leaf * gain, given, temperature, state)
             self._quantized[:] = self._by_autograd[1].detach().numpy()
 
     def _quantize_backward(self, out: Array) -> None:

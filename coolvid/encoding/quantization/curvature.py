@@ -21,7 +21,6 @@ from torch import Tensor
 
 from coolvid.encoding.model.coolchic import CoolChicEncoder
 from coolvid.encoding.model.rate import latent_bits, scale_of
-from coolvid.plugin.choice import PluginChoice
 
 from .evaluate import FrameLoss
 from .state import named_parameters
@@ -93,7 +92,7 @@ def curvature(loss: FrameLoss, name: str, samples_per_parameter: float) -> Float
     own = named_parameters(loss.coolchic(name), module)
     parameters = [own[spec.name].requires_grad_(True) for spec in loss.specs(name)]
     n = sum(parameter.numel() for parameter in parameters)
-    is_squared_error = loss.frame_encoder.config.distortion == PluginChoice("mse")
+    is_squared_error = loss.objective.is_squared_error
     if module not in _PROJECTIONS or not 0 < n <= MAX_PARAMETERS or not samples_per_parameter or not is_squared_error:
         return None
     count = math.ceil(samples_per_parameter * n) + EXTRA_SAMPLES

@@ -18,8 +18,7 @@ from coolvid.encoding.model.compose import round_flow
 from coolvid.encoding.model.coolchic import CoolChicEncoder
 from coolvid.encoding.model.frame_encoder import FrameEncoder
 from coolvid.encoding.model.rate import latent_bits
-from coolvid.encoding.training.loss import distortion_of
-from coolvid.picture.types import Frame
+from coolvid.encoding.objective import Objective, planes_of
 
 from .state import QuantizedModule, float_parameters, named_parameters, write_parameters
 from .steps import Floats
@@ -37,19 +36,18 @@ _WORTH_MERGING = 0.8
 
 
 class FrameLoss:
-    """Distortion + lmbda * bits per pixel of a frame encoder in evaluation mode.
+    """The objective of a frame encoder in evaluation mode, on the objective's device.
 
     modules: names as ``motion.arm``, sorted. loss_per_bit: lmbda / pixels. Module parameters
     are changed through load(); whoever changes them otherwise calls changed(). Latents must not change.
     """
 
-    def __init__(self, frame_encoder: FrameEncoder, frame: Frame) -> None:
+    def __init__(self, frame_encoder: FrameEncoder, objective: Objective) -> None:
         self.frame_encoder = frame_encoder.eval()
         self.branches = frame_encoder.branches
         self.modules = tuple(sorted(f"{branch}.{module}" for branch in self.branches for module in MODULES))
-        self.loss_per_bit = frame_encoder.config.lmbda / (frame.height * frame.width)
-        self._distortion = distortion_of(frame_encoder.config.distortion)
-        self._target = _moved(frame.as_tensor(), next(frame_encoder.parameters()).device)
+        self.objective = objective
+        self.loss_per_bit = objective.loss_per_bit
         self._kept: dict[tuple[str, str], Any] = {}
         self._smooth = False
 
@@ -154,7 +152,7 @@ class FrameLoss:
         else:
             residue, predictions = raw, self._predictions() if "motion" in self.branches else ()
         decoded = self.frame_encoder.compose(residue, predictions)
-        return [decoded] if isinstance(decoded, Tensor) else [decoded["y"], decoded["u"], decoded["v"]]
+        return planes_of(decoded)
 
     # -- stages -------------------------------------------------------------------------------------------------
 
@@ -208,7 +206,7 @@ class FrameLoss:
     def _make_distortion(self) -> Tensor:
         predictions = self._predictions() if "motion" in self.branches else ()
         decoded = self.frame_encoder.compose(self._raw("residue"), predictions)
-        return self._distortion(decoded, self._target)
+        return self.objective.distortion(decoded)
 
     def _predictions(self) -> tuple[Tensor, ...]:
         """The warped references, kept as long as the flow that made them stays what it was."""
@@ -236,7 +234,3 @@ def _merged(contexts: Tensor, latents: Tensor) -> tuple[Tensor, Tensor, Tensor |
         return contexts, latents, None
     chosen = torch.from_numpy(first).to(latents.device)
     return contexts[:, chosen].contiguous(), latents[chosen], torch.from_numpy(counts).to(latents.device).double()
-
-
-def _moved(picture: Any, device: torch.device) -> Any:
-    return {k: v.to(device) for k, v in picture.items()} if isinstance(picture, dict) else picture.to(device)

@@ -6,7 +6,7 @@ the first pixel that it covers.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
@@ -21,7 +21,8 @@ from coolvid.encoding.model.compose import round_flow
 from coolvid.encoding.model.frame_encoder import FrameEncoder
 from coolvid.encoding.model.fused import errors_by_cell
 from coolvid.encoding.model.rate import latent_bits
-from coolvid.picture.types import Frame
+from coolvid.encoding.objective import Objective, Picture, planes_of
+from coolvid.picture.types import DictTensorYUV
 
 from .steps import Floats
 
@@ -33,30 +34,32 @@ SMOOTHING = 2
 
 @dataclass
 class Measured:
-    """cells [n]: squared error of each cell, as its part of the mean over all samples. bits [N] of each latent."""
+    """cells [n]: the part of each cell in the distortion. bits [N] of each latent."""
 
     cells: Floats
     bits: Floats
 
 
 class LatentLoss:
-    """MSE + lmbda * bits per pixel of a quantised frame encoder in evaluation mode, by the latents of one branch.
+    """The objective of a quantized frame encoder in evaluation mode, by the latents of one branch.
 
     flat [N]: its latents as they are now, float32. loss_per_bit: lmbda / pixels. cells: (rows, columns) of cells; rows,
     columns [N]: first pixel of each latent; cell [N]: its cell; sides [N]: how many pixels it covers each way.
     planes: raw outputs of all branches by name.
     """
 
-    def __init__(self, frame_encoder: FrameEncoder, frame: Frame, branch: str, planes: Mapping[str, Tensor]) -> None:
+    def __init__(
+        self, frame_encoder: FrameEncoder, objective: Objective, branch: str, planes: Mapping[str, Tensor]
+    ) -> None:
         self.coolchic = frame_encoder.branches[branch]
         self.flat = self.coolchic.rounded_latents().detach().clone()
-        self.loss_per_bit = frame_encoder.config.lmbda / (frame.height * frame.width)
+        self.loss_per_bit = objective.loss_per_bit
         self._encoder, self._branch, self._planes = frame_encoder, branch, planes
-        target = frame.as_tensor()
-        self._target = [target] if isinstance(target, Tensor) else [target["y"], target["u"], target["v"]]
+        self._objective = objective
+        self._target = planes_of(objective.target)
         self._n_samples = sum(plane.numel() for plane in self._target)
-        self._width = frame.width
-        self._place(frame.height, frame.width)
+        self._width = objective.frame.width
+        self._place(objective.frame.height, objective.frame.width)
         self._curvature: Tensor | None = None
         moves = branch == "motion" or "motion" not in planes
         self._predictions = () if moves else frame_encoder.predict(round_flow(planes["motion"]))
@@ -79,18 +82,27 @@ class LatentLoss:
     @torch.no_grad()
     def measure(self, flat: Tensor) -> Measured:
         """That of latents flat [N]."""
-        cells = self._errors(self._picture(flat)) / self._n_samples
-        return Measured(cells, self.coolchic.bits(flat).double().numpy())
+        return Measured(self._errors(self._picture(flat)), self.coolchic.bits(flat).double().numpy())
 
-    def _errors(self, picture: list[Tensor]) -> Floats:
-        """Squared errors of decoded planes, added up by cell."""
-        found = errors_by_cell(picture, self._target, CELL)
-        if found is not None:
-            return found
-        pairs = zip(picture, self._target, strict=True)
-        cells = sum(self._by_cell((plane - target).square_()) for plane, target in pairs)
-        assert isinstance(cells, Tensor)
-        return cells.double().numpy().ravel()
+    def _errors(self, picture: Picture) -> Floats:
+        """The distortion of a decoded picture by cell, flat."""
+        if not self._objective.is_squared_error:
+            return self._added([self._by_cell(error) for error in self._sample_errors(picture)])
+        planes = planes_of(picture)
+        found = errors_by_cell(planes, self._target, CELL)
+        if found is None:
+            pairs = zip(planes, self._target, strict=True)
+            found = self._added([self._by_cell((plane - target).square_()) for plane, target in pairs])
+        return found / self._n_samples
+
+    def _added(self, cells: list[Tensor]) -> Floats:
+        return torch.stack(cells).sum(0).double().numpy().ravel()
+
+    def _sample_errors(self, picture: Picture) -> tuple[Tensor, ...]:
+        """The part of each sample in the distortion."""
+        errors = self._objective.errors(picture)
+        assert errors is not None, "latents are searched only where the distortion is a sum over samples"
+        return errors
 
     def total(self, measured: Measured) -> float:
         """Distortion + lmbda * bits per pixel; bits of other branches and networks not counted."""
@@ -103,15 +115,14 @@ class LatentLoss:
         padded = F.pad(errors, (0, columns * side - errors.shape[-1], 0, rows * side - errors.shape[-2]))
         return padded.view(-1, rows, side, columns, side).sum((0, 2, 4))
 
-    def _picture(self, flat: Tensor, smooth: bool = False) -> list[Tensor]:
-        """Decoded planes. smooth: with flow not rounded, for derivatives."""
+    def _picture(self, flat: Tensor, smooth: bool = False) -> Picture:
+        """The decoded picture. smooth: with flow not rounded, for derivatives."""
         raw = self.coolchic.synthesised(self.coolchic.synthesis_input(flat))
         predictions = self._predictions
         if self._branch == "motion":
             predictions = self._encoder.predict(raw if smooth else round_flow(raw))
             raw = self._planes["residue"]
-        picture = self._encoder.compose(raw, predictions)
-        return [picture] if isinstance(picture, Tensor) else [picture["y"], picture["u"], picture["v"]]
+        return self._encoder.compose(raw, predictions)
 
     # -- what a step may do -------------------------------------------------------------------------------------
 
@@ -123,8 +134,7 @@ class LatentLoss:
         leaf = self.flat.clone().requires_grad_(True)
         with torch.enable_grad():
             picture = self._picture(leaf, smooth=True)
-            errors = [(p - t).square().sum() for p, t in zip(picture, self._target, strict=True)]
-            (slope,) = torch.autograd.grad(torch.stack(errors).sum() / self._n_samples, leaf, retain_graph=True)
+            (slope,) = torch.autograd.grad(self._distortion(picture), leaf, retain_graph=True)
             if self._curvature is None:
                 self._curvature = self._curvatures(picture, leaf)
             (bit_slope,) = torch.autograd.grad(self.coolchic.bits(leaf).sum(), leaf)
@@ -141,17 +151,38 @@ class LatentLoss:
             out.append(change.masked_fill(moved.abs() > MAX_LATENT, torch.inf))
         return torch.stack(out).double().numpy()
 
-    def _curvatures(self, picture: list[Tensor], leaf: Tensor) -> Tensor:
+    def _distortion(self, picture: Picture) -> Tensor:
+        if not self._objective.is_squared_error:
+            return torch.stack([error.sum() for error in self._sample_errors(picture)]).sum()
+        errors = [(p - t).square().sum() for p, t in zip(planes_of(picture), self._target, strict=True)]
+        return torch.stack(errors).sum() / self._n_samples
+
+    def _curvatures(self, picture: Picture, leaf: Tensor) -> Tensor:
         """Second derivative [N] of the distortion by each latent, were the picture linear in it: the mean square of
         slopes of randomly signed sums of all samples, smoothed over neighbours."""
-        signs = torch.Generator().manual_seed(0)
+        signs, planes = torch.Generator().manual_seed(0), planes_of(picture)
         squares = torch.zeros_like(leaf)
+        weights, factor = self._bends(picture)
         for _ in range(PROBES):
-            drawn = [torch.randint(0, 2, plane.shape, generator=signs).float() * 2 - 1 for plane in picture]
-            probe = torch.stack([(plane * sign).sum() for plane, sign in zip(picture, drawn, strict=True)]).sum()
+            drawn = [torch.randint(0, 2, plane.shape, generator=signs).float() * 2 - 1 for plane in planes]
+            weighted = zip(planes, drawn, weights, strict=True)
+            probe = torch.stack([(plane * sign * weight).sum() for plane, sign, weight in weighted]).sum()
             squares += torch.autograd.grad(probe, leaf, retain_graph=True)[0].square()
         smooth = [_smoothed(part) for part in self.coolchic.planes(squares)]
-        return torch.cat(smooth) * (2 / (PROBES * self._n_samples))
+        return torch.cat(smooth) * (factor / PROBES)
+
+    def _bends(self, picture: Picture) -> tuple[Sequence[Tensor | float], float]:
+        """(weights, factor): factor * weights**2 is the second derivative of each sample's error by the sample."""
+        planes = planes_of(picture)
+        if self._objective.is_squared_error:
+            return [1.0] * len(planes), 2 / self._n_samples
+        flat = [plane.detach().requires_grad_() for plane in planes]
+        moved = DictTensorYUV(y=flat[0], u=flat[1], v=flat[2]) if isinstance(picture, dict) else flat[0]
+        slopes = torch.autograd.grad(self._distortion(moved), flat, create_graph=True)
+        if not any(slope.requires_grad for slope in slopes):  # the error is linear between its corners
+            return [0.0] * len(planes), 1.0
+        bends = torch.autograd.grad(torch.stack([slope.sum() for slope in slopes]).sum(), flat)
+        return [bend.clamp_min(0).sqrt() for bend in bends], 1.0
 
 
 def _smoothed(plane: Tensor) -> Tensor:

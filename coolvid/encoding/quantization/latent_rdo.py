@@ -16,8 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from coolvid.encoding.model.frame_encoder import FrameEncoder
-from coolvid.picture.types import Frame
-from coolvid.plugin.choice import PluginChoice
+from coolvid.encoding.objective import Objective
 
 from .latent_loss import CELL, STEPS, LatentLoss, Measured, frozen
 from .steps import Floats
@@ -33,20 +32,20 @@ Indices = NDArray[np.int64]
 Window = tuple[slice, slice]
 
 
-def rdo_latents(frame_encoder: FrameEncoder, frame: Frame, rounds: int) -> int:
+def rdo_latents(frame_encoder: FrameEncoder, objective: Objective, rounds: int) -> int:
     """Improve the latents of a quantised frame encoder in place; how many changes were kept.
 
     The loss, as the float model has it, never rises. rounds: of estimates, each followed by up to TRIALS evaluations,
-    for each branch; it ends early when a round changes nothing. Does nothing for other distortions than mse, which may
-    not be sums over pixels. Deterministic.
+    for each branch; it ends early when a round changes nothing. Does nothing for a distortion that is no sum over
+    samples (see DistortionPlugin.errors). Deterministic.
     """
-    if frame_encoder.config.distortion != PluginChoice("mse"):
+    if not objective.is_sum:
         return 0
     kept = 0
     with frozen(frame_encoder):
         planes = {name: branch.raw_planes() for name, branch in frame_encoder.branches.items()}
         for name, branch in frame_encoder.branches.items():
-            search = _Search(LatentLoss(frame_encoder, frame, name, planes))
+            search = _Search(LatentLoss(frame_encoder, objective, name, planes))
             found = sum(_until_zero(search.round() for _ in range(rounds)))
             if found:
                 branch.write_latents(search.loss.flat)

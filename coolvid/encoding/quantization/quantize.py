@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from coolvid.codec.coded_frame import MAX_SHIFT
 from coolvid.codec.networks import FrameNetworks
 from coolvid.encoding.model.frame_encoder import FrameEncoder
+from coolvid.encoding.objective import Objective
 from coolvid.errors import TrainingError
 from coolvid.picture.types import Frame
 
@@ -32,7 +33,11 @@ PRICES = (0.5, 1.0, 1.5, 2.5)
 
 
 def quantize_model(
-    frame_encoder: FrameEncoder, frame: Frame, frame_encoder_manager: object, predictor: FrameNetworks | None = None
+    frame_encoder: FrameEncoder,
+    frame: Frame,
+    frame_encoder_manager: object,
+    predictor: FrameNetworks | None = None,
+    objective: Objective | None = None,
 ) -> FrameEncoder:
     """The frame encoder, changed in place, with parameters that are multiples of power-of-two steps.
 
@@ -40,19 +45,20 @@ def quantize_model(
     (latent bits + parameter bits) / pixels (codec.md, section 4), by config.training.step_search, or, where
     that is better, the predictor's parameters, which cost next to nothing; then config.training.rdo_rounds passes over
     single integers follow. With config.training.curvature_samples, parameters make up for each other's errors
-    (FeedbackRounding), and every tensor has a step of its own. predictor: networks that the stream may predict these
-    from. Raises TrainingError for parameters that no integer can stand for.
+    (FeedbackRounding), and every tensor has its own step. predictor: networks that the stream may predict these from.
+    objective: of the frame, where it is at hand. Raises TrainingError for parameters that no integer can represent.
     """
     training = frame_encoder.config.training
     _check_finite(frame_encoder)
     predict(frame_encoder, predictor)
-    loss = FrameLoss(frame_encoder, frame)
+    objective = objective or Objective.of(frame_encoder.config, frame, next(frame_encoder.parameters()).device)
+    loss = FrameLoss(frame_encoder, objective)
     for name in loss.modules:
         chosen = ModuleSearch(loss, name, training.curvature_samples).run(training.step_search)
         loss.load(chosen)
         _or_unchanged(loss, chosen).record(loss.coolchic(name))
     if training.rdo_rounds:
-        rdo_parameters(frame_encoder, frame, frame_encoder_manager, training.rdo_rounds)
+        rdo_parameters(frame_encoder, objective, training.rdo_rounds)
     return frame_encoder
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coolvid.encoding.model.frame_encoder import FrameEncoder
-from coolvid.picture.types import Frame
+from coolvid.encoding.objective import Objective
 
 from .evaluate import FrameLoss
 from .state import QuantizedModule
@@ -58,12 +58,12 @@ class _Walk:
         return False
 
 
-def rdo_parameters(frame_encoder: FrameEncoder, frame: Frame, manager: object, rounds: int) -> FrameEncoder:
+def rdo_parameters(frame_encoder: FrameEncoder, objective: Objective, rounds: int) -> FrameEncoder:
     """The quantised frame encoder with its integers improved in place; the loss never rises (codec.md, section 4).
 
     rounds: passes over all modules; it ends early when a pass changes nothing. Raises ConfigError before quantisation.
     """
-    loss = FrameLoss(frame_encoder, frame)
+    loss = FrameLoss(frame_encoder, objective)
     random = np.random.default_rng(SEED)
     for _ in range(rounds):
         if not sum(_refine(loss, name, random) for name in loss.modules):

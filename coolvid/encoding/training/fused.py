@@ -15,6 +15,7 @@ from torch import Tensor
 
 from coolvid.encoding.model.coolchic import CoolChicEncoder, CoolChicEncoderOutput
 from coolvid.encoding.model.fused_branch import FusedBranches
+from coolvid.plugin.interfaces import TrainingState
 from coolvid.settings.config import Phase
 
 Array = NDArray[np.float32]
@@ -24,7 +25,7 @@ class Measure(Protocol):
     """The distortion of the branches' coarse planes [n_out, h, w], by name; its derivatives are written into `slopes`,
     arrays of the same shapes."""
 
-    def __call__(self, coarse: Mapping[str, Array], slopes: Mapping[str, Array]) -> float: ...
+    def __call__(self, coarse: Mapping[str, Array], slopes: Mapping[str, Array], state: TrainingState) -> float: ...
 
 
 class ByAutograd:
@@ -34,15 +35,15 @@ class ByAutograd:
     def __init__(
         self,
         branches: Mapping[str, CoolChicEncoder],
-        distortion: Callable[[Mapping[str, CoolChicEncoderOutput]], Tensor],
+        distortion: Callable[[Mapping[str, CoolChicEncoderOutput], TrainingState], Tensor],
     ) -> None:
         self._branches, self._distortion = branches, distortion
 
-    def __call__(self, coarse: Mapping[str, Array], slopes: Mapping[str, Array]) -> float:
+    def __call__(self, coarse: Mapping[str, Array], slopes: Mapping[str, Array], state: TrainingState) -> float:
         with torch.enable_grad():
             leaves = {name: torch.from_numpy(planes)[None].requires_grad_() for name, planes in coarse.items()}
             outputs = {name: self._branches[name].output(torch.zeros(()), leaf) for name, leaf in leaves.items()}
-            distortion = self._distortion(outputs)
+            distortion = self._distortion(outputs, state)
             found = torch.autograd.grad(distortion, list(leaves.values()))
         for name, slope in zip(leaves, found, strict=True):
             slopes[name][:] = slope[0].numpy()
@@ -69,12 +70,12 @@ class FusedLoss:
         fused = FusedBranches.of(branches)
         return None if fused is None else cls(fused, measure, bit_slope, network_slope)
 
-    def differentiate(self, settings: Phase, temperature: float, noise_parameter: float) -> float:
+    def differentiate(self, settings: Phase, temperature: float, noise_parameter: float, state: TrainingState) -> float:
         """The loss; its gradients are left in .grad of all parameters of the branches."""
-        quantization = settings.quantizer_noise_type, settings.quantizer_type, temperature, noise_parameter
+        quantization = settings.quantizer_noise_type, settings.quantizer_type, temperature, noise_parameter, state
         branches = self._branches.by_name.values()
         bits = sum(branch.forward(self._bit_slope, *quantization) for branch in branches)
-        distortion = self._measure(self._coarse, self._slopes)
+        distortion = self._measure(self._coarse, self._slopes, state)
         for branch in branches:
             branch.backward()
         network_bits = self._branches.add_network_rate(self._network_slope) if self._network_slope else 0.0

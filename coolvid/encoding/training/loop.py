@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from coolvid.errors import TrainingError
+from coolvid.plugin.interfaces import TrainingState
 from coolvid.settings.config import Phase
 
 from .fused import FusedLoss
@@ -75,7 +76,7 @@ class Task(Protocol):
 
     def set_param(self, param: Any) -> None: ...
 
-    def loss(self, settings: Phase, temperature: float, noise_parameter: float) -> Tensor: ...
+    def loss(self, settings: Phase, temperature: float, noise_parameter: float, state: TrainingState) -> Tensor: ...
 
     def validate(self) -> Validation: ...
 
@@ -127,17 +128,18 @@ class _Run:
     def step(self, i: int) -> None:
         s = self.settings
         progress = i / max(1, self.n_iterations - 1)
-        given = s, linear(s.softround_temperature, progress), linear(s.noise_parameter, progress)
+        state = TrainingState(i, self.n_iterations)
+        given = s, linear(s.softround_temperature, progress), linear(s.noise_parameter, progress), state
         if self.fused is not None:
             self.fused.differentiate(*given)
         elif not self.differentiate(*given):
             return
         self.optimizers.step(self.lr(i))
 
-    def differentiate(self, settings: Phase, temperature: float, noise_parameter: float) -> bool:
+    def differentiate(self, settings: Phase, temperature: float, noise_parameter: float, state: TrainingState) -> bool:
         """Gradients of the loss by autograd; False where the loss depends on nothing that is trained."""
         self.optimizers.zero_grad()
-        loss = self.task.loss(settings, temperature, noise_parameter)
+        loss = self.task.loss(settings, temperature, noise_parameter, state)
         if loss.requires_grad:
             loss.backward()  # type: ignore[no-untyped-call]
         return loss.requires_grad

@@ -8,35 +8,18 @@ lmbda = 1 / (255**2 * lmbda'); `convert_lmbda` goes either way.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from coolvid.encoding.objective import Distortion, Picture, distortion_function, mean_squared_error
 from coolvid.errors import choose, within
-from coolvid.picture.types import DictTensorYUV
 from coolvid.plugin.choice import PluginChoice
-from coolvid.plugin.interfaces import DistortionPlugin
-from coolvid.plugin.registry import make
 
 CONVENTIONS = ("mse", "compressai")
-
-Picture = DictTensorYUV | Tensor
-Distortion = Callable[[Picture, Picture], Tensor]
-
-
-@cache
-def distortion_of(choice: PluginChoice) -> Distortion:
-    """The distortion plugin's function. Raises UnknownPlugin, PluginError, ConfigError."""
-    return cast(DistortionPlugin, make("distortion", choice.name, dict(choice.options))).distortion
-
-
-def mean_squared_error(decoded: Picture, target: Picture) -> Tensor:
-    """The built-in distortion, over all samples."""
-    return distortion_of(PluginChoice("mse"))(decoded, target)
 
 
 def n_pixels(picture: Picture) -> int:
@@ -121,7 +104,7 @@ class RateDistortionLoss(nn.Module):
         self.lmbda = lmbda
         self.convention = convention
         named = isinstance(distortion, str)
-        self.distortion = distortion_of(PluginChoice.parse(cast(str, distortion))) if named else distortion
+        self.distortion = distortion_function(PluginChoice.parse(cast(str, distortion))) if named else distortion
 
     def forward(self, output: Mapping[str, Any], target: Picture) -> dict[str, Tensor]:
         streams: Mapping[str, Tensor] = output["likelihoods"]

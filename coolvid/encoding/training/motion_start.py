@@ -21,9 +21,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from coolvid.encoding.objective import Objective
 from coolvid.errors import PluginError
 from coolvid.picture.types import Frame, PixelFormat
-from coolvid.plugin.interfaces import MotionPlugin
+from coolvid.plugin.interfaces import MotionPlugin, TrainingState
 from coolvid.plugin.registry import make
 from coolvid.settings.config import FrameConfig, Phase
 
@@ -44,13 +45,15 @@ _RGB_TO_LUMA = (0.299, 0.587, 0.114)
 Luma = NDArray[np.float32]
 
 
-def start_motion(frame_encoder: FrameEncoder, frame: Frame, manager: TrainingManager, config: FrameConfig) -> Any:
+def start_motion(
+    frame_encoder: FrameEncoder, objective: Objective, manager: TrainingManager, config: FrameConfig
+) -> Any:
     """Parameters (get_param) of the encoder's motion branch after config.training.motion_start iterations.
 
     Raises PluginError when the motion estimator fails, TrainingError.
     """
-    flow = torch.from_numpy(flows(frame_encoder, frame, config))[None].to(device_of(frame_encoder))
-    task = FlowTask(frame_encoder, flow, slopes(frame_encoder, flow), config.lmbda)
+    flow = torch.from_numpy(flows(frame_encoder, objective.frame, config))[None].to(device_of(frame_encoder))
+    task = FlowTask(frame_encoder, flow, slopes(frame_encoder, flow), objective.lmbda)
     settings = Phase(
         config.training.motion_start,
         frequency_validation=max(1, config.training.motion_start // 4),
@@ -124,12 +127,13 @@ class FlowTask:
     def set_param(self, param: Any) -> None:
         self.coolchic.set_param(param)
 
-    def loss(self, settings: Phase, temperature: float, noise_parameter: float) -> Tensor:
+    def loss(self, settings: Phase, temperature: float, noise_parameter: float, state: TrainingState) -> Tensor:
         error, bpp = self._measure(
             quantizer_noise_type=settings.quantizer_noise_type,
             quantizer_type=settings.quantizer_type,
             soft_round_temperature=temperature,
             noise_parameter=noise_parameter,
+            state=state,
         )
         return error + self.lmbda * bpp
 
@@ -137,7 +141,7 @@ class FlowTask:
     def fused(self) -> FusedLoss | None:
         """loss() and its gradient through compiled kernels alone; None where they do not apply."""
         branches = {"motion": self.coolchic}
-        measure = ByAutograd(branches, lambda outputs: self._error(outputs["motion"]))
+        measure = ByAutograd(branches, lambda outputs, _: self._error(outputs["motion"]))
         return FusedLoss.of(branches, measure, self.lmbda / self.n_pixels)
 
     def validate(self) -> Validation:

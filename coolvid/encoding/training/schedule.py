@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from coolvid.picture.types import Frame
+from coolvid.encoding.objective import Objective
 from coolvid.settings.config import FrameConfig
 
 from .loop import TrainingManager
@@ -20,44 +20,46 @@ if TYPE_CHECKING:
 
 def train_frame(
     frame_encoder_factory: Callable[[int], FrameEncoder],
-    frame: Frame,
+    objective: Objective,
     manager: TrainingManager,
     config: FrameConfig,
     is_trained: bool = False,
 ) -> FrameEncoder:
-    """Train one frame by its configuration and return the best encoder (float networks, to be quantised next).
+    """Train one frame by its configuration and return the best encoder (float networks, to be quantized next).
 
     frame_encoder_factory(i) makes a new encoder, the same each time for the same candidate i = 0, 1, ...; all
-    else is deterministic. is_trained: with networks of a frame like this one; then there is no warm-up, for there is
-    nothing to choose from, and learning rates are times inherit_lr_scale. With a motion start, motion begins with the
-    optical flow. Raises ConfigError, PluginError (motion estimator), TrainingError.
+    else is deterministic. is_trained: the networks are those of a frame like this one; there is then no warm-up, since
+    there is nothing to choose from, and learning rates are multiplied by inherit_lr_scale. With a motion start, motion
+    begins with the optical flow. Raises ConfigError, PluginError (motion estimator), TrainingError.
     """
     if is_trained:
-        encoder = _started(frame_encoder_factory(0), frame, manager, config)
+        encoder = _started(frame_encoder_factory(0), objective, manager, config)
     else:
-        make = _with_motion_start(frame_encoder_factory, frame, manager, config)
-        encoder = compete(make, frame, manager, config.lmbda, config.training.warmup, config.training.coarse_start)
+        make = _with_motion_start(frame_encoder_factory, objective, manager, config)
+        encoder = compete(make, objective, manager, config.training.warmup, config.training.coarse_start)
     scale = config.training.inherit_lr_scale if is_trained else 1.0
     for number, phase in enumerate(config.training.phases, 1):
         settings = replace(phase, start_lr=phase.start_lr * scale)
-        encoder = train_phase(encoder, frame, manager, config.lmbda, settings, f"phase {number}")
+        encoder = train_phase(encoder, objective, manager, settings, f"phase {number}")
     return encoder
 
 
-def _started(encoder: FrameEncoder, frame: Frame, manager: TrainingManager, config: FrameConfig) -> FrameEncoder:
+def _started(
+    encoder: FrameEncoder, objective: Objective, manager: TrainingManager, config: FrameConfig
+) -> FrameEncoder:
     """The encoder, whose motion follows the optical flow if there is a motion start."""
     if config.motion is not None and config.training.motion_start:
-        encoder.branches["motion"].set_param(start_motion(encoder, frame, manager, config))
+        encoder.branches["motion"].set_param(start_motion(encoder, objective, manager, config))
     return encoder
 
 
 def _with_motion_start(
-    factory: Callable[[int], FrameEncoder], frame: Frame, manager: TrainingManager, config: FrameConfig
+    factory: Callable[[int], FrameEncoder], objective: Objective, manager: TrainingManager, config: FrameConfig
 ) -> Callable[[int], FrameEncoder]:
     """The factory, whose candidates come with a motion branch trained beforehand."""
     if config.motion is None or config.training.motion_start == 0:
         return factory
-    motion = start_motion(factory(0), frame, manager, config)
+    motion = start_motion(factory(0), objective, manager, config)
 
     def make(seed: int) -> FrameEncoder:
         encoder = factory(seed)

@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor, nn
 
+from coolvid.encoding.objective import Objective
 from coolvid.errors import choose
 from coolvid.picture.types import Frame
 from coolvid.plugin.choice import PluginChoice
+from coolvid.plugin.interfaces import TRAINED, TrainingState
 from coolvid.settings.config import Phase
 
 from .fused import ByAutograd, FusedLoss
 from .loop import TrainingManager, Validation, evaluation, optimize
-from .loss import Distortion, LossFunctionOutput, Picture, distortion_of, loss_function, n_pixels
+from .loss import LossFunctionOutput, loss_function
 
 if TYPE_CHECKING:
     from coolvid.encoding.model.coolchic import CoolChicEncoderOutput
@@ -47,7 +49,8 @@ def train(
 ) -> FrameEncoder:
     """Train the named modules on one frame and return the encoder with the parameters of its best validation.
 
-    frame: the target. lmbda: as in loss_function. start_lr: of both optimisers, constant or down a cosine to 0.
+    frame: the target. lmbda: of the objective, in the units of the encoder's distortion plugin. start_lr: of both
+    optimizers, constant or down a cosine to 0.
     Every frequency_validation iterations (and before the first and after the last) the loss is measured as it will be
     coded: integer latents, no noise. After `patience` validations in a row without improvement, training stops or,
     with cosine_scheduling_lr, goes on from the best parameters. A validation that lowers the best loss by less than the
@@ -57,17 +60,17 @@ def train(
     value, or (first, last) reached linearly. network_rate_weight: adds weight * lmbda * (estimated bits of the
     networks) / pixels to the loss, in training and validation, so that parameters that do little fade to 0.
 
-    phase: its name in the progress events. warmup: optimisers that forget faster. The manager's counters advance.
-    Raises ConfigError for a setting outside its choices, TrainingError when the loss is not finite.
+    phase: its name in the progress events. warmup: optimizers that forget faster. The manager's counters advance.
+    Raises ConfigError for a setting outside its choices, PluginError for a plugin whose first result is unusable,
+    TrainingError when the loss is not finite.
     """
-    names = (optimized_module,) if isinstance(optimized_module, str) else tuple(optimized_module)
     settings = Phase(
         max_iterations,
         start_lr,
         cosine_scheduling_lr,
         frequency_validation,
         patience,
-        names,
+        (optimized_module,) if isinstance(optimized_module, str) else tuple(optimized_module),
         quantizer_type,
         _noise(quantizer_type, quantizer_noise_type),
         _pair(softround_temperature),
@@ -75,23 +78,22 @@ def train(
         network_rate_weight,
         least_gain,
     )
-    task = FrameTask(frame_encoder, frame, lmbda, names, network_rate_weight)
-    optimize(task, settings, frame_encoder_manager, phase, warmup)
-    return frame_encoder
+    objective = Objective.of(frame_encoder.config, frame, device_of(frame_encoder), lmbda)
+    return train_phase(frame_encoder, objective, frame_encoder_manager, settings, phase, warmup)
 
 
 def train_phase(
     frame_encoder: FrameEncoder,
-    frame: Frame,
+    objective: Objective,
     manager: TrainingManager,
-    lmbda: float,
     settings: Phase,
-    phase: str,
+    name: str,
     warmup: bool = False,
 ) -> FrameEncoder:
-    """train() with its settings as one record."""
-    given = {name: getattr(settings, name) for name in Phase.__dataclass_fields__}
-    return train(frame_encoder, frame, manager, lmbda, **given, phase=phase, warmup=warmup)
+    """train() for an objective that is at hand, with settings as one record. name: of the phase, in progress events."""
+    task = FrameTask(frame_encoder, objective, settings.optimized_module, settings.network_rate_weight)
+    optimize(task, settings, manager, name, warmup)
+    return frame_encoder
 
 
 def _pair(value: Span) -> tuple[float, float]:
@@ -99,31 +101,31 @@ def _pair(value: Span) -> tuple[float, float]:
 
 
 def _noise(quantizer_type: str, quantizer_noise_type: str) -> str:
-    """The noise that the quantiser's own options ask for, else the phase's."""
+    """The noise that the quantizer's own options ask for, else the phase's."""
     return str(dict(PluginChoice.parse(quantizer_type).options).get("noise") or quantizer_noise_type)
 
 
 class FrameTask:
-    """What the loop needs to know about coding one frame: parameters, training loss, validation."""
+    """One frame as the training loop sees it: parameters, training loss, validation.
+
+    names: modules to train, see train(). network_rate_weight: how much of the networks' estimated bits the loss counts.
+    """
 
     def __init__(
         self,
         frame_encoder: FrameEncoder,
-        frame: Frame,
-        lmbda: float,
+        objective: Objective,
         names: Sequence[str],
         network_rate_weight: float = 0.0,
     ) -> None:
         self.encoder = frame_encoder
         self.module: nn.Module = frame_encoder
-        self.lmbda = lmbda
+        self.objective = objective
         self.groups: Mapping[str, Sequence[Tensor]] = select_groups(frame_encoder.named_groups(), names)
-        self.target = to_device(frame.as_tensor(), device_of(frame_encoder))
-        self.distortion = frame_distortion(frame_encoder)
         latents = frame_encoder.branches["residue"].latents
         self.is_fresh = not any(bool(latent.detach().any()) for latent in latents)
         self.rate_mlp_bit = float(frame_encoder.get_network_rate_bits())
-        self.loss_per_network_bit = network_rate_weight * lmbda / (frame.height * frame.width)
+        self.loss_per_network_bit = network_rate_weight * objective.lmbda / objective.n_pixels
 
     def get_param(self) -> Any:
         return self.encoder.get_param()
@@ -131,9 +133,10 @@ class FrameTask:
     def set_param(self, param: Any) -> None:
         self.encoder.set_param(param)
 
-    def loss(self, settings: Phase, temperature: float, noise_parameter: float) -> Tensor:
+    def loss(self, settings: Phase, temperature: float, noise_parameter: float, state: TrainingState) -> Tensor:
         """Of the training forward, differentiable."""
         loss = self._measure(
+            state,
             compute_logs=False,
             quantizer_noise_type=settings.quantizer_noise_type,
             quantizer_type=settings.quantizer_type,
@@ -145,46 +148,47 @@ class FrameTask:
     @property
     def fused(self) -> FusedLoss | None:
         """loss() and its gradient through compiled kernels alone; None where they do not apply."""
-        encoder = self.encoder
+        encoder, objective = self.encoder, self.objective
         if encoder.warper is not None and any(True for _ in encoder.warper.parameters()):
             return None
-        kernel = None if self.distortion is not None else encoder.error_kernel(self.target)
+        kernel = encoder.error_kernel(objective.target) if objective.is_squared_error else None
         measure = ByAutograd(encoder.branches, self._distortion_of) if kernel is None else kernel
-        bit_slope = self.lmbda / n_pixels(self.target)
-        return FusedLoss.of(encoder.branches, measure, bit_slope, self.loss_per_network_bit)
+        return FusedLoss.of(encoder.branches, measure, objective.loss_per_bit, self.loss_per_network_bit)
 
-    def _distortion_of(self, outputs: Mapping[str, CoolChicEncoderOutput]) -> Tensor:
-        if self.distortion is None:
-            measured = self.encoder.mean_squared_error(outputs, self.target)
+    def _distortion_of(self, outputs: Mapping[str, CoolChicEncoderOutput], state: TrainingState) -> Tensor:
+        if self.objective.is_squared_error:
+            measured = self.encoder.mean_squared_error(outputs, self.objective.target)
             assert measured is not None, "there are kernels for all branches, but not for the picture"
             return measured
-        return self.distortion(self.encoder.decoded(outputs)[0], self.target)
+        return self.objective.distortion(self.encoder.decoded(outputs)[0], state)
 
     def validate(self) -> Validation:
-        """Of the evaluation forward; the encoder is in evaluation mode."""
-        out = self._measure(compute_logs=True, quantizer_noise_type="none", quantizer_type="hardround")
+        """Of the evaluation forward, in the units of the distortion plugin; the encoder is in evaluation mode."""
+        out = self._measure(TRAINED, compute_logs=True, quantizer_noise_type="none", quantizer_type="hardround")
         loss = float(out.loss) + (float(self._network_loss()) if self.loss_per_network_bit else 0.0)
-        return Validation(loss, cast(float, out.psnr_db), cast(float, out.total_rate_bpp))
+        return Validation(loss * self.objective.scale, cast(float, out.psnr_db), cast(float, out.total_rate_bpp))
 
     def _network_loss(self) -> Tensor:
         return self.loss_per_network_bit * self.encoder.estimated_network_bits()
 
-    def _measure(self, compute_logs: bool, **forward: Any) -> LossFunctionOutput:
-        out = self.encoder(**forward)
+    def _measure(self, state: TrainingState, compute_logs: bool, **forward: Any) -> LossFunctionOutput:
+        out = self.encoder(**forward, state=state)
+        objective = self.objective
+        distortion = None if objective.is_squared_error else lambda decoded, _: objective.distortion(decoded, state)
         return loss_function(
-            out.decoded_image, out.rate, self.target, self.lmbda, self.rate_mlp_bit, compute_logs, self.distortion
+            out.decoded_image,
+            out.rate,
+            objective.target,
+            objective.lmbda,
+            self.rate_mlp_bit,
+            compute_logs,
+            distortion,
         )
 
 
-def frame_distortion(frame_encoder: FrameEncoder) -> Distortion | None:
-    """The configured distortion; None for the built-in MSE, which the logs need anyway."""
-    choice = frame_encoder.config.distortion
-    return None if choice == PluginChoice("mse") else distortion_of(choice)
-
-
-def evaluate(frame_encoder: FrameEncoder, frame: Frame, lmbda: float) -> Validation:
+def evaluate(frame_encoder: FrameEncoder, objective: Objective) -> Validation:
     """Loss, PSNR and rate as a validation of train() measures them."""
-    task = FrameTask(frame_encoder, frame, lmbda, ())
+    task = FrameTask(frame_encoder, objective, ())
     with evaluation(frame_encoder):
         return task.validate()
 
@@ -214,9 +218,3 @@ def is_basic(name: str) -> bool:
 
 def device_of(module: nn.Module) -> torch.device:
     return next(module.parameters()).device
-
-
-def to_device(picture: Picture, device: torch.device) -> Picture:
-    if isinstance(picture, dict):
-        return cast(Picture, {plane: cast(Tensor, value).to(device) for plane, value in picture.items()})
-    return picture.to(device)

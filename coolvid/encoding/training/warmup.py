@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from coolvid.picture.types import Frame
+from coolvid.encoding.objective import Objective
 from coolvid.settings.config import Phase, WarmupRound
 
 from .loop import TrainingManager
@@ -41,9 +41,8 @@ class Candidate:
 
 def compete(
     make: Callable[[int], FrameEncoder],
-    frame: Frame,
+    objective: Objective,
     manager: TrainingManager,
-    lmbda: float,
     rounds: Sequence[WarmupRound],
     coarse_start: int = 0,
 ) -> FrameEncoder:
@@ -60,25 +59,25 @@ def compete(
     field = [Candidate(seed, make(seed), coarse_start > 0 and seed % 2 == 1) for seed in seeds]
     for each in field:
         if each.is_coarse:
-            _start_coarse(each, frame, manager, lmbda, replace(rounds[0].phase, max_iterations=coarse_start))
+            _start_coarse(each, objective, manager, replace(rounds[0].phase, max_iterations=coarse_start))
     for number, round_ in enumerate(rounds, 1):
-        field = [_train(c, frame, manager, lmbda, round_, number) for c in field[: round_.candidates]]
+        field = [_train(c, objective, manager, round_, number) for c in field[: round_.candidates]]
         field.sort(key=lambda c: c.rank)
     manager.best_loss = field[0].loss
     return field[0].encoder
 
 
-def _start_coarse(candidate: Candidate, frame: Frame, manager: TrainingManager, lmbda: float, phase: Phase) -> None:
+def _start_coarse(candidate: Candidate, objective: Objective, manager: TrainingManager, phase: Phase) -> None:
     """Train all but the finest grid of the residue."""
     trained = tuple(name for name in candidate.encoder.named_groups() if is_basic(name) and name != "residue.latents")
     settings = replace(phase, optimized_module=trained)
-    train_phase(candidate.encoder, frame, manager, lmbda, settings, f"coarse start {candidate.seed + 1}", warmup=True)
+    train_phase(candidate.encoder, objective, manager, settings, f"coarse start {candidate.seed + 1}", warmup=True)
 
 
 def _train(
-    candidate: Candidate, frame: Frame, manager: TrainingManager, lmbda: float, round_: WarmupRound, number: int
+    candidate: Candidate, objective: Objective, manager: TrainingManager, round_: WarmupRound, number: int
 ) -> Candidate:
     name = f"warm-up {number}.{candidate.seed + 1}"
-    encoder = train_phase(candidate.encoder, frame, manager, lmbda, round_.phase, name, warmup=True)
+    encoder = train_phase(candidate.encoder, objective, manager, round_.phase, name, warmup=True)
     assert manager.best_loss is not None
     return replace(candidate, encoder=encoder, loss=manager.best_loss)

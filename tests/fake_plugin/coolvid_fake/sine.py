@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from coolvid.errors import ConfigError
-from coolvid.plugin.interfaces import QuantizerOptions, QuantizerPlugin
+from coolvid.plugin.interfaces import QuantizerOptions, QuantizerPlugin, TrainingState
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,7 +30,7 @@ class Sine(QuantizerPlugin):
     name = "fake_sine"
     Options = SineOptions
 
-    def quantize(self, x: Tensor, noise: Tensor | None, temperature: Tensor | float) -> Tensor:
+    def quantize(self, x: Tensor, noise: Tensor | None, temperature: Tensor | float, state: TrainingState) -> Tensor:
         y = x if noise is None else x + noise
         strength = self.options.strength * math.exp(-float(temperature))
         return y - strength / math.tau * (math.tau * (y - y.detach().round())).sin()
