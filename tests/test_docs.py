@@ -24,7 +24,7 @@ from coolvid.errors import MissingExtra
 from coolvid.plugin import registry
 
 ROOT = Path(__file__).parents[1]
-PAGES = ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
+PAGES = ["README.md", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 BUDGET = {
     "encode": ["--preset", "fast", "--iterations", "8", "--threads", "1", "--no-verify"],

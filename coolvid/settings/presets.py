@@ -67,7 +67,7 @@ class Preset:
     coarse_start: of I frames (training/warmup.py).
 
     inherit_lr_scale: factor of the learning rates of B frames that inherit networks, which come out better at a lower
-    rate where iterations are few (docs/EXPERIMENTS.md, "Learning rate of frames that inherit").
+    rate where iterations are few (docs/experiments/learning-rate.md).
 
     intra, p_residue, b_residue, motion: operating points; where several are named, with commas, every frame is coded
     with each and the best is kept. huge_intra and large_intra are for pictures with much detail, small_intra for
@@ -128,12 +128,10 @@ GAINS = {
     FrameType.B: (),
 }
 """(lmbda, pixels, encoder_gain): the first whose lmbda is above the frame's, for pictures of at least so many pixels,
-sets its gain. Latents of fine frames are large, and larger steps reach them sooner (docs/EXPERIMENTS.md, "Gain of the
-latents")."""
+sets its gain. Latents of fine frames are large, and larger steps reach them sooner (docs/experiments/gain.md)."""
 LARGE = 40_000
 HUGE = 65_000
-"""Pictures of at least so much detail() get large, and huge, networks (docs/EXPERIMENTS.md, "Networks of the I
-frame")."""
+"""Pictures of at least so much detail() get large, and huge, networks (docs/experiments/network-sizes.md)."""
 SMALL = 7e6
 """Others of fewer pixels than SMALL * sqrt(lmbda) get small ones (city, without the prior: mop is 2 % better than hop
 at lambda 1e-3, and 1 % worse at 3e-4)."""

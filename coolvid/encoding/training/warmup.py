@@ -3,7 +3,7 @@
 Where latents of the finest grid and of the next could both carry a picture's details, the first iterations decide which
 of them does, and training stays with it; which is cheaper depends on the picture. So every second candidate gives the
 coarser grids a start: its finest grid is left out at first (a coarse start). Coarse starts are mostly ahead early on,
-also where they lose, so that they have to be ahead by a margin (docs/EXPERIMENTS.md).
+also where they lose, so that they have to be ahead by a margin (docs/experiments/coarse-start.md).
 """
 
 from __future__ import annotations
