@@ -15,7 +15,7 @@ from coolvid_cli.decode import parse_range
 from coolvid_cli.main import main
 
 import coolvid
-from coolvid.encoding import manager
+from coolvid.encoding import candidates
 from coolvid.errors import ConfigError
 from coolvid.events import DecodeStarted, FrameDecoded
 from coolvid.media import open_sink, open_source
@@ -219,7 +219,7 @@ def stream(tmp_path_factory):
     structure = coolvid.StructureConfig(gop=4, intra_period=4)
     config = coolvid.EncodeConfig(preset="fast", iterations=4, structure=structure, threads=1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(manager, "copies_of", lambda job: [])
+        patch.setattr(candidates, "copies_of", lambda job, objective: [])
         coolvid.encode_frames(video(SMALL, 10), path, config, fps=NTSC, color=ColorInfo(1, 1, 1, 2))
     assert any(info.predictor is not None for info in coolvid.read_info(path).packets)
     coolvid.decode(path, path.with_suffix(".y4m"))

@@ -21,7 +21,7 @@ from coolvid_cli.main import main
 
 import coolvid
 from coolvid import EncodeConfig, Frame, PixelFormat, StructureConfig, VideoFormat
-from coolvid.encoding import manager
+from coolvid.encoding import candidates
 from coolvid.errors import ConfigError, InputError, OutputError
 from coolvid.media.still import still
 from coolvid.picture.quality import SequenceQuality, psnr, ssim
@@ -74,7 +74,7 @@ def streams(tmp_path_factory):
             if name == "copies":
                 patch.setattr(manager, "COPY_TOLERANCE", math.inf)
             else:
-                patch.setattr(manager, "copies_of", lambda job: [])
+                patch.setattr(candidates, "copies_of", lambda job, objective: [])
             coolvid.encode_frames(frames, folder / f"{name}.cvd", config)
         (folder / f"{name}.yuv").write_bytes(b"".join(map(raw_bytes, frames)))
     return folder
