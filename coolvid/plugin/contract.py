@@ -1,0 +1,49 @@
+"""What a plugin returns, checked where the core first receives it: one line that names the plugin."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from coolvid.errors import PluginError
+
+
+def check_tensor(kind: str, name: str, value: Any, shape: tuple[int, ...], needs_grad: bool = False) -> None:
+    """Raise PluginError unless value is a floating-point tensor of this shape, finite everywhere.
+
+    shape: () for a scalar. needs_grad: autograd must know where it comes from.
+    """
+    import torch
+
+    wanted = f"a tensor {_shape(shape)}" if shape else "a scalar tensor"
+    if not isinstance(value, torch.Tensor):
+        raise _broken(kind, name, f"a {type(value).__name__}", wanted)
+    if tuple(value.shape) != shape:
+        raise _broken(kind, name, f"a tensor {_shape(tuple(value.shape))}", wanted)
+    if not value.is_floating_point():
+        raise _broken(kind, name, f"a tensor of {value.dtype}", "one of floating-point numbers")
+    if needs_grad and not value.requires_grad:
+        raise _broken(kind, name, "a detached tensor", "one that autograd can differentiate")
+    bad = int((~torch.isfinite(value.detach())).sum())
+    if bad:
+        raise _broken(kind, name, f"{bad} of {value.numel()} values that are not finite", "finite values")
+
+
+def check_integers(kind: str, name: str, value: Any, shape: tuple[int, ...]) -> None:
+    """Raise PluginError unless value is a numpy array of integers of this shape."""
+    wanted = f"an integer array {_shape(shape)}"
+    if not isinstance(value, np.ndarray):
+        raise _broken(kind, name, f"a {type(value).__name__}", wanted)
+    if value.shape != shape:
+        raise _broken(kind, name, f"an array {_shape(value.shape)}", wanted)
+    if value.dtype.kind != "i":
+        raise _broken(kind, name, f"an array of {value.dtype}", wanted)
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return str(list(shape))
+
+
+def _broken(kind: str, name: str, came: str, wanted: str) -> PluginError:
+    return PluginError(f"{kind} '{name}' returns {came}; expected {wanted} (see coolvid.testing.check)")
