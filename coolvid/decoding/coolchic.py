@@ -15,7 +15,7 @@ from coolvid.plugin.modules import build_plugins
 
 from .contexts import ContextModel, nearest
 from .noise import common_noise
-from .parameters import fixed_parameters, offers, sent_scales
+from .parameters import fixed_parameters, sent_scales
 from .resize import enlarge
 
 # Contexts of a grid that the choice of the ARM's scales looks at: half of them the largest, half evenly spread.
@@ -82,22 +82,22 @@ def _dense(
 
 
 def _decoded(coded: CodedCoolChic, height: int, width: int, threads: int) -> tuple[NDArray[Any], int]:
-    """_dense() with the sent scales; int16, and without planes in between, where both modules offer folded()."""
-    forms = _forms(coded, choose=False)
-    upsampling, synthesis = forms["upsampling"], forms["synthesis"]
-    if kernels.decode is None or not (offers(upsampling, "folded") and offers(synthesis, "folded")):
+    """_dense() with the sent scales; int16, and without planes in between, where both modules have folded forms."""
+    forms, plugins = _forms(coded, choose=False), build_plugins(coded.architecture)
+    filters = None if kernels.decode is None else plugins.upsampling.folded(forms["upsampling"])
+    layers = None if filters is None else plugins.synthesis.folded(forms["synthesis"], filters.out_bits)
+    if filters is None or layers is None:
         out, bits, _ = _dense(coded, height, width, choose=False)
         return out, bits
-    latents, noise = _normal(coded, height, width), _noise(upsampling.out_bits, coded, height, width)
-    up, pre, bits = upsampling.folded()
-    out = kernels.decode.dense(latents, up, pre, bits, noise, *synthesis.folded(bits), threads)
-    return out, synthesis.out_bits
+    latents, noise = _normal(coded, height, width), _noise(filters.out_bits, coded, height, width)
+    out = kernels.decode.dense(latents, *filters, noise, *layers, threads)
+    return out, forms["synthesis"].out_bits
 
 
 def _forms(coded: CodedCoolChic, choose: bool) -> dict[str, Any]:
     """Integer forms of upsampling and synthesis."""
     forms = {}
-    plugins = build_plugins(coded.architecture)
+    plugins = build_plugins(coded.architecture).by_name()
     for name in ("upsampling", "synthesis"):
         plugin = plugins[name]
         scales = None if choose else sent_scales(coded.modules, name, plugin.n_scales())
@@ -122,9 +122,7 @@ def _noise(bits: int, coded: CodedCoolChic, height: int, width: int) -> Integers
 def _arm_scales(coded: CodedCoolChic, height: int, width: int) -> tuple[int, ...]:
     model = ContextModel(coded.architecture, coded.modules, height, width, choose=True)
     samples = [_telling(model.contexts(i, coded.latents)) for i in range(len(coded.latents))]
-    choose = getattr(model.arm, "choose", model.arm)
-    choose(np.concatenate(samples).astype(np.int32))
-    return tuple(model.arm.scales)
+    return model.choose_scales(np.concatenate(samples).astype(np.int32))
 
 
 def _telling(contexts: NDArray[np.int16]) -> NDArray[np.int16]:

@@ -13,14 +13,26 @@ import inspect
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
 from functools import cache, lru_cache
-from typing import Any, cast
+from typing import Any, Literal, cast, overload
 
 import entrypoints  # type: ignore[import-untyped]
 
 from coolvid.codec.architecture import PluginRecord, Ports
 from coolvid.errors import ConfigError, CoolvidError, MissingPlugin, PluginError, UnknownPlugin
 
-from .interfaces import BASES, KINDS, NORMATIVE, NormativePlugin, Plugin, PluginOptions, fit_option
+from .interfaces import (
+    BASES,
+    KINDS,
+    NORMATIVE,
+    ArmPlugin,
+    NormativePlugin,
+    Plugin,
+    PluginOptions,
+    SynthesisPlugin,
+    UpsamplingPlugin,
+    WarperPlugin,
+    fit_option,
+)
 
 _TRUTH = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
 
@@ -208,6 +220,16 @@ def record(kind: str, name: str, ports: Ports, given: Mapping[str, Any], paramet
     return PluginRecord(name, cls.version, options.values())
 
 
+@overload
+def build(kind: Literal["arm"], named: PluginRecord, ports: Ports) -> ArmPlugin: ...
+@overload
+def build(kind: Literal["upsampling"], named: PluginRecord, ports: Ports) -> UpsamplingPlugin: ...
+@overload
+def build(kind: Literal["synthesis"], named: PluginRecord, ports: Ports) -> SynthesisPlugin: ...
+@overload
+def build(kind: Literal["warper"], named: PluginRecord, ports: Ports) -> WarperPlugin: ...
+@overload
+def build(kind: str, named: PluginRecord, ports: Ports) -> NormativePlugin: ...
 def build(kind: str, named: PluginRecord, ports: Ports) -> NormativePlugin:
     """A normative plugin from its record, the same object for the same record. Raises MissingPlugin when this machine
     cannot decode it."""

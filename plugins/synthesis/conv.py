@@ -15,6 +15,7 @@ from coolvid.codec.coded_frame import TensorSpec
 from coolvid.codec.fixed_point import FixedPoint
 from coolvid.errors import ConfigError
 from coolvid.plugin.interfaces import PluginOptions, SynthesisPlugin
+from coolvid.plugin.shortcuts import Array, FoldedSynthesis, LayerKernel
 
 from ..checks import check_flag, check_integer
 from .integer import IntegerSynthesis
@@ -140,6 +141,18 @@ class ConvSynthesis(SynthesisPlugin):
 
     def n_scales(self) -> int:
         return len(self.options.layers)
+
+    def kernel(self, module: nn.Module, height: int, width: int) -> LayerKernel[Array] | None:
+        from ..stateful import usable
+        from .fused import SynthesisKernel
+
+        if not usable(*module.parameters()):
+            return None
+        n_in, n_seen = self.ports.n_in, self.ports.n_in - self.ports.n_noise
+        return SynthesisKernel(self.options.layers, n_in, n_seen, self.options.stabiliser, (height, width))
+
+    def folded(self, form: IntegerSynthesis, in_bits: int) -> FoldedSynthesis:
+        return form.folded(in_bits)
 
 
 def _resolved(layers: Any, ports: Ports) -> tuple[tuple[int, int, bool, bool], ...]:

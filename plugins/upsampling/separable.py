@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ from coolvid.codec.coded_frame import TensorSpec
 from coolvid.codec.fixed_point import FixedPoint
 from coolvid.errors import ConfigError
 from coolvid.plugin.interfaces import PluginOptions, UpsamplingPlugin
+from coolvid.plugin.shortcuts import Array, FoldedUpsampling, LayerKernel
 
 from ..checks import check_integer
 from .integer import IntegerUpsampling
@@ -77,3 +78,14 @@ class SeparableUpsampling(UpsamplingPlugin):
 
     def n_scales(self) -> int:
         return 1
+
+    def kernel(self, module: nn.Module, sizes: Sequence[tuple[int, int]]) -> LayerKernel[Sequence[Array]] | None:
+        from ..stateful import usable
+        from .fused import UpsamplingKernel
+
+        if len(sizes) < 2 or not usable(*module.parameters()):
+            return None
+        return UpsamplingKernel(tuple(sizes), self.options.k_size, self.options.preconcat_k_size)
+
+    def folded(self, form: IntegerUpsampling) -> FoldedUpsampling:
+        return form.folded()

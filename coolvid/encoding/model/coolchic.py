@@ -69,7 +69,7 @@ class CoolChicEncoder(nn.Module):
         """Newly drawn networks; the global random state is left as it was."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            made = {name: plugin.module() for name, plugin in self.plugins.items()}
+            made = {name: plugin.module() for name, plugin in self.plugins.by_name().items()}
             return dict(sorted({**made, "ifce": InterFeatures(self.architecture)}.items()))
 
     # -- forward ------------------------------------------------------------------------------------------------
@@ -142,12 +142,8 @@ class CoolChicEncoder(nn.Module):
 
     def fused_rate(self, flat: Tensor) -> Tensor | None:
         """Bits of each latent [N] by the entropy model's own kernel, where it has one that applies."""
-        own_rate = getattr(self.modules_by_name["arm"], "rate", None)
-        if own_rate is None:
-            return None
         maps = list(self.modules_by_name["ifce"].parameters())
-        fused: Tensor | None = own_rate(flat, self.grids, self.architecture, maps)
-        return fused
+        return self.plugins.arm.rate(self.modules_by_name["arm"], flat, self.grids, self.architecture, maps)
 
     def _contexts(self, flat: Tensor, planes: list[Tensor]) -> Tensor:
         shape = self.architecture
@@ -304,7 +300,7 @@ class CoolChicEncoder(nn.Module):
 
     def complexity(self) -> Complexity:
         """Multiplications per module for decoding one picture."""
-        return complexity_of(self.architecture, self.plugins, self.param.img_size)
+        return complexity_of(self.architecture, self.plugins.by_name(), self.param.img_size)
 
     def get_flops(self) -> int:
         """Multiplications needed to decode one picture."""
