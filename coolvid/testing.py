@@ -18,7 +18,7 @@ from .codec.fixed_point import ARM_OUT_BITS, CONTEXT_BITS, FLOW_BITS, INT16_MAX,
 from .errors import ConfigError
 from .plugin.conformance import Case, Subject, finite, require, rng, run_alone, seeded
 from .plugin.interfaces import DistortionPlugin, MotionPlugin, QuantizerPlugin
-from .settings.config import CoolChicEncoderParameter
+from .settings.config import NETWORK_SETTINGS, CoolChicEncoderParameter
 
 Given = Mapping[str, Any] | None
 
@@ -38,17 +38,18 @@ def check(kind: str, name: str, options: Given = None) -> None:
     CHECKS[kind](name, options)
 
 
-def _parameter() -> CoolChicEncoderParameter:
-    """Small networks for plugins that take their defaults from the encoder's parameters."""
+def _settings() -> dict[str, Any]:
+    """Those of small networks, for plugins that follow them."""
     layers = "8-1-linear-relu,X-1-linear-none,X-3-residual-none"
-    return CoolChicEncoderParameter(img_size=(HEIGHT, WIDTH), layers_synthesis=layers)
+    parameter = CoolChicEncoderParameter(img_size=(HEIGHT, WIDTH), layers_synthesis=layers)
+    return {name: getattr(parameter, name) for name in NETWORK_SETTINGS}
 
 
 def check_arm(name: str, options: Given = None) -> None:
     """[N, n_in] -> [N, 2] in both forms; each row by itself, since the decoder takes rows in another order."""
     for n_in in (6, 14):
         subject = Subject("arm", name)
-        plugin = subject.normative(Ports(n_in, 2), options, _parameter())
+        plugin = subject.normative(Ports(n_in, 2), options, _settings())
         contexts = rng(n_in).integers(-8 << CONTEXT_BITS, 8 << CONTEXT_BITS, (50, n_in), dtype=np.int32)
         floats = torch.from_numpy(contexts).float() * 2.0**-CONTEXT_BITS
         case = Case((floats,), (contexts,), (50, 2), out_bits=ARM_OUT_BITS)
@@ -70,7 +71,7 @@ def check_upsampling(name: str, options: Given = None) -> None:
     """Grids of an odd frame size, finest first -> planes of the finest grid's size."""
     for n in (4, 1):
         subject = Subject("upsampling", name)
-        plugin = subject.normative(Ports(n, n), options, _parameter())
+        plugin = subject.normative(Ports(n, n), options, _settings())
         sizes = [(-(-HEIGHT >> i), -(-WIDTH >> i)) for i in range(n)]
         grids = [rng(i).integers(-20, 21, size, dtype=np.int32) for i, size in enumerate(sizes)]
         floats = [torch.from_numpy(grid)[None, None].float() for grid in grids]
@@ -86,7 +87,7 @@ def check_synthesis(name: str, options: Given = None) -> None:
     """Planes -> outputs of the same size, with and without planes of common randomness."""
     for ports in (Ports(3, 5), Ports(6, 3, 3), Ports(5, 2)):
         subject = Subject("synthesis", name)
-        plugin = subject.normative(ports, options, _parameter())
+        plugin = subject.normative(ports, options, _settings())
         bits = 8
         planes = rng(ports.n_in).integers(-4 << bits, 4 << bits, (ports.n_in, HEIGHT, WIDTH), dtype=np.int32)
         floats = torch.from_numpy(planes)[None].float() * 2.0**-bits
@@ -100,7 +101,7 @@ def check_synthesis(name: str, options: Given = None) -> None:
 def check_warper(name: str, options: Given = None) -> None:
     """Agreement on flows that are multiples of 1/64 pixel, the sense of the flow, and the border."""
     subject = Subject("warper", name)
-    plugin = subject.normative(Ports(1, 1), options, None)
+    plugin = subject.normative(Ports(1, 1), options, {"warp_filter_size": 8})
     reference = rng(0).integers(0, 256, (2, HEIGHT, WIDTH), dtype=np.int32)
     flow = rng(1).integers(-8 << FLOW_BITS, 8 << FLOW_BITS, (2, HEIGHT, WIDTH), dtype=np.int32)
     flow[:, ::2] &= -1 << FLOW_BITS

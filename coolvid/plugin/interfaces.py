@@ -91,16 +91,21 @@ class NormativePlugin(Plugin):
     The further methods of each kind are shortcuts (see shortcuts.py): they take what module() or integer() returned,
     give the same result as calling it, and may return None. A subclass of another plugin that overrides module() or
     integer() must override them too; coolvid.testing.check compares shortcut and call.
+
+    follows: options whose default is a setting of the encoder, option -> setting. arm, upsampling and synthesis may
+    follow settings.config.NETWORK_SETTINGS, a warper warp_filter_size.
     """
+
+    follows: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self, options: Any, ports: Ports) -> None:
         super().__init__(options)
         self.ports = ports
 
     @classmethod
-    def defaults(cls, parameter: Any, ports: Ports) -> dict[str, Any]:
-        """Options taken from a CoolChicEncoderParameter (None for a warper); those given by the user override them."""
-        return {}
+    def adapted(cls, option: str, value: Any, ports: Ports) -> Any:
+        """The value of the setting that an option follows, as the option takes it."""
+        return value
 
     def tensors(self) -> tuple[TensorSpec, ...]:
         """All parameters in stream order."""

@@ -213,11 +213,27 @@ def make(kind: str, name: str, given: Mapping[str, Any] | None = None) -> Plugin
     return load(kind, name)(make_options(kind, name, given or {}))
 
 
-def record(kind: str, name: str, ports: Ports, given: Mapping[str, Any], parameter: Any = None) -> PluginRecord:
-    """The stream's record of a normative plugin for this encode."""
+def record(
+    kind: str, name: str, ports: Ports, given: Mapping[str, Any], settings: Mapping[str, Any] | None = None
+) -> PluginRecord:
+    """The stream's record of a normative plugin for this encode. settings: what its options may follow, by name."""
+    defaults = {} if settings is None else followed(kind, name, ports, settings)
+    return PluginRecord(name, load(kind, name).version, make_options(kind, name, given, defaults).values())
+
+
+def followed(kind: str, name: str, ports: Ports, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a normative plugin that follow one of these settings, and their values.
+
+    Raises PluginError when it follows any other.
+    """
     cls = cast(type[NormativePlugin], load(kind, name))
-    options = make_options(kind, name, given, cls.defaults(parameter, ports))
-    return PluginRecord(name, cls.version, options.values())
+    for option, setting in cls.follows.items():
+        if setting not in settings:
+            raise PluginError(
+                f"{kind} '{name}' has an option '{option}' that follows a setting '{setting}'; the encoder has for "
+                f"this kind: {', '.join(settings)}"
+            )
+    return {option: cls.adapted(option, settings[setting], ports) for option, setting in cls.follows.items()}
 
 
 @overload

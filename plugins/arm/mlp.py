@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,16 +42,11 @@ class MlpArm(ArmPlugin):
     name = "mlp"
     version = 1
     Options = MlpArmOptions
+    follows: ClassVar = {"n_hidden": "n_hidden_layers_arm", "stabiliser": "linear_stabiliser_arm"}
 
     def __init__(self, options: MlpArmOptions, ports: Ports) -> None:
         super().__init__(options, ports)
         check_integer("arm contexts", ports.n_in, 1, MAX_CONTEXT + MAX_FEATURES)
-
-    @classmethod
-    def defaults(cls, parameter: Any, ports: Ports) -> dict[str, Any]:
-        if parameter is None:
-            return {}
-        return {"n_hidden": parameter.n_hidden_layers_arm, "stabiliser": parameter.linear_stabiliser_arm}
 
     def tensors(self) -> tuple[TensorSpec, ...]:
         width = self.ports.n_in

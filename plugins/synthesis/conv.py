@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,6 +71,7 @@ class ConvSynthesis(SynthesisPlugin):
     name = "conv"
     version = 1
     Options = ConvSynthesisOptions
+    follows: ClassVar = {"layers": "layers_synthesis", "stabiliser": "linear_stabiliser_synth"}
 
     def __init__(self, options: ConvSynthesisOptions, ports: Ports) -> None:
         super().__init__(replace(options, layers=_resolved(options.layers, ports)), ports)
@@ -87,11 +88,10 @@ class ConvSynthesis(SynthesisPlugin):
             raise ConfigError(f"a synthesis of {self.macs():.0f} weights; choose smaller layers, at most {MAX_WEIGHTS}")
 
     @classmethod
-    def defaults(cls, parameter: Any, ports: Ports) -> dict[str, Any]:
-        if parameter is None:
-            return {}
-        layers = tuple((p.n_out, p.kernel, p.residual, p.activation == "relu") for p in parameter.layers_synthesis)
-        return {"layers": _resolved(layers, ports), "stabiliser": parameter.linear_stabiliser_synth}
+    def adapted(cls, option: str, value: Any, ports: Ports) -> Any:
+        if option != "layers":
+            return value
+        return _resolved(((p.n_out, p.kernel, p.residual, p.activation == "relu") for p in value), ports)
 
     @property
     def layers(self) -> tuple[ConvLayer, ...]:

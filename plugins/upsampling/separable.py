@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, ClassVar
 
 from coolvid.codec.architecture import MAX_RESOLUTION, Ports
 from coolvid.codec.coded_frame import TensorSpec
@@ -43,16 +43,11 @@ class SeparableUpsampling(UpsamplingPlugin):
     name = "separable"
     version = 1
     Options = SeparableUpsamplingOptions
+    follows: ClassVar = {"k_size": "ups_k_size", "preconcat_k_size": "ups_preconcat_k_size"}
 
     def __init__(self, options: SeparableUpsamplingOptions, ports: Ports) -> None:
         super().__init__(options, ports)
         check_integer("upsampled grids", ports.n_in, 1, MAX_RESOLUTION + 1)
-
-    @classmethod
-    def defaults(cls, parameter: Any, ports: Ports) -> dict[str, Any]:
-        if parameter is None:
-            return {}
-        return {"k_size": parameter.ups_k_size, "preconcat_k_size": parameter.ups_preconcat_k_size}
 
     @property
     def n_steps(self) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +45,7 @@ class SincWarper(WarperPlugin):
     name = "sinc"
     version = 1
     Options = SincWarperOptions
+    follows: ClassVar = {"taps": "warp_filter_size"}
 
     def __init__(self, options: SincWarperOptions, ports: Ports) -> None:
         super().__init__(options, ports)
