@@ -24,6 +24,7 @@ from coolvid.codec.fixed_point import (
     saturate16,
     shift_round,
 )
+from coolvid.plugin.contract import check_integers, check_scales
 from coolvid.plugin.modules import build_plugins, ifce_tensors
 
 from .parameters import fixed_parameters, sent_scales
@@ -83,11 +84,12 @@ class ContextModel:
     def choose_scales(self, contexts: Integers) -> tuple[int, ...]:
         """The ARM's scales, chosen from contexts int32 [N, n_context + n_ifce]."""
         self.plugin.choose_scales(self.arm, contexts)
-        return tuple(self.arm.scales)
+        return check_scales("arm", self.plugin.name, self.arm, self.plugin.n_scales())
 
     def laplace(self, contexts: Integers) -> Integers:
         """(mu, raw log scale) int32 [N, 2] with ARM_OUT_BITS of contexts int32 [N, n_context + n_ifce]."""
         out: Integers = self.arm(contexts)
+        check_integers("arm", self.plugin.name, out, (len(contexts), 2))
         return out
 
     def contexts(self, index: int, latents: Sequence[Integers]) -> NDArray[np.int16]:

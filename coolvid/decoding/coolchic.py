@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from coolvid import kernels
 from coolvid.codec.coded_frame import CodedCoolChic
 from coolvid.codec.fixed_point import FLOW_BITS, Integers, saturate16, shift_round
+from coolvid.plugin.contract import check_integers, check_scales
 from coolvid.plugin.modules import build_plugins
 
 from .contexts import ContextModel, nearest
@@ -74,11 +75,17 @@ def _dense(
     coded: CodedCoolChic, height: int, width: int, choose: bool
 ) -> tuple[Integers, int, dict[str, tuple[int, ...]]]:
     """Synthesis output at the finest grid's size, its fractional bits, and the scales that were used."""
-    forms = _forms(coded, choose)
+    forms, plugins = _forms(coded, choose), build_plugins(coded.architecture)
     upsampling, synthesis = forms["upsampling"], forms["synthesis"]
-    planes, noise = upsampling(_normal(coded, height, width)), _noise(upsampling.out_bits, coded, height, width)
+    latents = _normal(coded, height, width)
+    planes = upsampling(latents)
+    check_integers("upsampling", plugins.upsampling.name, planes, (len(latents), *latents[0].shape))
+    noise = _noise(upsampling.out_bits, coded, height, width)
     out = synthesis(planes if noise is None else np.concatenate((planes, noise)), upsampling.out_bits)
-    return out, synthesis.out_bits, {name: tuple(form.scales) for name, form in forms.items()}
+    check_integers("synthesis", plugins.synthesis.name, out, (coded.architecture.n_out, *latents[0].shape))
+    by_name = plugins.by_name()
+    scales = {n: check_scales(n, by_name[n].name, form, by_name[n].n_scales()) for n, form in forms.items()}
+    return out, synthesis.out_bits, scales
 
 
 def _decoded(coded: CodedCoolChic, height: int, width: int, threads: int) -> tuple[NDArray[Any], int]:

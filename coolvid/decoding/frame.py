@@ -16,6 +16,7 @@ from coolvid.codec.fixed_point import FLOW_BITS, PREDICTION_BITS, Integers, shif
 from coolvid.errors import StreamError
 from coolvid.picture.color import DENSE_BITS, dense_planes, finish
 from coolvid.picture.types import Frame, VideoFormat
+from coolvid.plugin.contract import check_integers
 from coolvid.plugin.registry import build
 
 from .coolchic import Flow, decode_coolchic, decode_flow, decode_planes
@@ -173,6 +174,7 @@ def _predictions(coded: CodedFrame, flow: Flow, references: Sequence[Frame], for
         if made is None:
             dense = flow.dense(format.height, format.width)[vectors]
             made = form(translated(dense_planes(reference), *shift), dense)
+        check_integers("warper", plugin.name, made, (3, format.height, format.width))
         out.append(made)
     return out
 

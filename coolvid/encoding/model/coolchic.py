@@ -19,6 +19,7 @@ from coolvid.plugin.interfaces import QuantizerPlugin
 from coolvid.plugin.modules import build_plugins, module_tensors
 from coolvid.settings.config import CoolChicEncoderParameter
 
+from .checked import FirstCalls
 from .complexity import Complexity, complexity_of
 from .contexts import ContextMatrix, InterFeatures, repeated
 from .network_rate import KINDS, USUAL_STEPS, SentModule, Steps, estimated_bits, network_rate
@@ -59,6 +60,7 @@ class CoolChicEncoder(nn.Module):
         self.plugins = build_plugins(self.architecture)
         self.modules_by_name = nn.ModuleDict(self._fresh_modules(seed))
         self.tensors = module_tensors(self.architecture)
+        self.first_calls = FirstCalls()
         self.noise = NoiseSource(seed)
         self.quantization = _no_steps()
         self.predictor: Mapping[str, CodedModule] = {}
@@ -100,7 +102,7 @@ class CoolChicEncoder(nn.Module):
         planes = self._split(flat)
         rate = self._rate(flat, planes)
         dense = self._dense(planes, no_common_randomness, only_common_randomness)
-        coarse = self.modules_by_name["synthesis"](dense)
+        coarse = self._synthesis(dense)
         additional = self._additional(flat, planes, rate, dense) if flag_additional_outputs else {}
         return self.output(rate, coarse, additional)
 
@@ -129,8 +131,8 @@ class CoolChicEncoder(nn.Module):
 
     def _laplace(self, flat: Tensor, planes: list[Tensor]) -> Tensor:
         """mu and raw log scale of every latent, [2, N]."""
-        out: Tensor = self.modules_by_name["arm"](self._contexts(flat, planes).t()).t()
-        return out
+        rows = self._contexts(flat, planes).t()
+        return self.first_calls.call("arm", self.plugins.arm, self.modules_by_name["arm"], rows, (len(flat), 2)).t()
 
     def _rate(self, flat: Tensor, planes: list[Tensor]) -> Tensor:
         """Bits of each latent [N]."""
@@ -143,7 +145,11 @@ class CoolChicEncoder(nn.Module):
     def fused_rate(self, flat: Tensor) -> Tensor | None:
         """Bits of each latent [N] by the entropy model's own kernel, where it has one that applies."""
         maps = list(self.modules_by_name["ifce"].parameters())
-        return self.plugins.arm.rate(self.modules_by_name["arm"], flat, self.grids, self.architecture, maps)
+        plugin, module = self.plugins.arm, self.modules_by_name["arm"]
+        bits = plugin.rate(module, flat, self.grids, self.architecture, maps)
+        if bits is not None:
+            self.first_calls.check("arm", plugin, module, [flat, *maps], bits, flat.shape)
+        return bits
 
     def _contexts(self, flat: Tensor, planes: list[Tensor]) -> Tensor:
         shape = self.architecture
@@ -154,12 +160,22 @@ class CoolChicEncoder(nn.Module):
     def _dense(self, planes: list[Tensor], no_randomness: bool, only_randomness: bool) -> Tensor:
         """The synthesis input [1, n_in, h, w]."""
         normal = [p[None, None] for p, g in zip(planes, self.grids, strict=True) if not g.is_hyper]
-        dense: Tensor = self.modules_by_name["upsampling"](normal)
+        shape = 1, len(normal), *normal[0].shape[2:]
+        dense = self.first_calls.call(
+            "upsampling", self.plugins.upsampling, self.modules_by_name["upsampling"], normal, shape
+        )
         if self.architecture.common_randomness:
             noise = self.common_noise().to(dense)
             noise = torch.zeros_like(noise) if no_randomness else noise
             dense = torch.cat((torch.zeros_like(dense) if only_randomness else dense, noise), dim=1)
         return dense
+
+    def _synthesis(self, dense: Tensor) -> Tensor:
+        """raw_out before the final upsampling [1, n_out, h, w]."""
+        shape = 1, self.architecture.n_out, *dense.shape[2:]
+        return self.first_calls.call(
+            "synthesis", self.plugins.synthesis, self.modules_by_name["synthesis"], dense, shape
+        )
 
     def common_noise(self) -> Tensor:
         """The fixed noise planes [1, n, h, w] of common randomness."""
@@ -220,7 +236,7 @@ class CoolChicEncoder(nn.Module):
 
     def synthesised(self, dense: Tensor) -> Tensor:
         """raw_out [1, n_out, H, W] of the synthesis input."""
-        return self.full_size(self.modules_by_name["synthesis"](dense))
+        return self.full_size(self._synthesis(dense))
 
     @torch.no_grad()
     def raw_planes(self) -> Tensor:

@@ -20,6 +20,7 @@ from coolvid.plugin.shortcuts import WarpKernel
 from coolvid.settings.config import FrameConfig, frame_architecture
 
 from . import fused
+from .checked import FirstCalls
 from .compose import clamped, compose, round_flow
 from .coolchic import CoolChicEncoder, CoolChicEncoderOutput, set_parameters
 from .translation import Shift, global_translation, translate
@@ -73,6 +74,7 @@ class FrameEncoder(nn.Module):
         record = self.architecture.warper
         self.warper_plugin = None if record is None else build("warper", record, Ports(1, 1))
         self.warper = None if self.warper_plugin is None else self.warper_plugin.module()
+        self.first_calls = FirstCalls()
         self._register_pictures(references)
 
     def _check(self, references: Sequence[Frame]) -> None:
@@ -182,10 +184,13 @@ class FrameEncoder(nn.Module):
     def _warped(self, flow: Tensor) -> tuple[Tensor, ...]:
         """Each reference moved by its part of the flow [1, 2n, h, w], one vector per block."""
         plugin, module = self._warper()
-        pairs = zip(self.references, torch.split(flow, 2, dim=1), strict=True)
-        if self.block == 1:
-            return tuple(module(reference, part) for reference, part in pairs)
-        return tuple(plugin.warp_blocks(module, reference, part, self.block) for reference, part in pairs)
+        out = []
+        for reference, part in zip(self.references, torch.split(flow, 2, dim=1), strict=True):
+            is_dense = self.block == 1
+            made = module(reference, part) if is_dense else plugin.warp_blocks(module, reference, part, self.block)
+            self.first_calls.check("warper", plugin, module, part, made, reference.shape)
+            out.append(made)
+        return tuple(out)
 
     def _warp_kernels(self) -> list[WarpKernel] | None:
         """The warper's kernel for each reference; None where it has none."""
