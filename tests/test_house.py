@@ -34,7 +34,7 @@ ARROWS: dict[str, set[str]] = {
     "encoding": {"decoding", "bitstream", "codec", "plugin", "settings", "picture", "events", "kernels"},
     "api": {"encoding", "decoding", "bitstream", "media", "settings", "codec", "picture", "events", "kernels"},
     "study": {"api", "decoding", "bitstream", "media", "settings", "codec", "picture", "events"},
-    "testing": {"plugin", "settings", "codec"},
+    "testing": {"encoding", "decoding", "plugin", "settings", "codec", "picture", "kernels"},
     "coolvid_plugins": {"plugin", "codec", "picture", "kernels"},
     "coolvid_cli": {"api", "study", "settings", "plugin", "picture", "events", "kernels"},
 }
@@ -48,7 +48,7 @@ ENCODING: dict[str, set[str]] = {
 }
 
 # Where torch may be imported when a module is loaded; elsewhere it is imported inside the function that needs it.
-TORCH_ROOMS = ("coolvid.encoding", "coolvid.testing", "coolvid.plugin.conformance")
+TORCH_ROOMS = ("coolvid.encoding", "coolvid.testing", "coolvid.plugin.conformance", "coolvid.plugin.agreement")
 # Parts of encoding that api and the command line read without training anything.
 TORCH_FREE = {"coolvid.encoding.__init__", "coolvid.encoding.resume", "coolvid.encoding.targets"}
 TORCH_PLUGINS = {"differentiable", "fused", "stateful", "pointwise", "quantizer", "distortion"}

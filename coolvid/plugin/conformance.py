@@ -269,6 +269,13 @@ def random_parameters(plugin: NormativePlugin) -> dict[str, FixedPoint]:
     return out
 
 
+def randomized(plugin: NormativePlugin) -> Any:
+    """The module at random_parameters()."""
+    module = _fresh(plugin)
+    module.load_state_dict({n: torch.from_numpy(p.as_float()).float() for n, p in random_parameters(plugin).items()})
+    return module
+
+
 def _spread(spec: TensorSpec) -> float:
     """Standard deviation that keeps the size of activations."""
     return 0.3 if spec.kind == "bias" else 0.5 / math.sqrt(math.prod(spec.shape[1:]) if len(spec.shape) > 1 else 16)
