@@ -14,13 +14,42 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from . import kernels
 from .codec.architecture import Ports
 from .codec.fixed_point import ARM_OUT_BITS, CONTEXT_BITS, FLOW_BITS, INT16_MAX, INT16_MIN, PREDICTION_BITS, Integers
+from .decoding.contexts import nearest
+from .decoding.frame import translated
+from .encoding.model.coolchic import CoolChicEncoder
+from .encoding.model.rate import latent_bits
 from .errors import ConfigError
-from .picture.types import ColorInfo
-from .plugin.conformance import Case, Subject, finite, require, rng, run_alone, seeded
-from .plugin.interfaces import TRAINED, DistortionPlugin, MotionPlugin, QuantizerPlugin, TrainingState
-from .settings.config import CoolChicEncoderParameter
+from .picture.color import dense_planes
+from .picture.types import ColorInfo, Frame, PixelFormat, VideoFormat
+from .plugin.agreement import check_layer_kernel, check_rate, check_rate_kernel, check_warp, folded_outputs, same
+from .plugin.choice import PluginChoice
+from .plugin.conformance import (
+    Case,
+    Subject,
+    finite,
+    random_parameters,
+    randomized,
+    require,
+    rng,
+    run_alone,
+    seeded,
+)
+from .plugin.interfaces import (
+    TRAINED,
+    ArmPlugin,
+    DistortionPlugin,
+    MotionPlugin,
+    NormativePlugin,
+    QuantizerPlugin,
+    SynthesisPlugin,
+    TrainingState,
+    UpsamplingPlugin,
+    WarperPlugin,
+)
+from .settings.config import NETWORK_SETTINGS, CoolChicEncoderParameter
 
 Given = Mapping[str, Any] | None
 
@@ -41,17 +70,18 @@ def check(kind: str, name: str, options: Given = None) -> None:
     CHECKS[kind](name, options)
 
 
-def _parameter() -> CoolChicEncoderParameter:
-    """Small networks for plugins that take their defaults from the encoder's parameters."""
+def _settings() -> dict[str, Any]:
+    """Those of small networks, for plugins that follow them."""
     layers = "8-1-linear-relu,X-1-linear-none,X-3-residual-none"
-    return CoolChicEncoderParameter(img_size=(HEIGHT, WIDTH), layers_synthesis=layers)
+    parameter = CoolChicEncoderParameter(img_size=(HEIGHT, WIDTH), layers_synthesis=layers)
+    return {name: getattr(parameter, name) for name in NETWORK_SETTINGS}
 
 
 def check_arm(name: str, options: Given = None) -> None:
     """[N, n_in] -> [N, 2] in both forms; each row by itself, since the decoder takes rows in another order."""
     for n_in in (6, 14):
         subject = Subject("arm", name)
-        plugin = subject.normative(Ports(n_in, 2), options, _parameter())
+        plugin = subject.normative(Ports(n_in, 2), options, _settings())
         contexts = rng(n_in).integers(-8 << CONTEXT_BITS, 8 << CONTEXT_BITS, (50, n_in), dtype=np.int32)
         floats = torch.from_numpy(contexts).float() * 2.0**-CONTEXT_BITS
         case = Case((floats,), (contexts,), (50, 2), out_bits=ARM_OUT_BITS)
@@ -66,14 +96,55 @@ def check_arm(name: str, options: Given = None) -> None:
             extreme[1] = INT16_MIN
             limit = int(np.abs(integer(extreme).astype(np.int64)).max())
             require(limit < 1 << 31, f"outputs {limit} for extreme contexts do not fit int32")
+        _check_arm_shortcuts(subject, plugin, integer, np.concatenate((contexts, extreme)))
+    _check_rates(subject, name, options)
     run_alone(subject, plugin)
+
+
+def _check_arm_shortcuts(subject: Subject, plugin: NormativePlugin, integer: Any, contexts: Integers) -> None:
+    assert isinstance(plugin, ArmPlugin)
+    with subject.checking("choose_scales"):
+        one, other = (plugin.integer(random_parameters(plugin)) for _ in range(2))
+        one(contexts)
+        plugin.choose_scales(other, contexts)
+        scales = [tuple(form.scales) if plugin.n_scales() else () for form in (one, other)]
+        require(scales[0] == scales[1], f"it chooses {scales[1]}, the call {scales[0]}")
+    with subject.checking("folded"):
+        layers = plugin.folded(integer)
+        if layers is not None:
+            same(folded_outputs(layers, contexts), integer(contexts))
+
+
+def _check_rates(subject: Subject, name: str, options: Given) -> None:
+    """rate() and kernel() of an ARM, in a small Cool-chic."""
+    own = PluginChoice(name, tuple((options or {}).items()))
+    size, layers = (HEIGHT, WIDTH), "X-1-linear-none"
+    coolchic = CoolChicEncoder(CoolChicEncoderParameter(size, layers, spatial_context_arm=8, arm=own), 3)
+    plugin, architecture, grids = coolchic.plugins.arm, coolchic.architecture, coolchic.grids
+    module, maps = (coolchic.modules_by_name[n] for n in ("arm", "ifce"))
+    values = {n: torch.from_numpy(p.as_float()).float() for n, p in random_parameters(plugin).items()}
+    module.load_state_dict(values)
+    with torch.no_grad():
+        for i, parameter in enumerate(maps.parameters()):
+            parameter.copy_(torch.from_numpy(rng(i).normal(0, 0.2, parameter.shape)))
+    flat = torch.from_numpy(rng(3).normal(0, 1.5, sum(g.height * g.width for g in grids))).float()
+    given = [flat], list(module.parameters()), list(maps.parameters())
+
+    def plain(latents: Tensor) -> Tensor:
+        return latent_bits(latents, *coolchic.laplace(latents))
+
+    if plugin.rate(module, flat, grids, architecture, given[2]) is not None:
+        check_rate(subject, plain, lambda x: plugin.rate(module, x, grids, architecture, given[2]), *given)  # type: ignore[arg-type, return-value]
+    kernel = plugin.kernel(module, grids, architecture)
+    if kernel is not None:
+        check_rate_kernel(subject, plain, kernel, *given)
 
 
 def check_upsampling(name: str, options: Given = None) -> None:
     """Grids of an odd frame size, finest first -> planes of the finest grid's size."""
     for n in (4, 1):
         subject = Subject("upsampling", name)
-        plugin = subject.normative(Ports(n, n), options, _parameter())
+        plugin = subject.normative(Ports(n, n), options, _settings())
         sizes = [(-(-HEIGHT >> i), -(-WIDTH >> i)) for i in range(n)]
         grids = [rng(i).integers(-20, 21, size, dtype=np.int32) for i, size in enumerate(sizes)]
         floats = [torch.from_numpy(grid)[None, None].float() for grid in grids]
@@ -82,6 +153,15 @@ def check_upsampling(name: str, options: Given = None) -> None:
         integer = subject.check_integer(plugin, case)
         extreme = [np.full(size, INT16_MAX, np.int32) * (-1) ** i for i, size in enumerate(sizes)]
         subject.check_range(integer, (extreme,))
+        assert isinstance(plugin, UpsamplingPlugin)
+        module = randomized(plugin)
+        kernel = plugin.kernel(module, sizes)
+        if kernel is not None:
+            check_layer_kernel(subject, kernel, module, floats, case.shape)
+        with subject.checking("folded"):
+            filters = None if kernels.decode is None else plugin.folded(integer)
+            if kernels.decode is not None and filters is not None:
+                same(kernels.decode.upsampling(grids, *filters), integer(grids))
     run_alone(subject, plugin)
 
 
@@ -89,7 +169,7 @@ def check_synthesis(name: str, options: Given = None) -> None:
     """Planes -> outputs of the same size, with and without planes of common randomness."""
     for ports in (Ports(3, 5), Ports(6, 3, 3), Ports(5, 2)):
         subject = Subject("synthesis", name)
-        plugin = subject.normative(ports, options, _parameter())
+        plugin = subject.normative(ports, options, _settings())
         bits = 8
         planes = rng(ports.n_in).integers(-4 << bits, 4 << bits, (ports.n_in, HEIGHT, WIDTH), dtype=np.int32)
         floats = torch.from_numpy(planes)[None].float() * 2.0**-bits
@@ -97,13 +177,22 @@ def check_synthesis(name: str, options: Given = None) -> None:
         subject.check_module(plugin, case)
         integer = subject.check_integer(plugin, case)
         subject.check_range(integer, (np.full_like(planes, INT16_MIN), bits))
+        assert isinstance(plugin, SynthesisPlugin)
+        module = randomized(plugin)
+        kernel = plugin.kernel(module, HEIGHT, WIDTH)
+        if kernel is not None:
+            check_layer_kernel(subject, kernel, module, floats, case.shape)
+        with subject.checking("folded"):
+            layers = None if kernels.decode is None else plugin.folded(integer, bits)
+            if kernels.decode is not None and layers is not None:
+                same(kernels.decode.synthesis(planes, *layers), integer(planes, bits))
     run_alone(subject, plugin)
 
 
 def check_warper(name: str, options: Given = None) -> None:
     """Agreement on flows that are multiples of 1/64 pixel, the sense of the flow, and the border."""
     subject = Subject("warper", name)
-    plugin = subject.normative(Ports(1, 1), options, None)
+    plugin = subject.normative(Ports(1, 1), options, {"warp_filter_size": 8})
     reference = rng(0).integers(0, 256, (2, HEIGHT, WIDTH), dtype=np.int32)
     flow = rng(1).integers(-8 << FLOW_BITS, 8 << FLOW_BITS, (2, HEIGHT, WIDTH), dtype=np.int32)
     flow[:, ::2] &= -1 << FLOW_BITS
@@ -119,7 +208,26 @@ def check_warper(name: str, options: Given = None) -> None:
     with subject.checking("far flow"):
         for far in (INT16_MAX, INT16_MIN):
             finite("prediction", integer(reference, np.full_like(flow, far)))
+    assert isinstance(plugin, WarperPlugin)
+    for log2 in (1, 3):
+        size = -(-HEIGHT >> log2), -(-WIDTH >> log2)
+        vectors = rng(log2).integers(-5 << FLOW_BITS, 5 << FLOW_BITS, (2, *size), dtype=np.int32)
+        check_warp(subject, plugin, _picture(reference) / 255, _picture(vectors) * 2.0**-FLOW_BITS + 0.004, 1 << log2)
+        _check_of_frame(subject, plugin, integer, vectors, log2)
     run_alone(subject, plugin)
+
+
+def _check_of_frame(subject: Subject, plugin: WarperPlugin, integer: Any, vectors: Integers, log2: int) -> None:
+    """of_frame() against the call on planes and vectors that the core makes of the same."""
+    with subject.checking("of_frame"):
+        format = VideoFormat(HEIGHT, WIDTH, PixelFormat.YUV420, 8)
+        y, u, v = (rng(4).integers(0, 256, shape).astype(np.uint16) for shape in format.plane_shapes)
+        frame = Frame((y, u, v), format)
+        for shift in ((0, 0), (3, -2), (-90, 90)):
+            made = plugin.of_frame(integer, frame, shift, vectors, log2)
+            if made is not None:
+                dense = nearest(vectors, log2, HEIGHT, WIDTH)
+                same(made, integer(translated(dense_planes(frame), *shift), dense))
 
 
 def _picture(x: Integers) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from coolvid.kernels import compiled
 
@@ -13,11 +13,6 @@ from coolvid.kernels import compiled
 def usable(*tensors: Tensor) -> bool:
     """Whether compiled kernels are here and apply to these tensors: float32 on the CPU."""
     return compiled is not None and all(t.dtype is torch.float32 and t.device.type == "cpu" for t in tensors)
-
-
-def kernels_for(module: nn.Module, cls: type[nn.Module]) -> bool:
-    """Whether compiled kernels apply to a module made by cls: not to a subclass that computes something else."""
-    return type(module).forward is cls.forward and usable(*module.parameters())
 
 
 class Stateful:

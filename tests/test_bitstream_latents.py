@@ -30,6 +30,9 @@ class FakeModel:
         sums = sum(int(np.abs(values).sum()) for values in latents[index + 1 :])
         return np.full((N_FEATURES, height, width), sums % 50, np.int32)
 
+    def folded(self) -> None:
+        """Only by calls."""
+
     def laplace(self, contexts: Integers) -> Integers:
         assert contexts.shape[1] == self.n_context + N_FEATURES and contexts.dtype == np.int32
         wide = contexts.astype(np.int64)

@@ -39,6 +39,9 @@ class FlatModel:
     def features(self, index: int, latents: Sequence[Integers]) -> Integers:
         return np.zeros((0, *latents[index].shape), np.int32)
 
+    def folded(self) -> None:
+        """Only by calls."""
+
     def laplace(self, contexts: Integers) -> Integers:
         return np.tile(np.array([0, 3 << 16], np.int32), (len(contexts), 1))
 

@@ -253,9 +253,9 @@ def test_a_range_decodes_only_what_it_needs(stream):
 
 
 def test_a_copy_of_one_reference_needs_only_that_one(tmp_path, monkeypatch):
-    copies = manager.copies_of
-    monkeypatch.setattr(manager, "COPY_TOLERANCE", math.inf)
-    monkeypatch.setattr(manager, "copies_of", lambda job: copies(job)[1:2])  # without the mean
+    copies = candidates.copies_of
+    monkeypatch.setattr(candidates, "COPY_TOLERANCE", math.inf)
+    monkeypatch.setattr(candidates, "copies_of", lambda job, objective: copies(job, objective)[1:2])  # without the mean
     config = coolvid.EncodeConfig(preset="fast", iterations=4, structure=coolvid.StructureConfig(gop=2), threads=1)
     coolvid.encode_frames(video(SMALL, 3), tmp_path / "a.cvd", config)
     assert coolvid.read_info(tmp_path / "a.cvd").packets[2].references == (0, 0)

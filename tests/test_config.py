@@ -7,7 +7,9 @@ import pytest
 from coolvid.codec.gop import StructureConfig
 from coolvid.errors import ConfigError
 from coolvid.picture.types import FrameType, PixelFormat, VideoFormat
+from coolvid.plugin import registry
 from coolvid.plugin.choice import PluginChoice
+from coolvid.plugin.interfaces import WarperPlugin
 from coolvid.settings import presets
 from coolvid.settings.config import (
     CoolChicEncoderParameter,
@@ -374,10 +376,10 @@ def test_unknown_operating_point_is_named(branch):
 
 
 def test_plugins_arrive_in_the_frame():
-    own = PluginChoice.parse("mine:width=3")
-    config = EncodeConfig(plugins=(("arm", own), ("warper", own)), quantizer=PluginChoice("ste"), distortion=own)
+    own, warper = PluginChoice.parse("mine:width=3"), PluginChoice.parse("sinc:taps=6")
+    config = EncodeConfig(plugins=(("arm", own), ("warper", warper)), quantizer=PluginChoice("ste"), distortion=own)
     made = frame_config(config, FrameType.P, 1, SIZE)
-    assert made.residue.arm == made.motion.arm == made.warper == made.distortion == own
+    assert made.residue.arm == made.motion.arm == made.distortion == own and made.warper == warper
     assert [p.quantizer_type for p in made.training.phases] == ["ste", "hardround"]
     assert {r.phase.quantizer_type for r in made.training.warmup} == {"ste"}
 
@@ -398,16 +400,26 @@ WARPERS = [
     ({"warp_filter_size": 4, "plugins": (("warper", PluginChoice("sinc")),)}, ("sinc", {"taps": 4})),
     ({"plugins": (("warper", PluginChoice("sinc", (("taps", "6"),))),)}, ("sinc", {"taps": "6"})),
     ({"plugins": (("warper", PluginChoice("other")),)}, ("other", {})),
+    ({"warp_filter_size": 4, "plugins": (("warper", PluginChoice("like")),)}, ("like", {"length": 4})),
 ]
 
 
+@pytest.fixture
+def warpers(monkeypatch):
+    """Two more: 'like' follows the filter size, 'other' does not."""
+    found = {"other": type("Other", (WarperPlugin,), {})}
+    found["like"] = type("Like", (WarperPlugin,), {"follows": {"length": "warp_filter_size"}})
+    load = registry.load
+    monkeypatch.setattr(registry, "load", lambda kind, name: found.get(name) or load(kind, name))
+
+
 @pytest.mark.parametrize("settings, wanted", WARPERS)
-def test_the_filter_size_reaches_the_warper(settings, wanted):
+def test_the_filter_size_reaches_the_warper(warpers, settings, wanted):
     choice = frame_config(EncodeConfig(**settings), FrameType.P, 1, (64, 64)).warper
     assert (choice.name, dict(choice.options)) == wanted
 
 
-def test_a_filter_size_without_the_warper_it_belongs_to():
+def test_a_filter_size_that_the_warper_does_not_follow(warpers):
     config = EncodeConfig(warp_filter_size=4, plugins=(("warper", PluginChoice("other")),))
-    with pytest.raises(ConfigError, match="warp_filter_size is an option of the warper 'sinc', not of 'other'"):
+    with pytest.raises(ConfigError, match="warp_filter_size is 4, which the warper 'other' does not follow"):
         frame_config(config, FrameType.P, 1, (64, 64))

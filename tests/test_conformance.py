@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from coolvid import testing
+from coolvid import kernels, testing
 from coolvid.errors import ConfigError, PluginError, UnknownPlugin
 from coolvid.plugin import registry
 from coolvid.plugin.interfaces import KINDS
@@ -225,3 +225,53 @@ def test_rows_that_depend_on_each_other_are_found(publish):
     name = publish("arm", ARM.replace("out = x", "x = x + (x == x[:1]) * (len(x) < 9); out = x"))
     with pytest.raises(PluginError, match="fails 'independence of rows': 50 of 50 rows change"):
         testing.check("arm", name)
+
+
+# Plugins that compute twice what a built-in does, and forget to override its shortcuts one after the other.
+TWICE = """
+from coolvid.plugin.interfaces import BASES
+from coolvid_plugins.PLACE import PLUGIN
+from coolvid_plugins.KIND.integer import FORM
+
+class Form(FORM):
+    def __call__(self, *inputs):
+        return FACTOR * super().__call__(*inputs)
+
+class P(PLUGIN):
+    name = "NAME"
+    def module(self):
+        module = super().module()
+        forward = module.forward
+        module.forward = lambda *inputs: FACTOR * forward(*inputs)
+        return module
+    def integer(self, parameters, scales=None):
+        form = super().integer(parameters, scales)
+        form.__class__ = Form
+        return form
+"""
+KINDS_TWICE = {
+    "arm": ("arm.mlp", "MlpArm", "IntegerMlp", ("folded", "rate", "kernel")),
+    "upsampling": ("upsampling.separable", "SeparableUpsampling", "IntegerUpsampling", ("kernel", "folded")),
+    "synthesis": ("synthesis.conv", "ConvSynthesis", "IntegerSynthesis", ("kernel", "folded")),
+    "warper": ("warper.sinc", "SincWarper", "IntegerWarper", ("warp_blocks", "kernel", "of_frame")),
+}
+FORGOTTEN = [(kind, i) for kind, (*_, shortcuts) in KINDS_TWICE.items() for i in range(len(shortcuts) + 1)]
+
+
+@pytest.mark.skipif(kernels.decode is None, reason="no compiled kernels here")
+@pytest.mark.parametrize("kind, n_overridden", FORGOTTEN)
+def test_a_shortcut_that_is_not_overridden_is_found(publish, kind, n_overridden, monkeypatch):
+    monkeypatch.setattr(testing, "WARP_LIMIT", 1e9)
+    monkeypatch.setattr("coolvid.plugin.conformance.INT16_MAX", 1 << 20)
+    monkeypatch.setattr("coolvid.plugin.conformance.INT16_MIN", -1 << 20)
+    place, plugin, form, shortcuts = KINDS_TWICE[kind]
+    source = TWICE.replace("PLACE", place).replace("PLUGIN", plugin).replace("KIND", kind).replace("FORM", form)
+    source = source.replace("FACTOR", "2")
+    for shortcut in shortcuts[:n_overridden]:
+        source += f"    {shortcut} = BASES['{kind}'].{shortcut}\n"
+    name = publish(kind, source)
+    if n_overridden == len(shortcuts):
+        testing.check(kind, name)
+        return
+    with pytest.raises(PluginError, match=f"{kind} '{name}' fails '{shortcuts[n_overridden]}'"):
+        testing.check(kind, name)

@@ -13,7 +13,7 @@ from coolvid.bitstream.crc import crc32c, plain_crc32c
 from coolvid.bitstream.latents import _decode_plain, _split, decode_latents, encode_latents
 from coolvid.bitstream.parameters import blocks_of, decode_plain, encode_kind, plain_bits
 from coolvid.bitstream.range_coder import COST_UNIT, COSTS, Decoder, Encoder
-from coolvid.codec.architecture import NEIGHBOURS, Grid
+from coolvid.codec.architecture import NEIGHBOURS, Grid, Ports
 from coolvid.codec.coded_frame import CodedModule, TensorSpec
 from coolvid.codec.fixed_point import FixedPoint, fit_weights, folded, shift_round
 from coolvid.decoding import ContextModel
@@ -22,6 +22,7 @@ from coolvid.decoding.frame import composed, copied, plain_copied, translated
 from coolvid.errors import StreamError
 from coolvid.picture.color import dense_planes
 from coolvid.picture.types import Frame, PixelFormat, VideoFormat
+from coolvid.plugin.interfaces import ArmPlugin
 from coolvid.plugin.modules import module_tensors
 from coolvid.plugin.registry import load, record
 from coolvid.settings.config import CoolChicEncoderParameter
@@ -137,9 +138,16 @@ def test_garbage_latents_give_the_same_error(kernel):
         assert outcome(decode_latents, garbage, grids, model) == outcome(plainly, garbage, grids, model)
 
 
+class Unknown(ArmPlugin):
+    """An ARM without folded layers."""
+
+    def module(self): ...
+    def integer(self, parameters, scales=None): ...
+
+
 def test_an_unknown_arm_takes_the_plain_path(kernel):
     grids, model = context_model(np.random.default_rng(0), MODELS[0], SIZES[0])
-    model.arm = lambda contexts: np.zeros((len(contexts), 2), np.int32)
+    model.plugin, model.arm = Unknown((), Ports(1, 2)), lambda contexts: np.zeros((len(contexts), 2), np.int32)
     assert compiled.folded(model) is None
     values = tuple(np.ones(grid.shape, np.int32) for grid in grids)
     found = decode_latents(encode_latents(values, grids, model), grids, model)

@@ -51,9 +51,10 @@ class Synthesis(SynthesisPlugin):
     def __init__(self, options, ports):
         super().__init__(options, ports)
         1 // (options.width - 1)
+    follows = {"width": "ups_k_size"}
     @classmethod
-    def defaults(cls, parameter, ports):
-        return {"nonsense": 1} if parameter == "bad" else {"width": 4}
+    def adapted(cls, option, value, ports):
+        return value + ports.n_out - 9
     def module(self): ...
     def integer(self, parameters, scales=None): ...
 
@@ -275,13 +276,21 @@ PORTS = Ports(3, 5)
 
 
 def test_record_and_build(site):
-    record = registry.record("synthesis", "syn", PORTS, {"gain": "1.5"})
+    settings = {"ups_k_size": 8}
+    record = registry.record("synthesis", "syn", PORTS, {"gain": "1.5"}, settings)
     assert record == PluginRecord("syn", 2, (4, 1.5, True, "a", (3, 5)))
     plugin = registry.build("synthesis", record, PORTS)
     assert (plugin.options.width, plugin.ports) == (4, PORTS)
-    assert registry.record("synthesis", "syn", PORTS, {"width": "9"}).options[0] == 9
+    assert registry.record("synthesis", "syn", PORTS, {"width": "9"}, settings).options[0] == 9
+    assert registry.record("synthesis", "syn", PORTS, {}).options[0] == 8
+
+
+def test_what_options_may_follow(site, monkeypatch):
+    with pytest.raises(PluginError, match=r"'syn' has an option 'width' that follows a setting 'ups_k_size'; .*: taps"):
+        registry.record("synthesis", "syn", PORTS, {}, {"taps": 8})
+    monkeypatch.setattr(registry.load("synthesis", "syn"), "follows", {"nonsense": "ups_k_size"})
     with pytest.raises(PluginError, match="defaults for options it does not have: nonsense"):
-        registry.record("synthesis", "syn", PORTS, {}, "bad")
+        registry.record("synthesis", "syn", PORTS, {}, {"ups_k_size": 8})
 
 
 VALUES = (4, 1.5, True, "a", (3, 5))

@@ -72,7 +72,7 @@ def streams(tmp_path_factory):
         frames = moving(n_frames, format)
         with pytest.MonkeyPatch.context() as patch:
             if name == "copies":
-                patch.setattr(manager, "COPY_TOLERANCE", math.inf)
+                patch.setattr(candidates, "COPY_TOLERANCE", math.inf)
             else:
                 patch.setattr(candidates, "copies_of", lambda job, objective: [])
             coolvid.encode_frames(frames, folder / f"{name}.cvd", config)
@@ -202,9 +202,9 @@ def test_copies_have_motion_but_neither_latents_nor_networks(streams, tmp_path):
 
 
 def test_a_copy_of_one_reference_shows_it_once(tmp_path, monkeypatch):
-    copies = manager.copies_of
-    monkeypatch.setattr(manager, "COPY_TOLERANCE", math.inf)
-    monkeypatch.setattr(manager, "copies_of", lambda job: copies(job)[1:2])  # without the mean
+    copies = candidates.copies_of
+    monkeypatch.setattr(candidates, "COPY_TOLERANCE", math.inf)
+    monkeypatch.setattr(candidates, "copies_of", lambda job, objective: copies(job, objective)[1:2])  # without the mean
     config = EncodeConfig(preset="fast", iterations=20, lmbda=3e-4, structure=StructureConfig(gop=2), threads=1)
     coolvid.encode_frames(moving(3, VideoFormat(32, 48, PixelFormat.YUV420, 8)), tmp_path / "a.cvd", config)
     coolvid.report(tmp_path / "a.cvd", tmp_path / "a.html")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,12 +20,17 @@ from coolvid.codec.laplace import tables
 from .rans import no_escape, out_of_range, wrong_end
 
 
-def folded(model: Any) -> FoldedModel | None:
+class Foldable(Protocol):
+    """A context model that may have a form for the compiled kernel."""
+
+    def folded(self) -> FoldedModel | None:
+        """The model as linear layers; None where it cannot be written as such."""
+        ...
+
+
+def folded(model: Foldable) -> FoldedModel | None:
     """The model in the kernel's form; None where there is no kernel or the model has no such form."""
-    if kernels.decode is None or not hasattr(model, "folded"):
-        return None
-    form: FoldedModel | None = model.folded()
-    return form
+    return None if kernels.decode is None else model.folded()
 
 
 def decode_latents(

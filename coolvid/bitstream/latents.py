@@ -34,7 +34,7 @@ _PAD = 4
 _CHUNK = 1 << 15
 
 
-class ContextModel(Protocol):
+class ContextModel(compiled.Foldable, Protocol):
     """The entropy model of one Cool-chic, as the coder sees it."""
 
     @property

@@ -24,9 +24,10 @@ from coolvid.codec.fixed_point import (
     saturate16,
     shift_round,
 )
+from coolvid.plugin.contract import check_integers, check_scales
 from coolvid.plugin.modules import build_plugins, ifce_tensors
 
-from .parameters import fixed_parameters, offers, sent_scales
+from .parameters import fixed_parameters, sent_scales
 
 _REACH = 4
 _LEAST_SHIFT = 8
@@ -47,11 +48,12 @@ class ContextModel:
         width: int,
         choose: bool = False,
     ) -> None:
-        arm = build_plugins(architecture)["arm"]
+        arm = build_plugins(architecture).arm
         scales = None if choose else sent_scales(modules, "arm", arm.n_scales())
         self.n_context = architecture.n_context
         self.n_ifce = architecture.n_ifce
         self.grids: tuple[Grid, ...] = architecture.grids(height, width)
+        self.plugin = arm
         self.arm = arm.integer(fixed_parameters(modules["arm"], arm.tensors()), scales)
         self._levels = {level: i for i, level in enumerate(architecture.ifce_levels)}
         self._maps = fixed_parameters(modules["ifce"], ifce_tensors(architecture)) if self._levels else {}
@@ -67,22 +69,27 @@ class ContextModel:
         return nearest(features, 1, *grid.shape)
 
     def folded(self) -> FoldedModel | None:
-        """The model as the compiled decoder takes it; None for an ARM that does not offer that form."""
-        arm = self.arm.folded() if offers(self.arm, "folded") else None
+        """The model as the compiled decoder takes it; None for an ARM without that form."""
+        arm = self.plugin.folded(self.arm)
         if arm is None:
             return None
         numbers = (self._levels.get((grid.log2, grid.is_hyper)) for grid in self.grids)
-        hidden, output, stabiliser = arm
         maps = tuple(None if n is None else self._folded_map(n) for n in numbers)
-        return FoldedModel(hidden, output, stabiliser, self.n_ifce, maps)
+        return FoldedModel(*arm, self.n_ifce, maps)
 
     def _folded_map(self, number: int) -> Folded:
         weight = fit_weights(self._maps[f"maps.{number}.weight"], least=_LEAST_SHIFT)
         return folded(weight, self._maps[f"maps.{number}.bias"], 0, CONTEXT_BITS)
 
+    def choose_scales(self, contexts: Integers) -> tuple[int, ...]:
+        """The ARM's scales, chosen from contexts int32 [N, n_context + n_ifce]."""
+        self.plugin.choose_scales(self.arm, contexts)
+        return check_scales("arm", self.plugin.name, self.arm, self.plugin.n_scales())
+
     def laplace(self, contexts: Integers) -> Integers:
         """(mu, raw log scale) int32 [N, 2] with ARM_OUT_BITS of contexts int32 [N, n_context + n_ifce]."""
         out: Integers = self.arm(contexts)
+        check_integers("arm", self.plugin.name, out, (len(contexts), 2))
         return out
 
     def contexts(self, index: int, latents: Sequence[Integers]) -> NDArray[np.int16]:

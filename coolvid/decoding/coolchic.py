@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 from coolvid import kernels
 from coolvid.codec.coded_frame import CodedCoolChic
 from coolvid.codec.fixed_point import FLOW_BITS, Integers, saturate16, shift_round
+from coolvid.plugin.contract import check_integers, check_scales
 from coolvid.plugin.modules import build_plugins
 
 from .contexts import ContextModel, nearest
 from .noise import common_noise
-from .parameters import fixed_parameters, offers, sent_scales
+from .parameters import fixed_parameters, sent_scales
 from .resize import enlarge
 
 # Contexts of a grid that the choice of the ARM's scales looks at: half of them the largest, half evenly spread.
@@ -74,30 +75,36 @@ def _dense(
     coded: CodedCoolChic, height: int, width: int, choose: bool
 ) -> tuple[Integers, int, dict[str, tuple[int, ...]]]:
     """Synthesis output at the finest grid's size, its fractional bits, and the scales that were used."""
-    forms = _forms(coded, choose)
+    forms, plugins = _forms(coded, choose), build_plugins(coded.architecture)
     upsampling, synthesis = forms["upsampling"], forms["synthesis"]
-    planes, noise = upsampling(_normal(coded, height, width)), _noise(upsampling.out_bits, coded, height, width)
+    latents = _normal(coded, height, width)
+    planes = upsampling(latents)
+    check_integers("upsampling", plugins.upsampling.name, planes, (len(latents), *latents[0].shape))
+    noise = _noise(upsampling.out_bits, coded, height, width)
     out = synthesis(planes if noise is None else np.concatenate((planes, noise)), upsampling.out_bits)
-    return out, synthesis.out_bits, {name: tuple(form.scales) for name, form in forms.items()}
+    check_integers("synthesis", plugins.synthesis.name, out, (coded.architecture.n_out, *latents[0].shape))
+    by_name = plugins.by_name()
+    scales = {n: check_scales(n, by_name[n].name, form, by_name[n].n_scales()) for n, form in forms.items()}
+    return out, synthesis.out_bits, scales
 
 
 def _decoded(coded: CodedCoolChic, height: int, width: int, threads: int) -> tuple[NDArray[Any], int]:
-    """_dense() with the sent scales; int16, and without planes in between, where both modules offer folded()."""
-    forms = _forms(coded, choose=False)
-    upsampling, synthesis = forms["upsampling"], forms["synthesis"]
-    if kernels.decode is None or not (offers(upsampling, "folded") and offers(synthesis, "folded")):
+    """_dense() with the sent scales; int16, and without planes in between, where both modules have folded forms."""
+    forms, plugins = _forms(coded, choose=False), build_plugins(coded.architecture)
+    filters = None if kernels.decode is None else plugins.upsampling.folded(forms["upsampling"])
+    layers = None if filters is None else plugins.synthesis.folded(forms["synthesis"], filters.out_bits)
+    if filters is None or layers is None:
         out, bits, _ = _dense(coded, height, width, choose=False)
         return out, bits
-    latents, noise = _normal(coded, height, width), _noise(upsampling.out_bits, coded, height, width)
-    up, pre, bits = upsampling.folded()
-    out = kernels.decode.dense(latents, up, pre, bits, noise, *synthesis.folded(bits), threads)
-    return out, synthesis.out_bits
+    latents, noise = _normal(coded, height, width), _noise(filters.out_bits, coded, height, width)
+    out = kernels.decode.dense(latents, *filters, noise, *layers, threads)
+    return out, forms["synthesis"].out_bits
 
 
 def _forms(coded: CodedCoolChic, choose: bool) -> dict[str, Any]:
     """Integer forms of upsampling and synthesis."""
     forms = {}
-    plugins = build_plugins(coded.architecture)
+    plugins = build_plugins(coded.architecture).by_name()
     for name in ("upsampling", "synthesis"):
         plugin = plugins[name]
         scales = None if choose else sent_scales(coded.modules, name, plugin.n_scales())
@@ -122,9 +129,7 @@ def _noise(bits: int, coded: CodedCoolChic, height: int, width: int) -> Integers
 def _arm_scales(coded: CodedCoolChic, height: int, width: int) -> tuple[int, ...]:
     model = ContextModel(coded.architecture, coded.modules, height, width, choose=True)
     samples = [_telling(model.contexts(i, coded.latents)) for i in range(len(coded.latents))]
-    choose = getattr(model.arm, "choose", model.arm)
-    choose(np.concatenate(samples).astype(np.int32))
-    return tuple(model.arm.scales)
+    return model.choose_scales(np.concatenate(samples).astype(np.int32))
 
 
 def _telling(contexts: NDArray[np.int16]) -> NDArray[np.int16]:

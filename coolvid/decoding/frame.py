@@ -16,10 +16,10 @@ from coolvid.codec.fixed_point import FLOW_BITS, PREDICTION_BITS, Integers, shif
 from coolvid.errors import StreamError
 from coolvid.picture.color import DENSE_BITS, dense_planes, finish
 from coolvid.picture.types import Frame, VideoFormat
+from coolvid.plugin.contract import check_integers
 from coolvid.plugin.registry import build
 
 from .coolchic import Flow, decode_coolchic, decode_flow, decode_planes
-from .parameters import offers
 
 BLEND_BITS = 12
 MAX_BITS = 15
@@ -165,15 +165,17 @@ def _predictions(coded: CodedFrame, flow: Flow, references: Sequence[Frame], for
     """References moved by their global translation and warped, integers [3, H, W] with PREDICTION_BITS."""
     record = coded.architecture.warper
     assert record is not None
-    warper = build("warper", record, Ports(1, 1)).integer({})
-    out = []
+    plugin = build("warper", record, Ports(1, 1))
+    form = plugin.integer({})
+    out: list[NDArray[Any]] = []
     for i, (reference, shift) in enumerate(zip(references, coded.global_translation, strict=True)):
         vectors = slice(2 * i, 2 * i + 2)
-        if kernels.decode is not None and offers(warper, "of_frame"):
-            out.append(warper.of_frame(reference, shift, flow.vectors[vectors], flow.log2))
-        else:
+        made = plugin.of_frame(form, reference, shift, flow.vectors[vectors], flow.log2)
+        if made is None:
             dense = flow.dense(format.height, format.width)[vectors]
-            out.append(warper(translated(dense_planes(reference), *shift), dense))
+            made = form(translated(dense_planes(reference), *shift), dense)
+        check_integers("warper", plugin.name, made, (3, format.height, format.width))
+        out.append(made)
     return out
 
 

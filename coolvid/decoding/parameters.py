@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from coolvid.codec.coded_frame import CodedModule, TensorSpec
 from coolvid.codec.fixed_point import FixedPoint
@@ -28,11 +27,3 @@ def sent_scales(modules: Mapping[str, CodedModule], name: str, n_scales: int) ->
     if len(scales) != n_scales or any(not 0 <= s <= 15 for s in scales):
         raise StreamError(f"module '{name}' has scales {scales}; expected {n_scales} values 0..15")
     return scales
-
-
-def offers(form: Any, shortcut: str) -> bool:
-    """Whether an integer form has a method of this name that may be used instead of calling the form: no class below
-    the one that has it overrides the call."""
-    kinds = type(form).__mro__
-    owners = [next((kind for kind in kinds if name in vars(kind)), None) for name in (shortcut, "__call__")]
-    return owners[0] is not None and owners[0] is owners[1]

@@ -111,9 +111,9 @@ class Subject:
         self._check_options(options)
         return registry.make(self.kind, self.name, given)
 
-    def normative(self, ports: Ports, given: Mapping[str, Any] | None, parameter: Any) -> NormativePlugin:
+    def normative(self, ports: Ports, given: Mapping[str, Any] | None, settings: Mapping[str, Any]) -> NormativePlugin:
         """The plugin as the decoder would build it from its record; name, options and tensors checked."""
-        record = registry.record(self.kind, self.name, ports, given or {}, parameter)
+        record = registry.record(self.kind, self.name, ports, given or {}, settings)
         self._check_class()
         options = registry.load(self.kind, self.name).Options
         self._check_options(options.from_values(record.options))
@@ -267,6 +267,13 @@ def random_parameters(plugin: NormativePlugin) -> dict[str, FixedPoint]:
         values.flags.writeable = False
         out[spec.name] = FixedPoint(values, shift)
     return out
+
+
+def randomized(plugin: NormativePlugin) -> Any:
+    """The module at random_parameters()."""
+    module = _fresh(plugin)
+    module.load_state_dict({n: torch.from_numpy(p.as_float()).float() for n, p in random_parameters(plugin).items()})
+    return module
 
 
 def _spread(spec: TensorSpec) -> float:

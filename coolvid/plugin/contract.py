@@ -57,6 +57,14 @@ def check_integers(kind: str, name: str, value: Any, shape: tuple[int, ...]) -> 
         raise _broken(kind, name, f"an array of {value.dtype}", wanted)
 
 
+def check_scales(kind: str, name: str, form: Any, n_scales: int) -> tuple[int, ...]:
+    """The scales that an integer form chose. Raises PluginError unless they are n_scales whole numbers 0..15."""
+    scales = tuple(form.scales or ()) if n_scales else ()
+    if len(scales) != n_scales or not all(isinstance(s, int | np.integer) and 0 <= s <= 15 for s in scales):
+        raise _broken(kind, name, f"an integer form with scales {scales}", f"{n_scales} whole numbers 0..15")
+    return tuple(int(s) for s in scales)
+
+
 def _shape(shape: tuple[int, ...]) -> str:
     return str(list(shape))
 

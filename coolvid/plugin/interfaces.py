@@ -18,15 +18,17 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from coolvid.codec.architecture import Ports
+from coolvid.codec.architecture import Architecture, Grid, Ports
 from coolvid.codec.coded_frame import TensorSpec
-from coolvid.codec.fixed_point import FixedPoint
+from coolvid.codec.fixed_point import FixedPoint, Integers
 from coolvid.errors import ConfigError
+
+from .shortcuts import Array, FoldedArm, FoldedSynthesis, FoldedUpsampling, LayerKernel, RateKernel, WarpKernel
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from coolvid.picture.types import ColorInfo
+    from coolvid.picture.types import ColorInfo, Frame
 
 NORMATIVE = ("arm", "upsampling", "synthesis", "warper")
 ENCODER_ONLY = ("quantizer", "distortion", "motion")
@@ -84,16 +86,26 @@ class Plugin(ABC):
 
 
 class NormativePlugin(Plugin):
-    """A module that the decoder needs. It describes itself; the torch and the integer form are made on request."""
+    """A module that the decoder needs. It describes itself; the torch and the integer form are made on request.
+
+    The further methods of each kind are shortcuts (see shortcuts.py): they take what module() or integer() returned,
+    give the same result as calling it, and may return None. A subclass of another plugin that overrides module() or
+    integer() must override them too; coolvid.testing.check compares shortcut and call.
+
+    follows: options whose default is a setting of the encoder, option -> setting. arm, upsampling and synthesis may
+    follow settings.config.NETWORK_SETTINGS, a warper warp_filter_size.
+    """
+
+    follows: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self, options: Any, ports: Ports) -> None:
         super().__init__(options)
         self.ports = ports
 
     @classmethod
-    def defaults(cls, parameter: Any, ports: Ports) -> dict[str, Any]:
-        """Options taken from a CoolChicEncoderParameter (None for a warper); those given by the user override them."""
-        return {}
+    def adapted(cls, option: str, value: Any, ports: Ports) -> Any:
+        """The value of the setting that an option follows, as the option takes it."""
+        return value
 
     def tensors(self) -> tuple[TensorSpec, ...]:
         """All parameters in stream order."""
@@ -128,20 +140,32 @@ class ArmPlugin(NormativePlugin):
     """Contexts -> Laplace parameters.
 
     module: forward(context [N, n_in]) -> [N, 2] = (mu, raw log scale); core applies exp(clamp(raw - 4, -5, 5)).
-    integer: f(context int32 [N, n_in], CONTEXT_BITS fractional bits) -> int32 [N, 2] with 16 fractional bits. It may
-    also offer choose(context), which chooses the scales as a first call does, and computes nothing else.
-    The module may also offer rate(latents [N], grids, architecture, ifce parameters) -> bits [N] or None: contexts,
-    features and Laplace cost in one step, for a kernel of its own. And kernel(grids, architecture) -> None, or the same
-    without autograd: run(latents [N], parameters, ifce parameters, scale, slopes) -> bits of all latents, which writes
-    the derivatives by its three inputs, times scale, into the three arrays `slopes`.
-
-    Kernels take and fill float32 arrays; parameters are those of the module in one vector, ordered as parameters().
-    When arm, upsampling and synthesis all offer one, training does without autograd.
-
-    Integer forms of the three may offer folded(), what the compiled decoder takes instead of calling them (that of the
-    plugins that come with coolvid tells its form), and warpers of_frame(). A subclass that overrides the call is
-    called.
+    integer: f(context int32 [N, n_in], CONTEXT_BITS fractional bits) -> int32 [N, 2] with 16 fractional bits.
     """
+
+    def rate(
+        self,
+        module: nn.Module,
+        latents: Tensor,
+        grids: Sequence[Grid],
+        architecture: Architecture,
+        ifce: Sequence[Tensor],
+    ) -> Tensor | None:
+        """Bits [N] of the latents [N] of all grids, finest first: contexts, features and Laplace cost in one
+        differentiable step. ifce: parameters of the inter-feature maps. None: the core computes contexts and cost."""
+        return None
+
+    def kernel(self, module: nn.Module, grids: Sequence[Grid], architecture: Architecture) -> RateKernel | None:
+        """rate() without autograd."""
+        return None
+
+    def choose_scales(self, form: Any, contexts: Integers) -> None:
+        """Have the integer form choose its scales from contexts int32 [N, n_in]."""
+        form(contexts)
+
+    def folded(self, form: Any) -> FoldedArm | None:
+        """The integer form, its scales known, as linear layers."""
+        return None
 
 
 class UpsamplingPlugin(NormativePlugin):
@@ -149,9 +173,15 @@ class UpsamplingPlugin(NormativePlugin):
 
     module: forward(list of [1, 1, h, w], finest first) -> [1, n, H, W].
     integer: f(list of int32 [h, w], finest first) -> int32 [n, H, W] within int16, with ``.out_bits`` fractional bits.
-    The module may also offer kernel(sizes (h, w)) -> None or an object with forward(grids [h, w], parameters, out) and,
-    for the last forward, backward(d_out, d_grids, d_parameters) (see ArmPlugin).
     """
+
+    def kernel(self, module: nn.Module, sizes: Sequence[tuple[int, int]]) -> LayerKernel[Sequence[Array]] | None:
+        """The module on grids (h, w) of these sizes without autograd."""
+        return None
+
+    def folded(self, form: Any) -> FoldedUpsampling | None:
+        """The integer form, its scales known, as filters."""
+        return None
 
 
 class SynthesisPlugin(NormativePlugin):
@@ -160,9 +190,15 @@ class SynthesisPlugin(NormativePlugin):
     module: forward([1, n_in, H, W]) -> [1, n_out, H, W].
     integer: f(planes int32 [n_in, H, W] within int16, their fractional bits) -> int32 [n_out, H, W] within int16,
     with ``.out_bits`` fractional bits.
-    The module may also offer kernel(H, W) -> None or an object with forward(planes, parameters, out) and, for the last
-    forward, backward(d_out, d_planes, d_parameters) (see ArmPlugin).
     """
+
+    def kernel(self, module: nn.Module, height: int, width: int) -> LayerKernel[Array] | None:
+        """The module on planes of this size without autograd."""
+        return None
+
+    def folded(self, form: Any, in_bits: int) -> FoldedSynthesis | None:
+        """The integer form, its scales known, as convolutions of planes with in_bits fractional bits."""
+        return None
 
 
 class WarperPlugin(NormativePlugin):
@@ -171,10 +207,26 @@ class WarperPlugin(NormativePlugin):
     module: forward(reference [1, C, H, W], flow [1, 2, H, W] in pixels, x then y) -> [1, C, H, W].
     integer: f(reference int32 [C, H, W] code values, flow int32 [2, H, W] in 1/64 pixel, x then y)
     -> int32 [C, H, W] code values with PREDICTION_BITS fractional bits.
-    The module may also offer warp_blocks(reference, flow [1, 2, h, w], block): one vector per block x block pixels. And
-    kernel(reference, block) -> None or an object with forward(flow [2, h, w], out [C, H, W]) and, for the last forward,
-    backward(d_out, d_flow) (see ArmPlugin).
     """
+
+    def warp_blocks(self, module: nn.Module, reference: Tensor, flow: Tensor, block: int) -> Tensor:
+        """The module with one vector for each block x block pixels, flow [1, 2, ceil(H / block), ceil(W / block)]."""
+        height, width = reference.shape[2:]
+        dense = flow.repeat_interleave(block, dim=2).repeat_interleave(block, dim=3)[:, :, :height, :width]
+        out: Tensor = module(reference, dense)
+        return out
+
+    def kernel(self, module: nn.Module, reference: Tensor, block: int) -> WarpKernel | None:
+        """warp_blocks() of this reference without autograd."""
+        return None
+
+    def of_frame(
+        self, form: Any, reference: Frame, translation: tuple[int, int], flow: Integers, log2: int
+    ) -> NDArray[np.int16] | None:
+        """The integer form on the reference's dense planes, moved by translation (dy, dx) in whole pixels, with one
+        vector of flow int32 [2, h, w] for each 2**log2 x 2**log2 pixels: int16 [3, H, W]. None: the core moves the
+        planes, repeats the vectors and calls the form."""
+        return None
 
 
 @dataclass(frozen=True)

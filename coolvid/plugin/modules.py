@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import NamedTuple
 
 from coolvid.codec.architecture import Architecture
 from coolvid.codec.coded_frame import TensorSpec
 
-from .interfaces import NormativePlugin
+from .interfaces import ArmPlugin, NormativePlugin, SynthesisPlugin, UpsamplingPlugin
 from .registry import build
 
 
-def build_plugins(architecture: Architecture) -> dict[str, NormativePlugin]:
+class Plugins(NamedTuple):
+    """The plugins of one Cool-chic."""
+
+    arm: ArmPlugin
+    synthesis: SynthesisPlugin
+    upsampling: UpsamplingPlugin
+
+    def by_name(self) -> dict[str, NormativePlugin]:
+        return self._asdict()
+
+
+def build_plugins(architecture: Architecture) -> Plugins:
     """arm, synthesis and upsampling of this architecture. Raises MissingPlugin."""
-    return dict(_plugins(_Same(architecture)))
+    return _plugins(_Same(architecture))
 
 
 class _Same:
@@ -31,13 +43,13 @@ class _Same:
 
 
 @lru_cache(maxsize=64)
-def _plugins(key: _Same) -> dict[str, NormativePlugin]:
+def _plugins(key: _Same) -> Plugins:
     architecture = key.architecture
-    return {
-        "arm": build("arm", architecture.arm, architecture.arm_ports),
-        "synthesis": build("synthesis", architecture.synthesis, architecture.synthesis_ports),
-        "upsampling": build("upsampling", architecture.upsampling, architecture.upsampling_ports),
-    }
+    return Plugins(
+        build("arm", architecture.arm, architecture.arm_ports),
+        build("synthesis", architecture.synthesis, architecture.synthesis_ports),
+        build("upsampling", architecture.upsampling, architecture.upsampling_ports),
+    )
 
 
 def ifce_tensors(architecture: Architecture) -> tuple[TensorSpec, ...]:
@@ -51,12 +63,12 @@ def ifce_tensors(architecture: Architecture) -> tuple[TensorSpec, ...]:
 
 def module_tensors(architecture: Architecture) -> dict[str, tuple[TensorSpec, ...]]:
     """Parameters of every module, in stream order (coded.MODULES)."""
-    plugins = build_plugins(architecture)
+    plugins = build_plugins(architecture).by_name()
     tensors = {name: plugin.tensors() for name, plugin in plugins.items()}
     return dict(sorted({**tensors, "ifce": ifce_tensors(architecture)}.items()))
 
 
 def module_n_scales(architecture: Architecture) -> dict[str, int]:
     """How many activation scales each module sends; IFCE has none (its outputs have CONTEXT_BITS)."""
-    plugins = build_plugins(architecture)
+    plugins = build_plugins(architecture).by_name()
     return dict(sorted({**{name: plugin.n_scales() for name, plugin in plugins.items()}, "ifce": 0}.items()))

@@ -13,14 +13,26 @@ import inspect
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
 from functools import cache, lru_cache
-from typing import Any, cast
+from typing import Any, Literal, cast, overload
 
 import entrypoints  # type: ignore[import-untyped]
 
 from coolvid.codec.architecture import PluginRecord, Ports
 from coolvid.errors import ConfigError, CoolvidError, MissingPlugin, PluginError, UnknownPlugin
 
-from .interfaces import BASES, KINDS, NORMATIVE, NormativePlugin, Plugin, PluginOptions, fit_option
+from .interfaces import (
+    BASES,
+    KINDS,
+    NORMATIVE,
+    ArmPlugin,
+    NormativePlugin,
+    Plugin,
+    PluginOptions,
+    SynthesisPlugin,
+    UpsamplingPlugin,
+    WarperPlugin,
+    fit_option,
+)
 
 _TRUTH = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
 
@@ -201,13 +213,39 @@ def make(kind: str, name: str, given: Mapping[str, Any] | None = None) -> Plugin
     return load(kind, name)(make_options(kind, name, given or {}))
 
 
-def record(kind: str, name: str, ports: Ports, given: Mapping[str, Any], parameter: Any = None) -> PluginRecord:
-    """The stream's record of a normative plugin for this encode."""
+def record(
+    kind: str, name: str, ports: Ports, given: Mapping[str, Any], settings: Mapping[str, Any] | None = None
+) -> PluginRecord:
+    """The stream's record of a normative plugin for this encode. settings: what its options may follow, by name."""
+    defaults = {} if settings is None else followed(kind, name, ports, settings)
+    return PluginRecord(name, load(kind, name).version, make_options(kind, name, given, defaults).values())
+
+
+def followed(kind: str, name: str, ports: Ports, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a normative plugin that follow one of these settings, and their values.
+
+    Raises PluginError when it follows any other.
+    """
     cls = cast(type[NormativePlugin], load(kind, name))
-    options = make_options(kind, name, given, cls.defaults(parameter, ports))
-    return PluginRecord(name, cls.version, options.values())
+    for option, setting in cls.follows.items():
+        if setting not in settings:
+            raise PluginError(
+                f"{kind} '{name}' has an option '{option}' that follows a setting '{setting}'; the encoder has for "
+                f"this kind: {', '.join(settings)}"
+            )
+    return {option: cls.adapted(option, settings[setting], ports) for option, setting in cls.follows.items()}
 
 
+@overload
+def build(kind: Literal["arm"], named: PluginRecord, ports: Ports) -> ArmPlugin: ...
+@overload
+def build(kind: Literal["upsampling"], named: PluginRecord, ports: Ports) -> UpsamplingPlugin: ...
+@overload
+def build(kind: Literal["synthesis"], named: PluginRecord, ports: Ports) -> SynthesisPlugin: ...
+@overload
+def build(kind: Literal["warper"], named: PluginRecord, ports: Ports) -> WarperPlugin: ...
+@overload
+def build(kind: str, named: PluginRecord, ports: Ports) -> NormativePlugin: ...
 def build(kind: str, named: PluginRecord, ports: Ports) -> NormativePlugin:
     """A normative plugin from its record, the same object for the same record. Raises MissingPlugin when this machine
     cannot decode it."""

@@ -28,11 +28,20 @@ from coolvid.plugin.interfaces import NORMATIVE
 from coolvid.plugin.registry import record
 
 Span = tuple[int, int]
-RecordOf = Callable[[str, str, Ports, dict[str, Any], Any], PluginRecord]
+RecordOf = Callable[[str, str, Ports, dict[str, Any], Mapping[str, Any]], PluginRecord]
 
 ACTIVATIONS = ("none", "relu")
 LAYER_TYPES = ("linear", "residual")
 QUANTIZER_NOISES = ("kumaraswamy", "gaussian", "none")
+NETWORK_SETTINGS = (
+    "n_hidden_layers_arm",
+    "linear_stabiliser_arm",
+    "ups_k_size",
+    "ups_preconcat_k_size",
+    "layers_synthesis",
+    "linear_stabiliser_synth",
+)
+"""Fields of CoolChicEncoderParameter that options of plugins may follow (see NormativePlugin.follows)."""
 PRESETS = ("fast", "medium", "slow", "placebo")
 
 
@@ -157,8 +166,9 @@ class CoolChicEncoderParameter:
             bare,
         )
         ports = {"arm": shape.arm_ports, "upsampling": shape.upsampling_ports, "synthesis": shape.synthesis_ports}
+        settings = {name: getattr(self, name) for name in NETWORK_SETTINGS}
         records = {
-            kind: record(kind, choice.name, ports[kind], dict(choice.options), self)
+            kind: record(kind, choice.name, ports[kind], dict(choice.options), settings)
             for kind, choice in (("arm", self.arm), ("upsampling", self.upsampling), ("synthesis", self.synthesis))
         }
         return Architecture(**{**{f.name: getattr(shape, f.name) for f in fields(shape)}, **records})

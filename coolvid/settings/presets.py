@@ -6,12 +6,13 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any, cast, get_type_hints
 
+from coolvid.codec.architecture import Ports
 from coolvid.errors import ConfigError, choose, within
 from coolvid.picture.detail import detail
 from coolvid.picture.types import Frame, FrameType
 from coolvid.plugin.choice import PluginChoice
 from coolvid.plugin.interfaces import DistortionPlugin
-from coolvid.plugin.registry import make
+from coolvid.plugin.registry import followed, make
 
 from .config import (
     CoolChicEncoderParameter,
@@ -275,16 +276,15 @@ def _distortion_scale(config: EncodeConfig) -> float:
 
 
 def _warper(config: EncodeConfig) -> PluginChoice:
-    """The warper; sinc has warp_filter_size taps unless its options say otherwise. Raises ConfigError."""
+    """The warper; its option that follows warp_filter_size has this value unless given. Raises ConfigError."""
     choice = config.plugin("warper", PluginChoice("sinc"))
-    if choice.name != "sinc":
-        if config.warp_filter_size != EncodeConfig().warp_filter_size:
-            raise ConfigError(
-                f"warp_filter_size is an option of the warper 'sinc', not of '{choice.name}'; leave it out"
-            )
-        return choice
-    taps = {"taps": config.warp_filter_size}
-    return PluginChoice("sinc", tuple({**taps, **dict(choice.options)}.items()))
+    taken = followed("warper", choice.name, Ports(1, 1), {"warp_filter_size": config.warp_filter_size})
+    if not taken and config.warp_filter_size != EncodeConfig().warp_filter_size:
+        raise ConfigError(
+            f"warp_filter_size is {config.warp_filter_size}, which the warper '{choice.name}' does not follow; "
+            "leave it out or choose another warper"
+        )
+    return PluginChoice(choice.name, tuple({**taken, **dict(choice.options)}.items()))
 
 
 def _parameters(

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from coolvid.codec.architecture import Architecture, Grid, Ports
+from coolvid.codec.architecture import Ports
 
 from ..pointwise import chain
-from ..stateful import kernels_for
-from .fused import RateKernel, rate, rate_kernel
 
 
 class MlpArmModule(nn.Module):
@@ -40,24 +37,6 @@ class MlpArmModule(nn.Module):
             bias, skip = bias + self.stabiliser.bias, self.stabiliser.weight
         relus = [True] * len(layers) + [False]
         return chain(context.t(), [*layers, (self.output.weight, bias)], relus, skip).t()  # type: ignore[list-item]
-
-    def rate(
-        self, latents: Tensor, grids: Sequence[Grid], architecture: Architecture, ifce: Sequence[Tensor]
-    ) -> Tensor | None:
-        """Bits of each latent [N], all grids, finest first, contexts included; None without compiled kernels.
-
-        ifce: the parameters of the inter-feature maps.
-        """
-        if not kernels_for(self, MlpArmModule):
-            return None
-        return rate(latents, grids, architecture, len(self.hidden), list(self.parameters()), ifce)
-
-    def kernel(self, grids: Sequence[Grid], architecture: Architecture) -> RateKernel | None:
-        """rate() without autograd; None without compiled kernels."""
-        if not kernels_for(self, MlpArmModule):
-            return None
-        shared = rate_kernel(grids, architecture, len(self.hidden), self.stabiliser is not None)
-        return RateKernel(shared) if shared is not None else None
 
 
 def _zero(layer: nn.Linear) -> nn.Linear:

@@ -94,8 +94,8 @@ class _Rate(torch.autograd.Function):
         return None, None, by_latent, *by_tensor
 
 
-class RateKernel:
-    """The total rate and its derivatives, in arrays that the caller keeps (see ArmPlugin)."""
+class MlpRate:
+    """The RateKernel of the MLP."""
 
     def __init__(self, kernel: Any) -> None:
         self._kernel = kernel

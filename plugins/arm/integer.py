@@ -24,6 +24,7 @@ from coolvid.codec.fixed_point import (
     folded,
     unit,
 )
+from coolvid.plugin.shortcuts import FoldedArm
 
 Floats = NDArray[np.float64]
 OUTPUT_LIMIT = 1 << 30
@@ -105,15 +106,15 @@ class IntegerMlp:
         self._last = self._output.scaled(bits[-1], ARM_OUT_BITS)
         self._side = self._stabiliser.scaled(CONTEXT_BITS, ARM_OUT_BITS) if self._stabiliser else None
 
-    def folded(self) -> tuple[list[Folded], Folded, Folded | None] | None:
-        """(hidden layers, output, stabiliser) for the compiled decoder; None where it cannot compute them."""
+    def folded(self) -> FoldedArm | None:
+        """For the compiled decoder; None where it cannot compute these layers."""
         assert self.scales is not None, "not known before the first call"
         bits = (CONTEXT_BITS, *self.scales)
         hidden = [layer.folded(bits[i], bits[i + 1]) for i, layer in enumerate(self._hidden)]
         output = self._output.folded(bits[-1], ARM_OUT_BITS)
         side = self._stabiliser.folded(CONTEXT_BITS, ARM_OUT_BITS) if self._stabiliser else None
         fits = all(last is None or last[2] >= -MAX_LEFT_SHIFT for last in (output, side))
-        return (hidden, output, side) if fits else None
+        return FoldedArm(hidden, output, side) if fits else None
 
     def _choose(self, x: Floats) -> tuple[int, ...]:
         scales: list[int] = []

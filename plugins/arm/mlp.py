@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from coolvid.codec.architecture import MAX_CONTEXT, MAX_FEATURES, Ports
+from coolvid.codec.architecture import MAX_CONTEXT, MAX_FEATURES, Architecture, Grid, Ports
 from coolvid.codec.coded_frame import TensorSpec
-from coolvid.codec.fixed_point import FixedPoint
+from coolvid.codec.fixed_point import FixedPoint, Integers
 from coolvid.plugin.interfaces import ArmPlugin, PluginOptions
+from coolvid.plugin.shortcuts import FoldedArm, RateKernel
 
 from ..checks import check_flag, check_integer
 from .integer import IntegerMlp
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 MAX_HIDDEN = 8
 
@@ -41,16 +42,11 @@ class MlpArm(ArmPlugin):
     name = "mlp"
     version = 1
     Options = MlpArmOptions
+    follows: ClassVar = {"n_hidden": "n_hidden_layers_arm", "stabiliser": "linear_stabiliser_arm"}
 
     def __init__(self, options: MlpArmOptions, ports: Ports) -> None:
         super().__init__(options, ports)
         check_integer("arm contexts", ports.n_in, 1, MAX_CONTEXT + MAX_FEATURES)
-
-    @classmethod
-    def defaults(cls, parameter: Any, ports: Ports) -> dict[str, Any]:
-        if parameter is None:
-            return {}
-        return {"n_hidden": parameter.n_hidden_layers_arm, "stabiliser": parameter.linear_stabiliser_arm}
 
     def tensors(self) -> tuple[TensorSpec, ...]:
         width = self.ports.n_in
@@ -83,6 +79,33 @@ class MlpArm(ArmPlugin):
 
     def n_scales(self) -> int:
         return int(self.options.n_hidden)
+
+    def rate(
+        self,
+        module: nn.Module,
+        latents: Tensor,
+        grids: Sequence[Grid],
+        architecture: Architecture,
+        ifce: Sequence[Tensor],
+    ) -> Tensor | None:
+        from .fused import rate
+
+        return rate(latents, grids, architecture, self.options.n_hidden, list(module.parameters()), ifce)
+
+    def kernel(self, module: nn.Module, grids: Sequence[Grid], architecture: Architecture) -> RateKernel | None:
+        from ..stateful import usable
+        from .fused import MlpRate, rate_kernel
+
+        if not usable(*module.parameters()):
+            return None
+        shared = rate_kernel(grids, architecture, self.options.n_hidden, self.options.stabiliser)
+        return MlpRate(shared) if shared is not None else None
+
+    def choose_scales(self, form: IntegerMlp, contexts: Integers) -> None:
+        form.choose(contexts)
+
+    def folded(self, form: IntegerMlp) -> FoldedArm | None:
+        return form.folded()
 
 
 def _linear(name: str, n_out: int, n_in: int) -> list[TensorSpec]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from coolvid.codec.coded_frame import TensorSpec
 from coolvid.codec.fixed_point import FixedPoint
 from coolvid.errors import ConfigError
 from coolvid.plugin.interfaces import PluginOptions, SynthesisPlugin
+from coolvid.plugin.shortcuts import Array, FoldedSynthesis, LayerKernel
 
 from ..checks import check_flag, check_integer
 from .integer import IntegerSynthesis
@@ -70,6 +71,7 @@ class ConvSynthesis(SynthesisPlugin):
     name = "conv"
     version = 1
     Options = ConvSynthesisOptions
+    follows: ClassVar = {"layers": "layers_synthesis", "stabiliser": "linear_stabiliser_synth"}
 
     def __init__(self, options: ConvSynthesisOptions, ports: Ports) -> None:
         super().__init__(replace(options, layers=_resolved(options.layers, ports)), ports)
@@ -86,11 +88,10 @@ class ConvSynthesis(SynthesisPlugin):
             raise ConfigError(f"a synthesis of {self.macs():.0f} weights; choose smaller layers, at most {MAX_WEIGHTS}")
 
     @classmethod
-    def defaults(cls, parameter: Any, ports: Ports) -> dict[str, Any]:
-        if parameter is None:
-            return {}
-        layers = tuple((p.n_out, p.kernel, p.residual, p.activation == "relu") for p in parameter.layers_synthesis)
-        return {"layers": _resolved(layers, ports), "stabiliser": parameter.linear_stabiliser_synth}
+    def adapted(cls, option: str, value: Any, ports: Ports) -> Any:
+        if option != "layers":
+            return value
+        return _resolved(((p.n_out, p.kernel, p.residual, p.activation == "relu") for p in value), ports)
 
     @property
     def layers(self) -> tuple[ConvLayer, ...]:
@@ -140,6 +141,18 @@ class ConvSynthesis(SynthesisPlugin):
 
     def n_scales(self) -> int:
         return len(self.options.layers)
+
+    def kernel(self, module: nn.Module, height: int, width: int) -> LayerKernel[Array] | None:
+        from ..stateful import usable
+        from .fused import SynthesisKernel
+
+        if not usable(*module.parameters()):
+            return None
+        n_in, n_seen = self.ports.n_in, self.ports.n_in - self.ports.n_noise
+        return SynthesisKernel(self.options.layers, n_in, n_seen, self.options.stabiliser, (height, width))
+
+    def folded(self, form: IntegerSynthesis, in_bits: int) -> FoldedSynthesis:
+        return form.folded(in_bits)
 
 
 def _resolved(layers: Any, ports: Ports) -> tuple[tuple[int, int, bool, bool], ...]:

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from coolvid.codec.architecture import Ports
 
 from ..pointwise import chain
-from ..stateful import kernels_for
-from .fused import SynthesisKernel, synthesise
+from .fused import synthesise
 
 
 class ConvSynthesisModule(nn.Module):
@@ -52,12 +51,6 @@ class ConvSynthesisModule(nn.Module):
         if self.stabiliser is not None:
             x = x + _pointwise([(self.stabiliser, (False, False))], planes[:, : self.n_seen])
         return x
-
-    def kernel(self, height: int, width: int) -> SynthesisKernel | None:
-        """forward() on planes of this size without autograd; None without compiled kernels."""
-        if not kernels_for(self, ConvSynthesisModule):
-            return None
-        return SynthesisKernel(self.shape, self.n_in, self.n_seen, self.stabiliser is not None, (height, width))
 
 
 def _pointwise(steps: list[tuple[Any, tuple[bool, bool]]], x: Tensor) -> Tensor:

@@ -56,7 +56,7 @@ class _Synthesise(torch.autograd.Function):
 
 
 class SynthesisKernel:
-    """Forward and backward in arrays that the caller keeps (see SynthesisPlugin)."""
+    """The LayerKernel of the convolutional synthesis."""
 
     def __init__(self, layers: Layers, n_in: int, n_seen: int, stabiliser: bool, size: tuple[int, int]) -> None:
         self._shared = _kernel(layers, n_in, n_seen, stabiliser, *size, threads())

@@ -24,10 +24,10 @@ from coolvid.codec.fixed_point import (
     folded,
     unit,
 )
+from coolvid.plugin.shortcuts import FoldedSynthesis
 
 Floats = NDArray[np.float64]
 Planes = NDArray[np.int16]
-FoldedConv = tuple[Integers, Integers, int, bool]  # Folded, relu
 
 BAND_VALUES = 1 << 20
 CACHED_VALUES = 3 << 15
@@ -110,8 +110,8 @@ class IntegerSynthesis:
             out[:, rows] = run.rows(len(self._layers), rows)
         return out
 
-    def folded(self, in_bits: int) -> tuple[list[FoldedConv], Folded | None]:
-        """Layers and stabiliser as compiled kernels take them, for planes with in_bits."""
+    def folded(self, in_bits: int) -> FoldedSynthesis:
+        """For the compiled decoder, of planes with in_bits."""
         assert self.scales is not None, "not known before the first call"
         bits = (in_bits, *self.scales)
         last_bits = bits[-1] + (GUARD_BITS if self._stabiliser else 0)
@@ -120,7 +120,7 @@ class IntegerSynthesis:
             (*layer.folded(before, after), layer.relu)
             for layer, before, after in zip(self._layers, bits, targets, strict=False)
         ]
-        return layers, self._stabiliser.folded(in_bits, last_bits) if self._stabiliser else None
+        return FoldedSynthesis(layers, self._stabiliser.folded(in_bits, last_bits) if self._stabiliser else None)
 
     def _choose(self, source: Planes, bits: int) -> tuple[int, ...]:
         """Scales with which every layer's output fits int16 for this input; layer after layer, each from the whole

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from coolvid.codec.architecture import Ports
 
-from ..stateful import kernels_for
-from .fused import UpsamplingKernel, upsample
+from .fused import upsample
 
 _BILINEAR = (0.25, 0.75)
 _BICUBIC = (0.0351562, 0.1054687, -0.2617187, -0.8789063)
@@ -44,12 +43,6 @@ class SeparableUpsamplingModule(nn.Module):
             grid = grids[step][0]
             stack = torch.cat((self._filtered(grid, step), self._doubled(stack, step, grid.shape[-2:])))
         return stack[None]
-
-    def kernel(self, sizes: Sequence[tuple[int, int]]) -> UpsamplingKernel | None:
-        """forward() on grids (height, width) of these sizes without autograd; None without compiled kernels."""
-        if len(sizes) < 2 or not kernels_for(self, SeparableUpsamplingModule):
-            return None
-        return UpsamplingKernel(tuple(sizes), 2 * len(self.up[0]), 2 * len(self.pre[0]) - 1)
 
     def _filtered(self, grid: Tensor, step: int) -> Tensor:
         """The grid [1, h, w] plus its filtered self, borders zero."""

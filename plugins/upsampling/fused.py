@@ -50,7 +50,7 @@ class _Upsample(torch.autograd.Function):
 
 
 class UpsamplingKernel:
-    """Forward and backward in arrays that the caller keeps (see UpsamplingPlugin)."""
+    """The LayerKernel of the separable upsampling."""
 
     def __init__(self, sizes: tuple[tuple[int, int], ...], k_size: int, preconcat_k_size: int) -> None:
         self._shared = _kernel(sizes, k_size, preconcat_k_size, threads())

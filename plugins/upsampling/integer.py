@@ -18,10 +18,10 @@ from coolvid.codec.fixed_point import (
     shift_round,
     unit,
 )
+from coolvid.plugin.shortcuts import FoldedUpsampling
 
 MAX_BITS = 12
 _AXES = (1, 2)
-Filter = tuple[Integers, int]  # taps, shift
 
 
 class IntegerUpsampling:
@@ -48,10 +48,10 @@ class IntegerUpsampling:
         out: Integers = kernels.decode.upsampling(list(latents), *self.folded()).astype(np.int32)
         return out
 
-    def folded(self) -> tuple[list[Filter], list[Filter], int]:
-        """Both kinds of filters, and out_bits, as compiled kernels take them."""
+    def folded(self) -> FoldedUpsampling:
+        """For the compiled decoder."""
         up, pre = ([(kernel.values, kernel.shift) for kernel in side] for side in (self._up, self._pre))
-        return up, pre, self.out_bits
+        return FoldedUpsampling(up, pre, self.out_bits)
 
     def plain(self, latents: Sequence[Integers]) -> Integers:
         """The same in numpy: what the compiled kernel must give."""

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, ClassVar
 
 from coolvid.codec.architecture import MAX_RESOLUTION, Ports
 from coolvid.codec.coded_frame import TensorSpec
 from coolvid.codec.fixed_point import FixedPoint
 from coolvid.errors import ConfigError
 from coolvid.plugin.interfaces import PluginOptions, UpsamplingPlugin
+from coolvid.plugin.shortcuts import Array, FoldedUpsampling, LayerKernel
 
 from ..checks import check_integer
 from .integer import IntegerUpsampling
@@ -42,16 +43,11 @@ class SeparableUpsampling(UpsamplingPlugin):
     name = "separable"
     version = 1
     Options = SeparableUpsamplingOptions
+    follows: ClassVar = {"k_size": "ups_k_size", "preconcat_k_size": "ups_preconcat_k_size"}
 
     def __init__(self, options: SeparableUpsamplingOptions, ports: Ports) -> None:
         super().__init__(options, ports)
         check_integer("upsampled grids", ports.n_in, 1, MAX_RESOLUTION + 1)
-
-    @classmethod
-    def defaults(cls, parameter: Any, ports: Ports) -> dict[str, Any]:
-        if parameter is None:
-            return {}
-        return {"k_size": parameter.ups_k_size, "preconcat_k_size": parameter.ups_preconcat_k_size}
 
     @property
     def n_steps(self) -> int:
@@ -77,3 +73,14 @@ class SeparableUpsampling(UpsamplingPlugin):
 
     def n_scales(self) -> int:
         return 1
+
+    def kernel(self, module: nn.Module, sizes: Sequence[tuple[int, int]]) -> LayerKernel[Sequence[Array]] | None:
+        from ..stateful import usable
+        from .fused import UpsamplingKernel
+
+        if len(sizes) < 2 or not usable(*module.parameters()):
+            return None
+        return UpsamplingKernel(tuple(sizes), self.options.k_size, self.options.preconcat_k_size)
+
+    def folded(self, form: IntegerUpsampling) -> FoldedUpsampling:
+        return form.folded()

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from coolvid.codec.architecture import Ports
 
-from ..stateful import kernels_for
-from .fused import FusedWarp, WarpKernel
+from .fused import FusedWarp
 
 _PIXELS = 8192
 _BLOCKS = 1024
@@ -47,11 +46,6 @@ class SincWarperModule(nn.Module):
             return fused
         out: Tensor = _WarpBlocks.apply(reference, flow, self.taps, block)  # type: ignore[no-untyped-call]
         return out
-
-    def kernel(self, reference: Tensor, block: int) -> WarpKernel | None:
-        """warp_blocks() of this reference without autograd (see WarperPlugin)."""
-        is_own = type(self).warp_blocks is SincWarperModule.warp_blocks and kernels_for(self, SincWarperModule)
-        return self.fused.kernel(reference, block) if is_own else None
 
 
 class _Warp(torch.autograd.Function):

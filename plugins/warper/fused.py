@@ -36,9 +36,9 @@ class FusedWarp:
         out: Tensor = _Warp.apply(self._kernel(reference, block), flow)  # type: ignore[no-untyped-call]
         return out
 
-    def kernel(self, reference: Tensor, block: int) -> WarpKernel | None:
+    def kernel(self, reference: Tensor, block: int) -> SincWarp | None:
         """The kernel for one reference, used without autograd; None where there is none."""
-        return WarpKernel(self._kernel(reference, block)) if self._applies(reference) else None
+        return SincWarp(self._kernel(reference, block)) if self._applies(reference) else None
 
     def _applies(self, reference: Tensor) -> bool:
         return self._n_taps <= 16 and not reference.requires_grad and usable(reference)
@@ -69,8 +69,8 @@ def _table(n_taps: int, tap_values: TapValues) -> tuple[NDArray[np.float32], NDA
     return values.t().float().contiguous().numpy(), slopes.t().float().contiguous().numpy()
 
 
-class WarpKernel:
-    """Forward and backward in arrays that the caller keeps (see WarperPlugin)."""
+class SincWarp:
+    """The WarpKernel of the interpolation filters."""
 
     def __init__(self, shared: Stateful) -> None:
         self._shared = shared

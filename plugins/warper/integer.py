@@ -33,9 +33,11 @@ class IntegerWarper:
         out = None if kernels.decode is None else kernels.decode.warp(reference, flow, self.taps)
         return self.plain(reference, flow) if out is None else out.astype(np.int32)
 
-    def of_frame(self, reference: Frame, translation: tuple[int, int], flow: Integers, log2: int = 0) -> Short:
+    def of_frame(self, reference: Frame, translation: tuple[int, int], flow: Integers, log2: int = 0) -> Short | None:
         """The same of the reference's dense planes, moved by (dy, dx) whole pixels, with a vector for each block of
-        2**log2 x 2**log2 pixels: int16 [3, H, W]. Only with compiled kernels."""
+        2**log2 x 2**log2 pixels: int16 [3, H, W]. None without compiled kernels."""
+        if kernels.decode is None:
+            return None
         out: Short = kernels.decode.warp_frame(reference.planes, *translation, flow, log2, self.taps)
         return out
 

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from coolvid.codec.architecture import Ports
-from coolvid.codec.fixed_point import FixedPoint
+from coolvid.codec.fixed_point import FixedPoint, Integers
 from coolvid.errors import ConfigError
 from coolvid.plugin.interfaces import PluginOptions, WarperPlugin
+from coolvid.plugin.shortcuts import WarpKernel
 
 from ..checks import check_integer
 from .integer import IntegerWarper
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
+
+    from coolvid.picture.types import Frame
 
 TAPS = (2, 4, 6, 8, 10, 12, 14, 16)
 
@@ -39,6 +45,7 @@ class SincWarper(WarperPlugin):
     name = "sinc"
     version = 1
     Options = SincWarperOptions
+    follows: ClassVar = {"taps": "warp_filter_size"}
 
     def __init__(self, options: SincWarperOptions, ports: Ports) -> None:
         super().__init__(options, ports)
@@ -53,3 +60,16 @@ class SincWarper(WarperPlugin):
 
     def integer(self, parameters: Mapping[str, FixedPoint], scales: tuple[int, ...] | None = None) -> IntegerWarper:
         return IntegerWarper(self.options.taps)
+
+    def warp_blocks(self, module: Any, reference: Tensor, flow: Tensor, block: int) -> Tensor:
+        out: Tensor = module.warp_blocks(reference, flow, block)
+        return out
+
+    def kernel(self, module: Any, reference: Tensor, block: int) -> WarpKernel | None:
+        made: WarpKernel | None = module.fused.kernel(reference, block)
+        return made
+
+    def of_frame(
+        self, form: IntegerWarper, reference: Frame, translation: tuple[int, int], flow: Integers, log2: int
+    ) -> NDArray[np.int16] | None:
+        return form.of_frame(reference, translation, flow, log2)

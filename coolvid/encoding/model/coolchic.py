@@ -20,6 +20,7 @@ from coolvid.plugin.interfaces import TRAINED, QuantizerPlugin, TrainingState
 from coolvid.plugin.modules import build_plugins, module_tensors
 from coolvid.settings.config import CoolChicEncoderParameter
 
+from .checked import FirstCalls
 from .complexity import Complexity, complexity_of
 from .contexts import ContextMatrix, InterFeatures, repeated
 from .network_rate import KINDS, USUAL_STEPS, SentModule, Steps, estimated_bits, network_rate
@@ -60,6 +61,7 @@ class CoolChicEncoder(nn.Module):
         self.plugins = build_plugins(self.architecture)
         self.modules_by_name = nn.ModuleDict(self._fresh_modules(seed))
         self.tensors = module_tensors(self.architecture)
+        self.first_calls = FirstCalls()
         self.noise = NoiseSource(seed)
         self.quantization = _no_steps()
         self.predictor: Mapping[str, CodedModule] = {}
@@ -71,7 +73,7 @@ class CoolChicEncoder(nn.Module):
         """Newly drawn networks; the global random state is left as it was."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            made = {name: plugin.module() for name, plugin in self.plugins.items()}
+            made = {name: plugin.module() for name, plugin in self.plugins.by_name().items()}
             return dict(sorted({**made, "ifce": InterFeatures(self.architecture)}.items()))
 
     # -- forward ------------------------------------------------------------------------------------------------
@@ -104,7 +106,7 @@ class CoolChicEncoder(nn.Module):
         planes = self._split(flat)
         rate = self._rate(flat, planes)
         dense = self._dense(planes, no_common_randomness, only_common_randomness)
-        coarse = self.modules_by_name["synthesis"](dense)
+        coarse = self._synthesis(dense)
         additional = self._additional(flat, planes, rate, dense) if flag_additional_outputs else {}
         return self.output(rate, coarse, additional)
 
@@ -159,8 +161,8 @@ class CoolChicEncoder(nn.Module):
 
     def _laplace(self, flat: Tensor, planes: list[Tensor]) -> Tensor:
         """mu and raw log scale of every latent, [2, N]."""
-        out: Tensor = self.modules_by_name["arm"](self._contexts(flat, planes).t()).t()
-        return out
+        rows = self._contexts(flat, planes).t()
+        return self.first_calls.call("arm", self.plugins.arm, self.modules_by_name["arm"], rows, (len(flat), 2)).t()
 
     def _rate(self, flat: Tensor, planes: list[Tensor]) -> Tensor:
         """Bits of each latent [N]."""
@@ -172,12 +174,12 @@ class CoolChicEncoder(nn.Module):
 
     def fused_rate(self, flat: Tensor) -> Tensor | None:
         """Bits of each latent [N] by the entropy model's own kernel, where it has one that applies."""
-        own_rate = getattr(self.modules_by_name["arm"], "rate", None)
-        if own_rate is None:
-            return None
         maps = list(self.modules_by_name["ifce"].parameters())
-        fused: Tensor | None = own_rate(flat, self.grids, self.architecture, maps)
-        return fused
+        plugin, module = self.plugins.arm, self.modules_by_name["arm"]
+        bits = plugin.rate(module, flat, self.grids, self.architecture, maps)
+        if bits is not None:
+            self.first_calls.check("arm", plugin, module, [flat, *maps], bits, flat.shape)
+        return bits
 
     def _contexts(self, flat: Tensor, planes: list[Tensor]) -> Tensor:
         shape = self.architecture
@@ -188,12 +190,22 @@ class CoolChicEncoder(nn.Module):
     def _dense(self, planes: list[Tensor], no_randomness: bool, only_randomness: bool) -> Tensor:
         """The synthesis input [1, n_in, h, w]."""
         normal = [p[None, None] for p, g in zip(planes, self.grids, strict=True) if not g.is_hyper]
-        dense: Tensor = self.modules_by_name["upsampling"](normal)
+        shape = 1, len(normal), *normal[0].shape[2:]
+        dense = self.first_calls.call(
+            "upsampling", self.plugins.upsampling, self.modules_by_name["upsampling"], normal, shape
+        )
         if self.architecture.common_randomness:
             noise = self.common_noise().to(dense)
             noise = torch.zeros_like(noise) if no_randomness else noise
             dense = torch.cat((torch.zeros_like(dense) if only_randomness else dense, noise), dim=1)
         return dense
+
+    def _synthesis(self, dense: Tensor) -> Tensor:
+        """raw_out before the final upsampling [1, n_out, h, w]."""
+        shape = 1, self.architecture.n_out, *dense.shape[2:]
+        return self.first_calls.call(
+            "synthesis", self.plugins.synthesis, self.modules_by_name["synthesis"], dense, shape
+        )
 
     def common_noise(self) -> Tensor:
         """The fixed noise planes [1, n, h, w] of common randomness."""
@@ -254,7 +266,7 @@ class CoolChicEncoder(nn.Module):
 
     def synthesised(self, dense: Tensor) -> Tensor:
         """raw_out [1, n_out, H, W] of the synthesis input."""
-        return self.full_size(self.modules_by_name["synthesis"](dense))
+        return self.full_size(self._synthesis(dense))
 
     @torch.no_grad()
     def raw_planes(self) -> Tensor:
@@ -334,7 +346,7 @@ class CoolChicEncoder(nn.Module):
 
     def complexity(self) -> Complexity:
         """Multiplications per module for decoding one picture."""
-        return complexity_of(self.architecture, self.plugins, self.param.img_size)
+        return complexity_of(self.architecture, self.plugins.by_name(), self.param.img_size)
 
     def get_flops(self) -> int:
         """Multiplications needed to decode one picture."""

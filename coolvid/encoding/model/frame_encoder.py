@@ -14,11 +14,13 @@ from coolvid.codec.coded_frame import MODULES
 from coolvid.errors import ConfigError
 from coolvid.picture.color import dense_planes, to_dense
 from coolvid.picture.types import DictTensorYUV, Frame, FrameType, VideoFormat
-from coolvid.plugin.interfaces import TRAINED, TrainingState
+from coolvid.plugin.interfaces import TRAINED, TrainingState, WarperPlugin
 from coolvid.plugin.registry import build
+from coolvid.plugin.shortcuts import WarpKernel
 from coolvid.settings.config import FrameConfig, frame_architecture
 
 from . import fused
+from .checked import FirstCalls
 from .compose import clamped, compose, round_flow
 from .coolchic import CoolChicEncoder, CoolChicEncoderOutput, set_parameters
 from .translation import Shift, global_translation, translate
@@ -69,7 +71,10 @@ class FrameEncoder(nn.Module):
         self.global_translation = _translations(target, references, global_translation)
         self.output_range = _output_range(target, config.frame_type, output_range)
         self.coolchics = nn.ModuleDict(self._branches(seed))
-        self.warper = _warper(self.architecture.warper)
+        record = self.architecture.warper
+        self.warper_plugin = None if record is None else build("warper", record, Ports(1, 1))
+        self.warper = None if self.warper_plugin is None else self.warper_plugin.module()
+        self.first_calls = FirstCalls()
         self._register_pictures(references)
 
     def _check(self, references: Sequence[Frame]) -> None:
@@ -164,9 +169,8 @@ class FrameEncoder(nn.Module):
         is_direct = motion is None or self.block == 1 << motion.latent_resolution[0]
         if self.architecture.residue.latent_resolution[0] or not is_direct:
             return None
-        offer = getattr(self.warper, "kernel", None)
-        warps = [None if offer is None else offer(reference, self.block) for reference in self.references]
-        if None in warps or not fused.usable(*_planes(target), self.gain):
+        warps = self._warp_kernels()
+        if warps is None or not fused.usable(*_planes(target), self.gain):
             return None
         return fused.PictureError(self.gain, self.offset, _planes(target), warps, size)
 
@@ -181,20 +185,34 @@ class FrameEncoder(nn.Module):
 
     def _warped(self, flow: Tensor) -> tuple[Tensor, ...]:
         """Each reference moved by its part of the flow [1, 2n, h, w], one vector per block."""
-        pairs = zip(self.references, torch.split(flow, 2, dim=1), strict=True)
-        if self.block == 1:
-            assert self.warper is not None
-            return tuple(self.warper(reference, part) for reference, part in pairs)
-        by_blocks = self.warper.warp_blocks  # type: ignore[union-attr]
-        return tuple(by_blocks(reference, part, self.block) for reference, part in pairs)  # type: ignore[operator]
+        plugin, module = self._warper()
+        out = []
+        for reference, part in zip(self.references, torch.split(flow, 2, dim=1), strict=True):
+            is_dense = self.block == 1
+            made = module(reference, part) if is_dense else plugin.warp_blocks(module, reference, part, self.block)
+            self.first_calls.check("warper", plugin, module, part, made, reference.shape)
+            out.append(made)
+        return tuple(out)
+
+    def _warp_kernels(self) -> list[WarpKernel] | None:
+        """The warper's kernel for each reference; None where it has none."""
+        if self.warper_plugin is None:
+            return []
+        plugin, module = self._warper()
+        found = [plugin.kernel(module, reference, self.block) for reference in self.references]
+        kernels = [kernel for kernel in found if kernel is not None]
+        return kernels if len(kernels) == len(found) else None
+
+    def _warper(self) -> tuple[WarperPlugin, nn.Module]:
+        """Those of a P or B frame."""
+        assert self.warper_plugin is not None and self.warper is not None
+        return self.warper_plugin, self.warper
 
     @property
     def block(self) -> int:
-        """Side of the square of pixels that share a flow vector, where the warper knows of such."""
+        """Side of the square of pixels that share a flow vector."""
         motion = self.architecture.motion
-        if motion is None or motion.final_upsampling != "nearest" or not hasattr(self.warper, "warp_blocks"):
-            return 1
-        return 1 << motion.latent_resolution[0]
+        return 1 if motion is None or motion.final_upsampling != "nearest" else 1 << motion.latent_resolution[0]
 
     def compose(self, raw: Tensor, predictions: Sequence[Tensor]) -> DictTensorYUV | Tensor:
         """The picture of the residue's raw_out and the warped references, clamped; derivatives as in forward()."""
@@ -282,10 +300,6 @@ class FrameEncoder(nn.Module):
     def str_complexity(self) -> str:
         """The branches' tables, one under the other."""
         return "\n\n".join(f"{name}\n{branch.str_complexity()}" for name, branch in self.branches.items())
-
-
-def _warper(record: Any) -> nn.Module | None:
-    return None if record is None else build("warper", record, Ports(1, 1)).module()
 
 
 def _translations(

@@ -12,8 +12,7 @@ from torch import Tensor
 
 from coolvid.kernels import compiled, threads
 from coolvid.plugin.interfaces import TrainingState
-
-Array = NDArray[np.float32]
+from coolvid.plugin.shortcuts import Array, WarpKernel
 
 
 def usable(*tensors: Tensor) -> bool:
@@ -95,12 +94,12 @@ class PictureError:
     """Mean squared error of the picture that two branches' planes make, over all samples, and its derivatives by these
     planes, without autograd.
 
-    gain, offset, target: as composed_error(). warps: the warper's kernel for each reference (see WarperPlugin), whose
+    gain, offset, target: as composed_error(). warps: the warper's kernel for each reference, whose
     flows are two of the planes of the motion branch each.
     """
 
     def __init__(
-        self, gain: Tensor, offset: Tensor, target: Sequence[Tensor], warps: Sequence[Any], size: tuple[int, int]
+        self, gain: Tensor, offset: Tensor, target: Sequence[Tensor], warps: Sequence[WarpKernel], size: tuple[int, int]
     ) -> None:
         self._target = [_array(t) for t in target]
         self._n_samples = sum(t.size for t in self._target)

@@ -7,23 +7,21 @@ lie in one vector each, and everything of a picture's size in memory that stays 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from coolvid.codec.architecture import Grid
 from coolvid.codec.coded_frame import MODULES
 from coolvid.kernels import compiled, threads
 from coolvid.plugin.interfaces import TrainingState
+from coolvid.plugin.shortcuts import Array, LayerKernel, RateKernel
 
 from .coolchic import CoolChicEncoder
 from .fused import usable
 from .network_rate import NetworkEstimate
-
-Array = NDArray[np.float32]
 
 
 def flattened(modules: Sequence[nn.Module]) -> tuple[Array, Array]:
@@ -43,7 +41,7 @@ def flattened(modules: Sequence[nn.Module]) -> tuple[Array, Array]:
 class FusedBranches:
     """All branches of a model, their networks side by side in memory and then all latents."""
 
-    def __init__(self, branches: Mapping[str, CoolChicEncoder], kernels: Mapping[str, Sequence[Any]]) -> None:
+    def __init__(self, branches: Mapping[str, CoolChicEncoder], kernels: Mapping[str, Kernels]) -> None:
         networks = [branch.modules_by_name[module] for branch in branches.values() for module in MODULES]
         modules = [*networks, *(branch.latents for branch in branches.values())]
         values, slopes = flattened(modules)
@@ -59,7 +57,7 @@ class FusedBranches:
     @classmethod
     def of(cls, branches: Mapping[str, CoolChicEncoder]) -> FusedBranches | None:
         """None where one of the branches has no kernels for this."""
-        kernels = {name: found for name, branch in branches.items() if (found := _kernels(branch)) is not None}
+        kernels = {name: found for name, branch in branches.items() if (found := Kernels.of(branch)) is not None}
         return cls(branches, kernels) if len(kernels) == len(branches) else None
 
     def add_network_rate(self, bit_slope: float) -> float:
@@ -67,32 +65,39 @@ class FusedBranches:
         return self._estimate.add(*self._networks, bit_slope)
 
 
-def _kernels(coolchic: CoolChicEncoder) -> list[Any] | None:
-    """Those of arm, upsampling and synthesis; None where one offers none, or without float32 parameters on the CPU."""
-    if compiled is None or not usable(*coolchic.parameters()):
-        return None
-    sizes = [g.shape for g in coolchic.grids if not g.is_hyper]
-    wanted = {"arm": (coolchic.grids, coolchic.architecture), "upsampling": (sizes,), "synthesis": sizes[0]}
-    offers = {name: getattr(coolchic.modules_by_name[name], "kernel", None) for name in wanted}
-    made = [None if offer is None else offer(*wanted[name]) for name, offer in offers.items()]
-    return None if None in made else made
+class Kernels(NamedTuple):
+    """Those of one Cool-chic's modules."""
+
+    arm: RateKernel
+    upsampling: LayerKernel[Sequence[Array]]
+    synthesis: LayerKernel[Array]
+
+    @classmethod
+    def of(cls, coolchic: CoolChicEncoder) -> Kernels | None:
+        """None where a plugin has none for this model, or without float32 parameters on the CPU."""
+        if compiled is None or not usable(*coolchic.parameters()):
+            return None
+        plugins, modules = coolchic.plugins, coolchic.modules_by_name
+        sizes = [g.shape for g in coolchic.grids if not g.is_hyper]
+        arm = plugins.arm.kernel(modules["arm"], coolchic.grids, coolchic.architecture)
+        upsampling = plugins.upsampling.kernel(modules["upsampling"], sizes)
+        synthesis = plugins.synthesis.kernel(modules["synthesis"], *sizes[0])
+        return None if arm is None or upsampling is None or synthesis is None else cls(arm, upsampling, synthesis)
 
 
 class FusedBranch:
-    """forward() and then backward() of one Cool-chic. kernels: of arm, upsampling and synthesis; parts: parameters and
-    gradients of its modules and latents, by name.
+    """forward() and then backward() of one Cool-chic. parts: parameters and gradients of its modules and latents, by
+    name.
 
     coarse [n_out, h, w]: its planes before the final upsampling, as the last forward() left them; d_coarse: where
     backward() expects the derivatives by them.
     """
 
-    def __init__(
-        self, coolchic: CoolChicEncoder, kernels: Sequence[Any], parts: dict[str, tuple[Array, Array]]
-    ) -> None:
+    def __init__(self, coolchic: CoolChicEncoder, kernels: Kernels, parts: dict[str, tuple[Array, Array]]) -> None:
         self._coolchic = coolchic
         self._values = {name: values for name, (values, _) in parts.items()}
         self._slopes = {name: slopes for name, (_, slopes) in parts.items()}
-        self._rate, self._upsampling, self._synthesis = kernels
+        self._kernels = kernels
         self._by_autograd: tuple[Tensor, Tensor] | None = None
         self._make_room()
 
@@ -117,16 +122,16 @@ class FusedBranch:
         values, slopes = self._values, self._slopes
         self._quantize(*quantization)
         by_rate = self._d_rate, slopes["arm"], slopes["ifce"]
-        bits: float = self._rate.run(self._quantized, values["arm"], values["ifce"], bit_slope, by_rate)
-        self._upsampling.forward(self._normal, values["upsampling"], self._seen)
-        self._synthesis.forward(self._dense, values["synthesis"], self.coarse)
+        bits = self._kernels.arm.run(self._quantized, values["arm"], values["ifce"], bit_slope, by_rate)
+        self._kernels.upsampling.forward(self._normal, values["upsampling"], self._seen)
+        self._kernels.synthesis.forward(self._dense, values["synthesis"], self.coarse)
         return bits
 
     def backward(self) -> None:
         """All gradients, given d_coarse."""
         slopes = self._slopes
-        self._synthesis.backward(self.d_coarse, self._d_dense, slopes["synthesis"])
-        self._upsampling.backward(self._d_seen, self._d_normal, slopes["upsampling"])
+        self._kernels.synthesis.backward(self.d_coarse, self._d_dense, slopes["synthesis"])
+        self._kernels.upsampling.backward(self._d_seen, self._d_normal, slopes["upsampling"])
         self._quantize_backward(slopes["latents"])
 
     def _quantize(

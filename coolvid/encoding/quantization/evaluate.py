@@ -66,7 +66,7 @@ class FrameLoss:
     def canonical(self, name: str, is_predicted: bool = True) -> dict[str, Floats]:
         """floats(), by the plugin turned into the cheapest ones of the same function. is_predicted: the order of units
         stays what it is."""
-        plugin, values = self.coolchic(name).plugins.get(name.split(".")[1]), self.floats(name)
+        plugin, values = self.coolchic(name).plugins.by_name().get(name.split(".")[1]), self.floats(name)
         if plugin is None:
             return values
         return dict(plugin.canonical(values if is_predicted else plugin.ordered(values)))
