@@ -222,7 +222,7 @@ def test_temperature_and_noise_move_linearly():
 
 def test_a_trained_model_starts_gently():
     task = Scripted([1.0] * 7)
-    run = loop._Run(task, settings(cosine=False), Counters(), "x", False)
+    run = loop.PhaseRun(task, settings(cosine=False), Counters(), "x", False)
     assert [run.lr(i) for i in (0, 5)] == [1e-2, 1e-2]
     task.is_fresh = False
     assert [run.lr(i) for i in (0, 4, 9, 20)] == pytest.approx([1e-3, 5e-3, 1e-2, 1e-2])

@@ -104,7 +104,7 @@ class IntegerSynthesis:
         """The same in numpy: what the compiled kernel must give."""
         assert self.scales is not None, "not known before the first call"
         source = planes.astype(np.int16)
-        run = _Run(self._layers, self._stabiliser, source, self._n_noise, (bits, *self.scales))
+        run = _LayerRun(self._layers, self._stabiliser, source, self._n_noise, (bits, *self.scales))
         out = np.empty((len(self._layers[-1].matrix), *planes.shape[1:]), np.int32)
         for rows in self._bands(BAND_VALUES, *planes.shape[1:]):
             out[:, rows] = run.rows(len(self._layers), rows)
@@ -130,7 +130,7 @@ class IntegerSynthesis:
         known = source
         for i, layer in enumerate(self._layers):
             side = self._stabiliser if i == len(self._layers) - 1 else None
-            run = _Run(self._layers, side, source, self._n_noise, tuple(scales), (i, known))
+            run = _LayerRun(self._layers, side, source, self._n_noise, tuple(scales), (i, known))
             peak = max(run.peak(i, rows) for rows in bands)
             scales.append(
                 choose_bits(np.array([min(peak, 2.0**62)]).astype(np.int64), scales[i] + layer.shift, MAX_BITS)
@@ -146,7 +146,7 @@ class IntegerSynthesis:
         return (slice(top, min(top + step, height)) for top in range(0, height, step))
 
 
-class _Run:
+class _LayerRun:
     """Layers applied to one input. bits: fractional bits of the input and of the outputs of the layers known so far.
     known: how many layers are done already, and their whole output."""
 

@@ -49,7 +49,7 @@ def training(frame_type, points, size, threads, budget_s, parts=True):
     from coolvid.encoding.manager import use_threads
     from coolvid.encoding.model.frame_encoder import FrameEncoder
     from coolvid.encoding.objective import Objective
-    from coolvid.encoding.training.loop import Counters, _Run, only_trainable
+    from coolvid.encoding.training.loop import Counters, PhaseRun, only_trainable
     from coolvid.encoding.training.train import FrameTask
     from coolvid.picture.types import FrameType
     from coolvid.settings.config import EncodeConfig
@@ -65,7 +65,7 @@ def training(frame_type, points, size, threads, budget_s, parts=True):
     encoder = FrameEncoder(config, frames[1], (frames[0], frames[2])[: kind.n_references])
     task = FrameTask(encoder, Objective.of(config, frames[1]), ("all",))
     with only_trainable(task):
-        run = _Run(task, config.training.phases[0], Counters(), "bench", False)
+        run = PhaseRun(task, config.training.phases[0], Counters(), "bench", False)
         counter = iter(range(10**9))
         out = {"iteration": summary(repeat(lambda: run.step(next(counter)), budget_s))}
         out["peak_mb"], out["above_mb"] = resident_mb(peak=True), resident_mb(peak=True) - before

@@ -179,7 +179,7 @@ class FrameEncoder(nn.Module):
         flow = motion.coarse if self.block > 1 else motion.raw_out
         return self._warped(flow if self.training else round_flow(flow))
 
-    def predict(self, flow: Tensor) -> tuple[Tensor, ...]:
+    def warp(self, flow: Tensor) -> tuple[Tensor, ...]:
         """Each reference [1, 3, H, W], warped by its part of the flow [1, 2n, H, W] in pixels."""
         return self._warped(flow[:, :, :: self.block, :: self.block])
 

@@ -148,7 +148,7 @@ class FrameLoss:
     def planes_of(self, branch: str, raw: Tensor) -> list[Tensor]:
         """Decoded planes if a branch put out raw [1, n_out, H, W]; the other stays what it is, flow is not rounded."""
         if branch == "motion":
-            residue, predictions = self._raw("residue"), self.frame_encoder.predict(raw)
+            residue, predictions = self._raw("residue"), self.frame_encoder.warp(raw)
         else:
             residue, predictions = raw, self._predictions() if "motion" in self.branches else ()
         decoded = self.frame_encoder.compose(residue, predictions)
@@ -214,7 +214,7 @@ class FrameLoss:
         flow = raw if self._smooth else round_flow(raw)
         known = self._kept.get(("frame", "predictions"))
         if known is None or not torch.equal(known[0], flow):
-            known = self._kept["frame", "predictions"] = (flow, self.frame_encoder.predict(flow))
+            known = self._kept["frame", "predictions"] = (flow, self.frame_encoder.warp(flow))
         out: tuple[Tensor, ...] = known[1]
         return out
 

@@ -100,12 +100,12 @@ class _Differences:
 
     def rounded(self, price: float, width: int) -> Integers64:
         """The integers [n]. price: a factor for bits."""
-        walk = _Walk(self.exact[self.order], self.n_free, self.factor)
+        plane = _NearestPlane(self.exact[self.order], self.n_free, self.factor)
         chosen = np.rint(self.exact)
         for _ in range(PASSES):
             prices = _Prices.like(chosen, self.source.tensors)
             scaled = _Prices(*(part[self.order] * (price * self.source.loss_per_bit) for part in prices))
-            chosen[self.order] = walk.run(scaled) if width == 1 else walk.run_wide(scaled, width)
+            chosen[self.order] = plane.run(scaled) if width == 1 else plane.run_wide(scaled, width)
         return chosen.astype(np.int64)
 
 
@@ -125,7 +125,7 @@ def _least_first(matrix: Floats) -> Integers64:
     return order
 
 
-class _Walk(NamedTuple):
+class _NearestPlane(NamedTuple):
     """Parameters in steps, the last one first, of which those from n_free on become 0. factor [n, n]: upper, factor'
     factor the curvature."""
 

@@ -19,7 +19,7 @@ def warm_start(frame_encoder: FrameEncoder, networks: FrameNetworks) -> FrameEnc
     What that frame does not have, or not in this size, stays as it is; so does the synthesis if one of the two has no
     motion: what makes whole pictures is not a start for what corrects predictions.
     """
-    predict(frame_encoder, networks)
+    set_predictor(frame_encoder, networks)
     same_task = (networks.architecture.motion is None) == (frame_encoder.architecture.motion is None)
     for branch, coolchic in frame_encoder.branches.items():
         for module, source in networks.modules.get(branch, {}).items():
@@ -39,7 +39,7 @@ def _write_common(coolchic: CoolChicEncoder, module: str, source: CodedModule) -
                 own[name][common] = torch.from_numpy(value[common]).to(own[name])
 
 
-def predict(frame_encoder: FrameEncoder, networks: FrameNetworks | None) -> None:
+def set_predictor(frame_encoder: FrameEncoder, networks: FrameNetworks | None) -> None:
     """Say which networks the stream may predict those of the encoder from; None: none."""
     for branch, coolchic in frame_encoder.branches.items():
         known = {} if networks is None else networks.modules.get(branch, {})

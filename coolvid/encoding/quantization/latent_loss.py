@@ -62,7 +62,7 @@ class LatentLoss:
         self._place(objective.frame.height, objective.frame.width)
         self._curvature: Tensor | None = None
         moves = branch == "motion" or "motion" not in planes
-        self._predictions = () if moves else frame_encoder.predict(round_flow(planes["motion"]))
+        self._predictions = () if moves else frame_encoder.warp(round_flow(planes["motion"]))
 
     def _place(self, height: int, width: int) -> None:
         grids = self.coolchic.grids
@@ -120,7 +120,7 @@ class LatentLoss:
         raw = self.coolchic.synthesised(self.coolchic.synthesis_input(flat))
         predictions = self._predictions
         if self._branch == "motion":
-            predictions = self._encoder.predict(raw if smooth else round_flow(raw))
+            predictions = self._encoder.warp(raw if smooth else round_flow(raw))
             raw = self._planes["residue"]
         return self._encoder.compose(raw, predictions)
 

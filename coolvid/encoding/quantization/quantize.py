@@ -20,7 +20,7 @@ from coolvid.picture.types import Frame
 from .curvature import curvature
 from .evaluate import FrameLoss
 from .feedback import FeedbackRounding
-from .inherit import predict
+from .inherit import set_predictor
 from .rdo import rdo_parameters
 from .search import search_pair
 from .state import QuantizedModule
@@ -50,7 +50,7 @@ def quantize_model(
     """
     training = frame_encoder.config.training
     _check_finite(frame_encoder)
-    predict(frame_encoder, predictor)
+    set_predictor(frame_encoder, predictor)
     objective = objective or Objective.of(frame_encoder.config, frame, next(frame_encoder.parameters()).device)
     loss = FrameLoss(frame_encoder, objective)
     for name in loss.modules:

@@ -26,7 +26,7 @@ MIN_TRIALS = 64
 
 
 @dataclass
-class _Walk:
+class _Descent:
     """A module's integers while they move. values [n]: all parameters, flat, in stream order. lengths [n]: what each
     moves by."""
 
@@ -37,7 +37,7 @@ class _Walk:
     least: float
 
     @classmethod
-    def start(cls, loss: FrameLoss, name: str) -> _Walk:
+    def start(cls, loss: FrameLoss, name: str) -> _Descent:
         module = QuantizedModule.of(loss.coolchic(name), name)
         loss.settle(name)
         return cls(module, loss, module.flat(), module.lengths(), loss.total(module))
@@ -73,26 +73,26 @@ def rdo_parameters(frame_encoder: FrameEncoder, objective: Objective, rounds: in
 
 def _refine(loss: FrameLoss, name: str, random: np.random.Generator) -> int:
     """One pass over a module; the number of parameters changed."""
-    walk = _Walk.start(loss, name)
+    descent = _Descent.start(loss, name)
     changed = 0
-    for index, direction in _promising(loss, walk, random):
+    for index, direction in _promising(loss, descent, random):
         moved = False
-        while walk.move(index, direction):
+        while descent.move(index, direction):
             moved = True
         changed += moved
-    walk.module.record(loss.coolchic(name))
+    descent.module.record(loss.coolchic(name))
     return changed
 
 
-def _promising(loss: FrameLoss, walk: _Walk, random: np.random.Generator) -> list[tuple[int, int]]:
+def _promising(loss: FrameLoss, descent: _Descent, random: np.random.Generator) -> list[tuple[int, int]]:
     """(index, direction) of the trials worth their time, in random order."""
-    n = walk.values.size
+    n = descent.values.size
     if not n:
         return []
-    slope = loss.slope(walk.module) * walk.lengths
-    changes = [walk.module.extra_bits(by) * loss.loss_per_bit + slope * by for by in (-1, 1)]
+    slope = loss.slope(descent.module) * descent.lengths
+    changes = [descent.module.extra_bits(by) * loss.loss_per_bit + slope * by for by in (-1, 1)]
     gains = -np.concatenate(changes)
-    limit = max(MIN_TRIALS, int(WORK_LIMIT / loss.work(walk.module.name)))
+    limit = max(MIN_TRIALS, int(WORK_LIMIT / loss.work(descent.module.name)))
     order = np.argsort(-gains, kind="stable")[:limit]
     chosen = random.permutation(order[gains[order] > 0])
     return [(int(i % n), -1 if i < n else 1) for i in chosen]

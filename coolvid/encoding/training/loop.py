@@ -89,14 +89,14 @@ def optimize(task: Task, settings: Phase, manager: TrainingManager, name: str, w
     started = time.monotonic()
     try:
         with only_trainable(task):
-            best = _Run(task, settings, manager, name, warmup).run()
+            best = PhaseRun(task, settings, manager, name, warmup).run()
     finally:
         manager.total_training_time_sec += time.monotonic() - started
     manager.best_loss = best.loss
     return best
 
 
-class _Run:
+class PhaseRun:
     """One phase on its way: the optimisers, the best validation so far and how long ago it was."""
 
     def __init__(self, task: Task, settings: Phase, manager: TrainingManager, name: str, warmup: bool) -> None:

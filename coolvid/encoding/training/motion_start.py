@@ -95,7 +95,7 @@ def slopes(frame_encoder: FrameEncoder, flow: Tensor) -> Tensor:
     products = []
     pixel_format = frame_encoder.format.pixel_format
     with torch.no_grad():
-        for warped in frame_encoder.predict(flow):
+        for warped in frame_encoder.warp(flow):
             plane = luma(warped[0].cpu().numpy(), pixel_format)
             y, x = (torch.from_numpy(np.asarray(slope)) for slope in np.gradient(plane))
             products.append(torch.stack((x * x, x * y, y * y)))
