@@ -18,6 +18,7 @@ from coolvid.errors import ConfigError
 from coolvid.picture.color import dense_planes
 from coolvid.picture.quality import psnr
 from coolvid.picture.types import Frame, FrameType, PixelFormat, VideoFormat
+from coolvid.plugin.interfaces import WarperPlugin
 from coolvid.settings.config import CoolChicEncoderParameter, EncodeConfig
 from coolvid.settings.presets import frame_config
 
@@ -279,3 +280,16 @@ def test_smallest_frame():
     for frame_type in FrameType:
         encoder, _ = encoder_for(fmt, frame_type)
         assert encoder.picture().format == fmt
+
+
+def test_a_warper_that_knows_of_no_blocks_gives_the_same_picture(monkeypatch):
+    """By default, vectors are repeated for the module; kernels of the built-in take them by blocks."""
+    fmt = FORMATS[0]
+    encoder = quantized(encoder_for(fmt, FrameType.B)[0])
+    assert encoder.block == 4
+    expected = encoder().decoded_image
+    monkeypatch.setattr(type(encoder.warper_plugin), "warp_blocks", WarperPlugin.warp_blocks)
+    monkeypatch.setattr(type(encoder.warper_plugin), "kernel", WarperPlugin.kernel)
+    assert encoder.error_kernel(smooth_frame(fmt).as_tensor()) is None
+    for name, plane in encoder().decoded_image.items():
+        torch.testing.assert_close(plane, expected[name], atol=1e-5, rtol=0)

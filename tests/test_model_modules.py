@@ -6,7 +6,10 @@ import torch
 import torch.nn.functional as F
 
 from coolvid.codec.architecture import Ports
+from coolvid.plugin.interfaces import WarperPlugin
 from coolvid.plugin.registry import load, make_options
+
+SincWarper = load("warper", "sinc")
 
 CHAIN = ((8, 1, False, True), (0, 1, False, False), (0, 3, True, True), (0, 3, True, False))
 CASES = [
@@ -187,10 +190,13 @@ def test_warp_by_zero_copies(taps):
 @pytest.mark.parametrize("taps", [2, 4, 8])
 @pytest.mark.parametrize("block, size", [(4, (17, 19)), (2, (8, 6)), (8, (9, 16))])
 def test_warp_of_blocks_is_the_warp_of_their_pixels(taps, block, size):
-    module = plugin("warper", "sinc", {"taps": taps}, Ports(1, 1)).module()
+    warper = plugin("warper", "sinc", {"taps": taps}, Ports(1, 1))
+    module = warper.module()
     coarse = 3 * randn(1, 2, -(-size[0] // block), -(-size[1] // block), seed=4)
     coarse[0, :, 0, 0] = torch.tensor([0.0, -300.0])
     coarse.requires_grad_()
     reference = randn(1, 3, *size)
     flow = coarse.repeat_interleave(block, 2).repeat_interleave(block, 3)[:, :, : size[0], : size[1]]
-    same_with_gradients(module, module.warp_blocks(reference, coarse, block), module(reference, flow), [coarse])
+    expected = module(reference, flow)
+    for warp in (SincWarper.warp_blocks, WarperPlugin.warp_blocks):
+        same_with_gradients(module, warp(warper, module, reference, coarse, block), expected, [coarse])
