@@ -6,9 +6,15 @@ import numpy as np
 import pytest
 import torch
 
+from coolvid import EncodeConfig, FrameType, PixelFormat, VideoFormat
+from coolvid.encoding.model.frame_encoder import FrameEncoder
+from coolvid.encoding.training.loop import Counters
+from coolvid.encoding.training.train import train
 from coolvid.errors import ConfigError, PluginError
-from coolvid.plugin.interfaces import TRAINED
+from coolvid.plugin.interfaces import TRAINED, QuantizerOptions, QuantizerPlugin
 from coolvid.plugin.registry import make
+from coolvid.settings.presets import frame_config
+from pictures import waves
 
 QUANTIZERS = ("softround", "softround_alone", "ste", "hardround", "none")
 X = torch.linspace(-3.3, 3.3, 101, dtype=torch.float64)
@@ -131,3 +137,55 @@ def test_dis_finds_a_translation():
     big = texture(160, 160)
     flow = make("motion", "dis").flow(big[16:144, 16:144], big[18:146, 13:141])
     assert np.abs(np.median(flow[:, 20:-20, 20:-20], axis=(1, 2)) - (3, -2)).max() < 0.3
+
+
+class Returning(QuantizerPlugin):
+    """A quantizer that returns what `change` makes of a straight-through rounding."""
+
+    name = "returning"
+
+    def __init__(self, change):
+        super().__init__(QuantizerOptions())
+        self.change = change
+
+    def quantize(self, x, noise, temperature, state):
+        return self.change(x + (x.round() - x).detach())
+
+
+BROKEN = [
+    (lambda y: y[None], "a tensor [1, "),
+    (lambda y: y.sum(), "a tensor []"),
+    (lambda y: float(y.sum().detach()), "a float"),
+    (lambda y: y.detach(), "a detached tensor"),
+    (lambda y: y / 0.0, "not finite"),
+    (lambda y: y.no_such_method(), "AttributeError"),
+]
+
+
+@pytest.mark.parametrize("change, says", BROKEN)
+@pytest.mark.parametrize("compiled", [True, False])
+def test_a_broken_quantizer_is_one_line_at_its_first_call(monkeypatch, change, says, compiled):
+    if not compiled:
+        monkeypatch.setattr("coolvid.encoding.model.fused_branch.compiled", None)
+    monkeypatch.setattr("coolvid.encoding.model.coolchic._quantizer", lambda choice: Returning(change))
+    frame = waves(VideoFormat(32, 48, PixelFormat.YUV444, 8), 1)[0]
+    config = frame_config(EncodeConfig(preset="fast", intra="lop"), FrameType.I, 0, (32, 48))
+    with pytest.raises(PluginError) as caught:
+        train(FrameEncoder(config, frame), frame, Counters(), 1e-3, max_iterations=3, quantizer_type="returning")
+    assert "quantizer 'returning'" in str(caught.value) and says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_quantizer_learns_how_far_training_is(monkeypatch):
+    seen = []
+
+    class Watching(Returning):
+        def quantize(self, x, noise, temperature, state):
+            seen.append((state.iteration, state.total, state.progress))
+            return super().quantize(x, noise, temperature, state)
+
+    monkeypatch.setattr("coolvid.encoding.model.coolchic._quantizer", lambda choice: Watching(lambda y: y))
+    frame = waves(VideoFormat(32, 48, PixelFormat.YUV444, 8), 1)[0]
+    config = frame_config(EncodeConfig(preset="fast", intra="lop"), FrameType.I, 0, (32, 48))
+    train(FrameEncoder(config, frame), frame, Counters(), 1e-3, max_iterations=4, quantizer_type="watching")
+    assert seen == [(0, 4, 0.0), (1, 4, 0.25), (2, 4, 0.5), (3, 4, 0.75)]

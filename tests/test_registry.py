@@ -11,7 +11,8 @@ from coolvid.codec.architecture import PluginRecord, Ports
 from coolvid.errors import ConfigError, MissingPlugin, PluginError, StreamError, UnknownPlugin
 from coolvid.plugin import registry
 from coolvid.plugin.choice import PluginChoice
-from coolvid.plugin.interfaces import BASES, KINDS, PluginOptions, fit_option
+from coolvid.plugin.interfaces import BASES, KINDS, PluginOptions
+from coolvid.plugin.values import fit_like
 
 MODULE = """
 from dataclasses import dataclass
@@ -236,17 +237,17 @@ def test_options_are_converted_and_come_back(site, given, values):
 
 BAD = [
     ({"wide": "1"}, "has no option 'wide'; it has: width, gain, fast, label, sizes"),
-    ({"width": "two"}, "option width='two' is not of type int"),
-    ({"width": "2.5"}, "option width='2.5' is not of type int"),
-    ({"width": 2.5}, "option width=2.5 is of type float, not int"),
-    ({"width": True}, "option width=True is of type bool, not int"),
-    ({"gain": "x"}, "option gain='x' is not of type float"),
-    ({"fast": "maybe"}, "is not of type bool; write true or false"),
-    ({"fast": 1}, "option fast=1 is of type int, not bool"),
-    ({"label": 3}, "option label=3 is of type int, not str"),
-    ({"sizes": "3"}, "is of type int, not tuple"),
-    ({"sizes": "3;4"}, r"is not of type tuple; write brackets, as \(3,5\)"),
-    ({"sizes": [None]}, "holds a NoneType"),
+    ({"width": "two"}, "option width is 'two'; write a whole number"),
+    ({"width": "2.5"}, "option width is '2.5'; write a whole number"),
+    ({"width": 2.5}, "option width is 2.5; write a whole number"),
+    ({"width": True}, "option width is true; write a whole number"),
+    ({"gain": "x"}, "option gain is 'x'; write a number"),
+    ({"fast": "maybe"}, "option fast is 'maybe'; write true or false"),
+    ({"fast": 1}, "option fast is 1; write true or false"),
+    ({"label": 3}, "option label is 3; write a text"),
+    ({"sizes": "3"}, "option sizes is 3; write brackets"),
+    ({"sizes": "3;4"}, r"option sizes is \'3;4\'; write brackets, for example \(3,5\)"),
+    ({"sizes": [None]}, r"option sizes\[0\] is None; write"),
     ({"width": "65"}, "width is 65; choose at most 64"),
     ({"width": "13"}, "does not take these options: unlucky"),
 ]
@@ -267,8 +268,8 @@ def test_values_of_a_stream_that_do_not_fit(site, values):
 
 
 def test_fit_option_keeps_types_apart():
-    assert fit_option("a", 1, 2.0) == 1.0 and isinstance(fit_option("a", 1, 2.0), float)
-    assert fit_option("a", [1, [2]], ()) == (1, (2,))
+    assert fit_like(1, 2.0, "a") == 1.0 and isinstance(fit_like(1, 2.0, "a"), float)
+    assert fit_like([1, [2]], (), "a") == (1, (2,))
     assert PluginOptions().values() == ()
 
 

@@ -24,6 +24,7 @@ from coolvid.codec.fixed_point import FixedPoint, Integers
 from coolvid.errors import ConfigError
 
 from .shortcuts import Array, FoldedArm, FoldedSynthesis, FoldedUpsampling, LayerKernel, RateKernel, WarpKernel
+from .values import fit_like
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -49,29 +50,7 @@ class PluginOptions:
         known = fields(cls)
         if len(values) != len(known):
             raise ConfigError(f"{cls.__qualname__} takes {len(known)} options, not {len(values)}")
-        return cls(*(fit_option(f.name, value, f.default) for f, value in zip(known, values, strict=True)))
-
-
-def fit_option(name: str, value: Any, like: Any) -> Any:
-    """The value of an option as the type of its default `like`: an int may stand for a float, a list for a tuple.
-
-    Raises ConfigError for any other difference of type.
-    """
-    if isinstance(like, float) and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if isinstance(like, tuple) and isinstance(value, (list, tuple)):
-        return tuple(_fit_item(name, item) for item in value)
-    if type(value) is not type(like):
-        raise ConfigError(f"option {name}={value!r} is of type {type(value).__name__}, not {type(like).__name__}")
-    return value
-
-
-def _fit_item(name: str, item: Any) -> Any:
-    if isinstance(item, (list, tuple)):
-        return tuple(_fit_item(name, inner) for inner in item)
-    if not isinstance(item, (bool, int, float, str)):
-        raise ConfigError(f"option {name} holds a {type(item).__name__}; use int, bool, float, str or tuples of them")
-    return item
+        return cls(*(fit_like(value, f.default, f"option {f.name}") for f, value in zip(known, values, strict=True)))
 
 
 class Plugin(ABC):

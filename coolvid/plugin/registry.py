@@ -6,7 +6,6 @@ take the others down.
 
 from __future__ import annotations
 
-import ast
 import configparser
 import importlib
 import inspect
@@ -31,10 +30,8 @@ from .interfaces import (
     SynthesisPlugin,
     UpsamplingPlugin,
     WarperPlugin,
-    fit_option,
 )
-
-_TRUTH = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
+from .values import fit_like, read_like
 
 
 @dataclass(frozen=True)
@@ -188,24 +185,8 @@ def make_options(kind: str, name: str, given: Mapping[str, Any], defaults: Mappi
 
 
 def _convert(key: str, value: Any, like: Any) -> Any:
-    if not isinstance(value, str) or isinstance(like, str):
-        return fit_option(key, value, like)
-    try:
-        if isinstance(like, bool):
-            return _TRUTH[value.lower()]
-        if isinstance(like, (int, float)):
-            return type(like)(value)
-        read = ast.literal_eval(value)
-    except (KeyError, ValueError, SyntaxError):
-        raise ConfigError(f"option {key}='{value}' is not of type {type(like).__name__}{_example(like)}") from None
-    return fit_option(key, read, like)
-
-
-def _example(like: Any) -> str:
-    """How to write such a value, where it is not obvious."""
-    if isinstance(like, bool):
-        return "; write true or false"
-    return f"; write brackets, as {str(like).replace(' ', '')}" if isinstance(like, tuple) else ""
+    convert = read_like if isinstance(value, str) else fit_like
+    return convert(value, like, f"option {key}")
 
 
 def make(kind: str, name: str, given: Mapping[str, Any] | None = None) -> Plugin:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from types import NoneType, UnionType
-from typing import Any, Union, get_args, get_origin
+from typing import Any
 
 from coolvid.errors import ConfigError
-
-_WANTED = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+from coolvid.plugin.values import fit, shown
 
 
 def fit_table(values: Mapping[str, Any], types: Mapping[str, Any], path: str = "") -> dict[str, Any]:
@@ -28,52 +26,8 @@ def fit_table(values: Mapping[str, Any], types: Mapping[str, Any], path: str = "
         elif isinstance(value, Mapping):
             made[name] = fit_table(value, wanted, full)
         else:
-            raise ConfigError(f"{full} is a table, not {_shown(value)}; set one of: {', '.join(paths(wanted, full))}")
+            raise ConfigError(f"{full} is a table, not {shown(value)}; set one of: {', '.join(paths(wanted, full))}")
     return made
-
-
-def fit(value: Any, wanted: Any, name: str) -> Any:
-    """One value as a type hint: bool, int, float, str, X | None, a tuple, or a class that parses a text.
-
-    An int may stand for a float, a list for a tuple, "" for None. Raises ConfigError.
-    """
-    origin, inner = get_origin(wanted), get_args(wanted)
-    if origin in (Union, UnionType):
-        (some,) = (each for each in inner if each is not NoneType)
-        return None if value is None or value == "" else fit(value, some, name)
-    if origin is tuple:
-        return _fit_tuple(value, inner, name)
-    if wanted is float and type(value) is int:
-        return float(value)
-    if isinstance(value, wanted) and isinstance(value, bool) == (wanted is bool):
-        return value
-    if isinstance(value, str) and hasattr(wanted, "parse"):
-        return wanted.parse(value)
-    raise ConfigError(f"{name} is {_shown(value)}; write {_wanted(wanted)}")
-
-
-def _fit_tuple(value: Any, inner: tuple[Any, ...], name: str) -> tuple[Any, ...]:
-    kinds: tuple[Any, ...] | None = inner
-    if inner[-1] is Ellipsis:
-        kinds = (inner[0],) * len(value) if isinstance(value, (list, tuple)) else None
-    if kinds is None or not isinstance(value, (list, tuple)) or len(value) != len(kinds):
-        many = "" if inner[-1] is Ellipsis else f" of {len(inner)}"
-        raise ConfigError(f"{name} is {_shown(value)}; write a list{many}, {_example(inner)}")
-    return tuple(fit(each, kind, f"{name}[{i}]") for i, (each, kind) in enumerate(zip(value, kinds, strict=True)))
-
-
-def _example(inner: tuple[Any, ...]) -> str:
-    samples = {int: "8", float: "0.5", str: '"warm"'}
-    parts = [samples.get(each, "[3, 60]") for each in inner if each is not Ellipsis]
-    return f"as [{', '.join(parts)}]"
-
-
-def _wanted(kind: Any) -> str:
-    return _WANTED.get(kind, "a text, as NAME or NAME:key=value")
-
-
-def _shown(value: Any) -> str:
-    return {True: "true", False: "false"}[value] if isinstance(value, bool) else repr(value)
 
 
 def paths(types: Mapping[str, Any], path: str = "") -> list[str]:
