@@ -1,4 +1,4 @@
-"""Binary arithmetic coding and the parameters' binarisation: round trips, real lengths, compiled twins, damage."""
+"""The syntax of network parameters: round trips, real lengths, compiled twins, damage."""
 
 from __future__ import annotations
 
@@ -7,18 +7,16 @@ import pytest
 
 from coolvid import kernels
 from coolvid.bitstream import parameters
+from coolvid.bitstream.parameter_model import IS_RISING, NOT_ALL_ZERO, blocks_of
 from coolvid.bitstream.parameters import (
-    START,
-    blocks_of,
-    decode_kind,
-    decode_plain,
-    encode_kind,
+    decode_numbers,
+    encode_numbers,
     halvings,
-    kind_bits,
-    logistic,
-    plain_bits,
+    number_bits,
+    plain_decode_numbers,
+    plain_number_bits,
 )
-from coolvid.bitstream.range_coder import HALF, LEAST, ONE, Chances, Decoder, Encoder, Tally
+from coolvid.bitstream.range_coder import COSTS, RangeDecoder, RangeEncoder
 from coolvid.codec.coded_frame import MAX_PARAMETER, TensorSpec
 from coolvid.errors import StreamError
 
@@ -42,7 +40,7 @@ ODD = (
 )
 
 
-def as_bytes(encoder: Encoder) -> tuple[bytes, int]:
+def as_bytes(encoder: RangeEncoder) -> tuple[bytes, int]:
     value, n = encoder.finish()
     return (value << -n % 8).to_bytes(-(-n // 8), "big"), n
 
@@ -55,82 +53,12 @@ def drawn(specs, scale, seed=0):
 
 
 def written(specs, values, predictor=None):
-    encoder = Encoder()
-    encode_kind(encoder, blocks_of(specs, "weight"), values, predictor)
+    encoder = RangeEncoder()
+    encode_numbers(encoder, blocks_of(specs, "weight"), values, predictor)
     return as_bytes(encoder)
 
 
 CASES = [(specs, scale) for specs in (ARM, CONV, FILTERS, ODD) for scale in (0.0, 0.2, 3.0, 200.0, 1e6)]
-
-
-@pytest.mark.parametrize("seed", range(6))
-def test_bits_of_any_chance_there_and_back(seed):
-    rng = np.random.default_rng(seed)
-    n = int(rng.integers(0, 3000))
-    chances = np.clip(rng.integers(0, ONE, n), LEAST, ONE - LEAST).tolist()
-    bits = (rng.random(n) * ONE < chances if seed % 2 else rng.random(n) < 0.5).astype(int).tolist()
-    encoder, tally = Encoder(), Tally()
-    for chance, bit in zip(chances, bits, strict=True):
-        assert encoder.code(chance, bit) == tally.code(chance, bit) == bit
-    position = encoder.position
-    data, n_bits = as_bytes(encoder)
-    decoder = Decoder(data)
-    assert [decoder.code(chance) for chance in chances] == bits
-    assert decoder.position == position and abs(position - tally.cost / 4096) < 8 + n / 400
-    decoder.finish(n_bits)
-
-
-def test_what_is_likely_costs_nothing_and_carries_go_all_the_way():
-    encoder = Encoder()
-    for _ in range(20):
-        encoder.code(LEAST, 0)
-    assert encoder.finish() == (0, 0)
-    encoder = Encoder()
-    for i in range(400):
-        encoder.code(HALF if i < 399 else ONE - LEAST, i < 399)
-    data, _ = as_bytes(encoder)
-    decoder = Decoder(data)
-    assert [decoder.code(HALF) for _ in range(399)] == [1] * 399 and decoder.code(ONE - LEAST) == 0
-
-
-def test_a_decoder_stops_soon_behind_the_end():
-    decoder = Decoder(b"\x12\x34")
-    with pytest.raises(StreamError, match="too early"):
-        for _ in range(200):
-            decoder.code(HALF)
-    decoder = Decoder(b"")
-    with pytest.raises(StreamError, match="too early"):
-        for _ in range(200_000):
-            decoder.code(LEAST)
-    with pytest.raises(StreamError, match="do not end where"):
-        Decoder(bytes(9)).finish(72)
-
-
-def test_chances_learn_fast_and_then_slowly_and_never_reach_certainty():
-    chances = Chances([HALF, HALF], 0)
-    tally = Tally()
-    seen = []
-    for _ in range(300):
-        chances.code(tally, 1, 0, 1)
-        seen.append(chances.ones[0])
-    assert seen[0] == HALF + (HALF * (2 * ONE // 3) >> 16) and seen == sorted(seen)
-    assert seen[-1] == ONE - LEAST == chances.ones[1]
-
-
-def test_logistic_is_its_definition_and_start_is_in_range():
-    expected = [65536 / (1 + np.exp(-i / 8)) for i in range(-60, 61)]
-    assert all(abs(logistic(i) - e) <= 0.5 for i, e in zip(range(-40, 41), expected[20:101], strict=True))
-    assert logistic(60) == logistic(40) and logistic(-60) == logistic(-40)
-    assert len(START) == parameters.N_CONTEXTS and all(LEAST <= chance <= ONE - LEAST for chance in START)
-
-
-def test_blocks_know_who_feeds_whom():
-    assert [(b.rows, b.columns, b.taps, b.feeder) for b in blocks_of(ARM, "weight")] == [(6, 6, 1, -1), (2, 6, 1, 0)]
-    assert [(b.rows, b.columns, b.taps, b.feeder) for b in blocks_of(CONV, "weight")] == [
-        (5, 3, 1, -1), (2, 45, 9, 0), (2, 3, 1, -1)]  # fmt: skip
-    assert [b.above for b in blocks_of(FILTERS, "weight")] == [-1, -1, 0, 1, 2, 3]
-    assert [b.start for b in blocks_of(ARM, "bias")] == [0, 6]
-    assert blocks_of(ARM[:1], "bias") == ()
 
 
 @pytest.mark.parametrize("specs, scale", CASES)
@@ -139,12 +67,12 @@ def test_numbers_there_and_back_and_their_price(specs, scale, predicted):
     values, blocks = drawn(specs, scale), blocks_of(specs, "weight")
     predictor = drawn(specs, scale, seed=1) if predicted else None
     data, n_bits = written(specs, values, predictor)
-    for decode in (decode_plain, decode_kind):
-        decoder = Decoder(data)
+    for decode in (plain_decode_numbers, decode_numbers):
+        decoder = RangeDecoder(data)
         assert np.array_equal(decode(decoder, blocks, predictor), values)
         decoder.finish(n_bits)
-    bits = plain_bits(blocks, values, predictor)
-    assert kind_bits(blocks, values, predictor) == bits
+    bits = plain_number_bits(blocks, values, predictor)
+    assert number_bits(blocks, values, predictor) == bits
     assert bits - 8 <= n_bits <= bits * 1.001 + 8 or n_bits < bits
 
 
@@ -153,12 +81,12 @@ def test_zeros_of_the_predictor_and_dead_inputs_make_zeros_cheap():
     values = zero.copy()
     values[0] = values[40] = 1
     busy = np.ones(48, np.int32)
-    assert plain_bits(blocks, values, zero) < plain_bits(blocks, values, busy)
+    assert plain_number_bits(blocks, values, zero) < plain_number_bits(blocks, values, busy)
     prices = []
     for column in (0, 3):  # an output's weight for a unit that has weights, and for one that has none
         values = zero.copy()
         values[:6] = values[36 + column] = 1
-        prices.append(plain_bits(blocks, values, None))
+        prices.append(plain_number_bits(blocks, values, None))
     assert prices[0] < prices[1] - 2
 
 
@@ -173,12 +101,12 @@ def test_longer_steps_of_a_tensor_cost_a_few_bits(specs, predicted):
     for shift, block in zip((3, 0, 1, 2, 5, 4), blocks, strict=False):
         longer[block.start : block.start + block.size] <<= shift
     data, n_bits = written(specs, longer, predictor)
-    for decode in (decode_plain, decode_kind):
-        decoder = Decoder(data)
+    for decode in (plain_decode_numbers, decode_numbers):
+        decoder = RangeDecoder(data)
         assert np.array_equal(decode(decoder, blocks, predictor), longer)
         decoder.finish(n_bits)
-    assert kind_bits(blocks, longer, predictor) == plain_bits(blocks, longer, predictor)
-    extra = plain_bits(blocks, longer, predictor) - plain_bits(blocks, values, predictor)
+    assert number_bits(blocks, longer, predictor) == plain_number_bits(blocks, longer, predictor)
+    extra = plain_number_bits(blocks, longer, predictor) - plain_number_bits(blocks, values, predictor)
     assert 0 < extra < 8 * len(blocks)
 
 
@@ -196,38 +124,39 @@ def test_a_row_in_order_costs_less(shift):
     bits = {}
     for name, values in (("mixed", mixed), ("ordered", ordered), ("nearly", nearly)):
         data, n_bits = written(RISING, values)
-        for decode in (decode_plain, decode_kind):
-            decoder = Decoder(data)
+        for decode in (plain_decode_numbers, decode_numbers):
+            decoder = RangeDecoder(data)
             assert np.array_equal(decode(decoder, blocks, None), values)
             decoder.finish(n_bits)
-        bits[name] = plain_bits(blocks, values, None)
-        assert kind_bits(blocks, values, None) == bits[name]
+        bits[name] = plain_number_bits(blocks, values, None)
+        assert number_bits(blocks, values, None) == bits[name]
     assert bits["ordered"] < bits["mixed"] - 100
     assert bits["ordered"] < bits["nearly"] < bits["ordered"] + 20
-    assert abs(plain_bits(blocks, ordered, mixed) - plain_bits(blocks, mixed, mixed)) < 60  # differences are no rises
+    assert (
+        abs(plain_number_bits(blocks, ordered, mixed) - plain_number_bits(blocks, mixed, mixed)) < 60
+    )  # differences are no rises
 
 
 @pytest.mark.parametrize("rise", [1 << 24, (1 << 25) - 1])
 def test_rises_out_of_range_are_damage(rise):
     """Sent as rises, each of them in range, their sum not."""
-    row, encoder = blocks_of(RISING, "weight"), Encoder()
+    row, encoder = blocks_of(RISING, "weight"), RangeEncoder()
     _Steep(encoder, row, [rise] * 48 + [0] * 7, None).run()
     data, _ = as_bytes(encoder)
-    for decode in (decode_plain, decode_kind):
+    for decode in (plain_decode_numbers, decode_numbers):
         with pytest.raises(StreamError, match="outside"):
-            decode(Decoder(data), row, None)
+            decode(RangeDecoder(data), row, None)
 
 
-class _Steep(parameters._Kind):
-    """Takes its values for rises, which are never added up."""
+class _Steep(parameters._NumberSyntax):
+    """Sends its values as rises, without their sum."""
 
-    def run(self) -> None:
-        block = self.blocks[0]
-        self.chances.code(self.coder, 1, parameters._ANY + 1)
+    def run(self) -> list[int]:
+        self._bit(1, NOT_ALL_ZERO + 1)
         self._common(0)
-        self.rises = bool(self.chances.code(self.coder, 1, parameters._RISING))
-        self._block(block)
-        self.chances.code(self.coder, 0, parameters._ANY + 1)
+        self._rows(self.blocks[0], bool(self._bit(1, IS_RISING)))
+        self._bit(0, NOT_ALL_ZERO + 1)
+        return self.sent
 
 
 @pytest.mark.parametrize(
@@ -238,15 +167,15 @@ def test_halvings_of_integers(values, times):
 
 
 def test_numbers_that_are_doubled_out_of_range_are_damage():
-    row, encoder = blocks_of((TensorSpec("row", (7,)),), "weight"), Encoder()
+    row, encoder = blocks_of((TensorSpec("row", (7,)),), "weight"), RangeEncoder()
     _Loud(encoder, row, [31 << 20, *[0] * 6], None).run()
     data, _ = as_bytes(encoder)
-    for decode in (decode_plain, decode_kind):
+    for decode in (plain_decode_numbers, decode_numbers):
         with pytest.raises(StreamError, match="outside"):
-            decode(Decoder(data), row, None)
+            decode(RangeDecoder(data), row, None)
 
 
-class _Loud(parameters._Kind):
+class _Loud(parameters._NumberSyntax):
     """Writes that numbers can be halved once more than they can."""
 
     def _common(self, wanted: int) -> int:
@@ -260,10 +189,12 @@ def test_golden_numbers():
     values = np.concatenate([values, np.array([0, 0, 0, 0, 0, -200, 7, 0, 0, 0, 0, 1], np.int32)])
     assert written(ARM, values)[0].hex() == GOLDEN
     assert written(ARM, values, values)[0].hex() == GOLDEN_DIFFERENCES
-    assert np.array_equal(decode_kind(Decoder(bytes.fromhex(GOLDEN)), blocks_of(ARM, "weight"), None), values)
+    assert np.array_equal(decode_numbers(RangeDecoder(bytes.fromhex(GOLDEN)), blocks_of(ARM, "weight"), None), values)
     rising = np.array([*range(-30, 18), 4, 0, -8, 0, 0, 16, 0], np.int32)
     assert written(RISING, rising)[0].hex() == GOLDEN_RISING
-    assert np.array_equal(decode_kind(Decoder(bytes.fromhex(GOLDEN_RISING)), blocks_of(RISING, "weight"), None), rising)
+    assert np.array_equal(
+        decode_numbers(RangeDecoder(bytes.fromhex(GOLDEN_RISING)), blocks_of(RISING, "weight"), None), rising
+    )
 
 
 @pytest.mark.skipif(kernels.decode is None, reason="no compiled kernels here")
@@ -276,23 +207,23 @@ def test_damaged_bytes_give_the_same_in_both_forms(predicted):
         damaged = bytearray(data[: len(data) - trial % 7 * 9] if trial % 2 else rng.bytes(trial))
         if damaged:
             damaged[trial % len(damaged)] ^= 1 << trial % 8
-        plain, compiled = Decoder(bytes(damaged)), Decoder(bytes(damaged))
+        plain, compiled = RangeDecoder(bytes(damaged)), RangeDecoder(bytes(damaged))
         try:
-            expected = decode_plain(plain, blocks, predictor)
+            expected = plain_decode_numbers(plain, blocks, predictor)
         except StreamError:
             with pytest.raises(StreamError):
-                decode_kind(compiled, blocks, predictor)
+                decode_numbers(compiled, blocks, predictor)
         else:
-            assert np.array_equal(decode_kind(compiled, blocks, predictor), expected)
+            assert np.array_equal(decode_numbers(compiled, blocks, predictor), expected)
             assert (plain.at, plain.value, plain.range) == (compiled.at, compiled.value, compiled.range)
 
 
 def test_endless_halvings_are_damage():
     with pytest.raises(StreamError, match="outside"):
-        decode_plain(Decoder(b"\xff" * 200), blocks_of(ARM, "weight"), None)
+        plain_decode_numbers(RangeDecoder(b"\xff" * 200), blocks_of(ARM, "weight"), None)
     if kernels.decode is not None:
         with pytest.raises(StreamError, match="outside"):
-            decode_kind(Decoder(b"\xff" * 200), blocks_of(ARM, "weight"), None)
+            decode_numbers(RangeDecoder(b"\xff" * 200), blocks_of(ARM, "weight"), None)
 
 
 @pytest.mark.skipif(kernels.decode is None, reason="no compiled kernels here")
@@ -300,7 +231,7 @@ def test_endless_halvings_are_damage():
 def test_blocks_that_cannot_be_are_refused(row):
     table = np.array([row], np.int32)
     with pytest.raises(ValueError):
-        kernels.decode.parameter_cost(np.zeros(4, np.int32), table, None, parameters.start_chances(), parameters.COSTS)
+        kernels.decode.parameter_cost(np.zeros(4, np.int32), table, None, parameters.start_probabilities(), COSTS)
 
 
 GOLDEN = "70370bdec197d772ded040"

@@ -11,8 +11,9 @@ from coolvid import kernels
 from coolvid.bitstream import compiled, latents, parameters
 from coolvid.bitstream.crc import crc32c, plain_crc32c
 from coolvid.bitstream.latents import _decode_plain, _split, decode_latents, encode_latents
-from coolvid.bitstream.parameters import blocks_of, decode_plain, encode_kind, plain_bits
-from coolvid.bitstream.range_coder import COST_UNIT, COSTS, Decoder, Encoder
+from coolvid.bitstream.parameter_model import blocks_of
+from coolvid.bitstream.parameters import encode_numbers, plain_decode_numbers, plain_number_bits
+from coolvid.bitstream.range_coder import COST_UNIT, COSTS, RangeDecoder, RangeEncoder
 from coolvid.codec.architecture import NEIGHBOURS, Grid, Ports
 from coolvid.codec.coded_frame import CodedModule, TensorSpec
 from coolvid.codec.fixed_point import FixedPoint, fit_weights, folded, shift_round
@@ -140,6 +141,8 @@ def test_garbage_latents_give_the_same_error(kernel):
 
 class Unknown(ArmPlugin):
     """An ARM without folded layers."""
+
+    name = "unknown"
 
     def module(self): ...
     def integer(self, parameters, scales=None): ...
@@ -360,20 +363,20 @@ def test_parameters(kernel, scale, predicted):
     blocks = blocks_of(specs, "weight")
     values = np.rint(rng.laplace(scale=scale, size=sum(b.size for b in blocks))).astype(np.int32)
     predictor = np.rint(rng.laplace(scale=scale, size=values.size)).astype(np.int32) if predicted else None
-    encoder = Encoder()
-    encode_kind(encoder, blocks, values, predictor)
+    encoder = RangeEncoder()
+    encode_numbers(encoder, blocks, values, predictor)
     number, n_bits = encoder.finish()
     data = (number << -n_bits % 8).to_bytes(-(-n_bits // 8), "big")
-    plain = Decoder(data)
+    plain = RangeDecoder(data)
     start = plain.at, plain.value, plain.range
-    assert np.array_equal(decode_plain(plain, blocks, predictor), values)
-    table, chances = parameters.table(blocks), parameters.start_chances()
-    fault, *state, found = kernel.parameters(data, *start, table, predictor, chances)
+    assert np.array_equal(plain_decode_numbers(plain, blocks, predictor), values)
+    table, probabilities = parameters.table(blocks), parameters.start_probabilities()
+    fault, *state, found = kernel.parameters(data, *start, table, predictor, probabilities)
     assert fault == 0 and tuple(state) == (plain.at, plain.value, plain.range) and np.array_equal(found, values)
-    cost = kernel.parameter_cost(values, table, predictor, chances, COSTS)
-    assert cost / COST_UNIT == plain_bits(blocks, values, predictor)
-    assert kernel.parameters(data[:4], *start, table, predictor, chances)[0] != 0
-    assert kernel.parameters(b"\xff" * 99, *start[:1], 2**32 - 1, 2**32 - 1, table, predictor, chances)[0] == 2
+    cost = kernel.parameter_cost(values, table, predictor, probabilities, COSTS)
+    assert cost / COST_UNIT == plain_number_bits(blocks, values, predictor)
+    assert kernel.parameters(data[:4], *start, table, predictor, probabilities)[0] != 0
+    assert kernel.parameters(b"\xff" * 99, *start[:1], 2**32 - 1, 2**32 - 1, table, predictor, probabilities)[0] == 2
 
 
 def test_folded_layers_are_their_definition():

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from coolvid import kernels
-from coolvid.bitstream.rans import Encoder
+from coolvid.bitstream.rans import RansEncoder
 from coolvid.codec.architecture import Ports
 from coolvid.codec.coded_frame import TensorSpec
 from coolvid.codec.laplace import tables
@@ -427,7 +427,7 @@ def test_errors_by_cell(instruction_set, is_subsampled, size):
 @pytest.mark.parametrize("n", [0, 1, 2, 30, 5000])
 def test_sub_stream_of_symbols(instruction_set, n):
     rng = np.random.default_rng(n)
-    encoder = Encoder()
+    encoder = RansEncoder()
     values = np.round(rng.laplace(0, 20, n)).astype(np.int32)
     encoder.put_latents(values, np.zeros(n, np.int32), rng.integers(0, len(tables().shifts), n).astype(np.int32))
     encoder.put_bits(5, 3)

@@ -10,9 +10,9 @@ import pytest
 from coolvid.bitstream.records import (
     BitReader,
     BitWriter,
+    FieldCode,
     Flag,
     Golomb,
-    Kind,
     Layout,
     Many,
     Maybe,
@@ -61,7 +61,7 @@ def test_a_cut_or_longer_header_is_an_error(header: Header, golden: str) -> None
         Header.unpack(data + b"\x00")
 
 
-KINDS: list[tuple[Kind, list[Any], list[Any]]] = [
+CODES: list[tuple[FieldCode, list[Any], list[Any]]] = [
     (U(3), [0, 7], [-1, 8]),
     (U(3, 10), [10, 17], [9, 18]),
     (Golomb(0, 1 << 24), [0, 1, 2, 3, 255, 1 << 24], [-1, (1 << 24) + 1]),
@@ -72,31 +72,31 @@ KINDS: list[tuple[Kind, list[Any], list[Any]]] = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "good", "bad"), KINDS)
-def test_kinds_round_trip_and_refuse(kind: Kind, good: list[Any], bad: list[Any]) -> None:
+@pytest.mark.parametrize(("code", "good", "bad"), CODES)
+def test_codes_round_trip_and_refuse(code: FieldCode, good: list[Any], bad: list[Any]) -> None:
     for offset in range(9):
         writer = BitWriter()
         writer.write(0, offset)
         for value in good:
-            kind.write(writer, value, {})
+            code.write(writer, value, {})
         reader = BitReader(writer.getvalue(), offset)
-        assert [kind.read(reader, {}) for _ in good] == good
+        assert [code.read(reader, {}) for _ in good] == good
         assert reader.position == writer.n_bits
         reader.finish()
     for value in bad:
         with pytest.raises(ConfigError):
-            kind.write(BitWriter(), value, {})
+            code.write(BitWriter(), value, {})
 
 
-OVERFULL: list[tuple[Kind, int, int]] = [(OneOf(("a",), 2), 1, 2), (Golomb(0, 5), 7, 5), (Signed(0, 2), 7, 5)]
+OVERFULL: list[tuple[FieldCode, int, int]] = [(OneOf(("a",), 2), 1, 2), (Golomb(0, 5), 7, 5), (Signed(0, 2), 7, 5)]
 
 
-@pytest.mark.parametrize(("kind", "bits", "n"), OVERFULL)
-def test_values_out_of_bounds_are_stream_errors(kind: Kind, bits: int, n: int) -> None:
+@pytest.mark.parametrize(("code", "bits", "n"), OVERFULL)
+def test_values_out_of_bounds_are_stream_errors(code: FieldCode, bits: int, n: int) -> None:
     writer = BitWriter()
     writer.write(bits, n)
     with pytest.raises(StreamError, match="damaged"):
-        kind.read(BitReader(writer.getvalue()), {})
+        code.read(BitReader(writer.getvalue()), {})
 
 
 def test_a_layout_turns_config_errors_into_stream_errors() -> None:

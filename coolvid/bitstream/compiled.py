@@ -1,6 +1,6 @@
 """Latents out of their sub-streams by the compiled kernel, for context models of linear layers.
 
-The definition is in latents.py, rangecoder.py and laplace.py; this gives the same latents and the same errors.
+The definition is in latents.py, rans.py and laplace.py; this gives the same latents and the same errors.
 """
 
 from __future__ import annotations

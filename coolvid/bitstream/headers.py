@@ -17,7 +17,7 @@ from coolvid.picture.types import BIT_DEPTHS, ColorInfo, FrameType, PixelFormat,
 
 from .crc import CRC_BYTES, is_sealed, sealed
 from .dictionary import DICTIONARY
-from .records import BitReader, BitWriter, Flag, Golomb, Kind, Layout, Many, OneOf, Record, So_far, U, When, coded
+from .records import BitReader, BitWriter, FieldCode, Flag, Golomb, Layout, Many, OneOf, Record, SoFar, U, When, coded
 from .values import Usual, Value, read_varint, write_varint
 
 MAGIC = b"\x8fCVD"
@@ -41,7 +41,7 @@ PLUGIN = Layout(
 )
 _SPAN = Many(U(8), 2)
 _OPTIONAL_SPAN = Usual((None,), 8, _SPAN)
-_ARCHITECTURE: dict[str, tuple[Kind, str]] = {
+_ARCHITECTURE: dict[str, tuple[FieldCode, str]] = {
     "latent_resolution": (_SPAN, "finest and coarsest normal grid, log2 downsampling"),
     "hyperlatent_resolution": (_OPTIONAL_SPAN, "the same for hyperlatents"),
     "ifce_resolution": (_OPTIONAL_SPAN, "grids with inter-feature contexts"),
@@ -57,8 +57,8 @@ _ARCHITECTURE: dict[str, tuple[Kind, str]] = {
 ARCHITECTURE = Layout(Architecture, _ARCHITECTURE)
 
 
-def _unless_intra(kind: Kind) -> Kind:
-    return When(lambda known: known["frame_type"] is not FrameType.I, "not I", kind)
+def _unless_intra(code: FieldCode) -> FieldCode:
+    return When(lambda known: known["frame_type"] is not FrameType.I, "not I", code)
 
 
 FRAME = Layout(
@@ -72,10 +72,10 @@ FRAME = Layout(
 )
 
 
-class Table(Kind):
+class Table(FieldCode):
     """The configurations: a count byte and each in turn, as bytes, deflated or not."""
 
-    def write(self, writer: BitWriter, value: Any, so_far: So_far) -> None:
+    def write(self, writer: BitWriter, value: Any, so_far: SoFar) -> None:
         if not 1 <= len(value) <= MAX_CONFIGURATIONS:
             raise ConfigError(f"{len(value)} frame configurations; a stream can carry 1..{MAX_CONFIGURATIONS}")
         plain = BitWriter()
@@ -88,7 +88,7 @@ class Table(Kind):
         writer.write(0, -writer.n_bits % 8)
         writer.write_bytes(deflated if is_shorter else content)
 
-    def read(self, reader: BitReader, so_far: So_far) -> tuple[FrameArchitecture, ...]:
+    def read(self, reader: BitReader, so_far: SoFar) -> tuple[FrameArchitecture, ...]:
         is_deflated = reader.read(1)
         if reader.read(-reader.position % 8):
             raise StreamError("padding before the table is not zero; the stream is damaged")

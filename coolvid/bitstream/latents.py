@@ -23,7 +23,7 @@ from coolvid.codec.laplace import ESCAPE, PROBABILITY_BITS, rows, tables
 from coolvid.errors import ConfigError, StreamError
 
 from . import compiled
-from .rans import Decoder, Encoder, cell_symbols, check_head, split
+from .rans import RansDecoder, RansEncoder, cell_symbols, check_head, split
 from .records import BitReader, BitWriter
 from .values import read_varint, write_varint
 
@@ -161,7 +161,7 @@ def _coded(coder: _GridCoder, values: Integers) -> _Coded:
 
 
 def _substreams(grids: Sequence[_Coded], n: int) -> list[bytes]:
-    encoders = [Encoder() for _ in range(n)]
+    encoders = [RansEncoder() for _ in range(n)]
     for grid in grids:
         for s, encoder in enumerate(encoders):
             own = grid.row % n == s
@@ -223,7 +223,7 @@ def _decode_plain(
     parts: Sequence[bytes], grids: Sequence[Grid], present: Sequence[bool], model: ContextModel
 ) -> tuple[Integers, ...]:
     latents = list(_zeros(grids))
-    decoders = [Decoder(part) for part in parts]
+    decoders = [RansDecoder(part) for part in parts]
     for index in reversed(range(len(grids))):
         if present[index]:
             latents[index] = _decode_grid(_GridCoder(grids[index], index, model, latents), decoders)
@@ -232,7 +232,7 @@ def _decode_plain(
     return tuple(latents)
 
 
-def _decode_grid(coder: _GridCoder, decoders: Sequence[Decoder]) -> Integers:
+def _decode_grid(coder: _GridCoder, decoders: Sequence[RansDecoder]) -> Integers:
     n = len(decoders)
     out = np.zeros(coder.grid.shape, dtype=np.int32)
     for row, column in coder.waves():

@@ -19,10 +19,10 @@ from coolvid.picture.types import FrameType
 from .crc import CRC_BYTES, is_sealed, sealed
 from .headers import MAX_CONFIGURATIONS, MAX_FRAMES, StreamHeader
 from .latents import ContextModel, encode_latents
-from .range_coder import Decoder, Encoder
+from .range_coder import RangeDecoder, RangeEncoder
 from .records import BitReader, BitWriter, Flag, Golomb, Many, Maybe, OneOf, Record, Signed, U, When, coded
 from .values import read_varint, write_varint
-from .weights import Mode, Modules, Settings, decode_modules, encode_modules
+from .weights import Mode, Modules, ModuleSyntax, decode_modules, encode_modules
 
 BRANCHES = ("residue", "motion")
 MAX_PAYLOAD = 1 << 28
@@ -169,11 +169,11 @@ def _write_networks(
     if frame.is_copy:
         return {}
     bits = {}
-    encoder = Encoder()
-    settings = Settings(encoder)
+    encoder = RangeEncoder()
+    syntax = ModuleSyntax(encoder)
     for branch, coolchic in frame.coolchics.items():
         tensors, _ = tensors_of(coolchic.architecture)
-        spent, _ = encode_modules(encoder, settings, coolchic.modules, tensors, _of_branch(predictor, branch))
+        spent, _ = encode_modules(encoder, syntax, coolchic.modules, tensors, _of_branch(predictor, branch))
         bits.update({f"{branch}.{name}": n_bits for name, n_bits in spent.items()})
     writer.write(*encoder.finish())
     return bits
@@ -341,14 +341,14 @@ def _read_networks(
         reader.finish()
         return {}, {}, {}
     n_bits = reader.n_left - 8 * sum(header.latent_sizes)
-    decoder = Decoder((reader.read(n_bits) << -n_bits % 8).to_bytes(-(-n_bits // 8), "big"))
-    settings = Settings(decoder)
+    decoder = RangeDecoder((reader.read(n_bits) << -n_bits % 8).to_bytes(-(-n_bits // 8), "big"))
+    syntax = ModuleSyntax(decoder)
     modules: dict[str, Modules] = {}
     bits: dict[str, int] = {}
     modes: dict[str, Mode] = {}
     for branch, coolchic in architecture.branches.items():
         known = _of_branch(predictor, branch)
-        modules[branch], spent, used = decode_modules(decoder, settings, *tensors_of(coolchic), known)
+        modules[branch], spent, used = decode_modules(decoder, syntax, *tensors_of(coolchic), known)
         bits.update({f"{branch}.{name}": spent[name] for name in spent})
         modes.update({f"{branch}.{name}": used[name] for name in used})
     decoder.finish(n_bits)

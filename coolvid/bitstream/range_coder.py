@@ -1,80 +1,44 @@
-"""Adaptive binary arithmetic coding: a range coder of single bits, and the chances that it learns as it goes.
+"""The range coder of single bits: encoder, decoder, and a counter of what they would spend.
 
-The coder (Martin 1979, with the carry propagated as in LZMA) divides a range of 32 bits in proportion to the chances
-of the two values, 0 below 1. A chance is the probability of a one in 1/65536; every bit moves it towards the value
-seen, by a share that falls from one half, at the first bits, to 1/(LIMIT + 1.5). What was left of the range at
-the end holds many numbers: the encoder takes one whose low bits are 0 and leaves those out, the decoder reads zeros
-behind the end. Encoder, decoder and Tally have one method in common, code(): whoever describes data by it describes
-writing, reading and counting at once.
+Martin (1979), with the carry propagated as in LZMA: a range of 32 bits is divided in proportion to the probabilities of
+the two values, 0 below 1 (adaptive.py has the probabilities). At the end any number inside the range will do: the
+encoder takes the one with the most trailing zeros and omits these, the decoder reads zeros after the end. All three
+have the method code() of adaptive.BinaryCoder, so that one description of a syntax writes, reads and counts.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from coolvid.errors import StreamError
 
-ONE = 1 << 16
-HALF = ONE >> 1
-LEAST = 64
-LIMIT = 40
-RATES = tuple(2 * ONE // (2 * n + 3) for n in range(LIMIT + 1))
-# How many bytes an encoder may leave out, and a decoder read behind the end.
+from .adaptive import ONE
+
+# Bytes of trailing zeros that an encoder may omit, and that a decoder may read after the end.
 SLACK = 16
 _BITS = 32
 _TOP = 1 << _BITS
 _BOTTOM = 1 << 24
-# A bit of chance c / 65536 costs COSTS[c >> 4] / COST_UNIT bits.
+# A bit of probability p / 65536 costs COSTS[p >> 4] / COST_UNIT bits.
 COST_UNIT = 1 << 12
 COSTS: NDArray[np.int32] = np.array(
     [round(-COST_UNIT * math.log2((i + 0.5) / 4096)) for i in range(4096)], dtype=np.int32
 )
 
 
-class BinaryCoder(Protocol):
-    """Codes bits; a decoder takes no notice of the bit given. Returns the bit."""
-
-    def code(self, chance: int, bit: int) -> int: ...
-
-
-class Chances:
-    """Chances by context. A bit may have two contexts: then the mean of their chances counts, and both learn."""
-
-    def __init__(self, start: Sequence[int], n_seen: int) -> None:
-        self.ones = list(start)
-        self.seen = [n_seen] * len(self.ones)
-
-    def code(self, coder: BinaryCoder, bit: int, a: int, b: int | None = None) -> int:
-        """One bit in context a, or in a and b."""
-        chance = self.ones[a] if b is None else (self.ones[a] + self.ones[b]) >> 1
-        bit = coder.code(chance, bit)
-        self._learn(a, bit)
-        if b is not None:
-            self._learn(b, bit)
-        return bit
-
-    def _learn(self, context: int, bit: int) -> None:
-        chance, rate = self.ones[context], RATES[self.seen[context]]
-        chance += (ONE - chance) * rate >> 16 if bit else -(chance * rate >> 16)
-        self.ones[context] = min(max(chance, LEAST), ONE - LEAST)
-        self.seen[context] = min(self.seen[context] + 1, LIMIT)
-
-
-class Encoder:
-    """Collects bits; finish() gives them coded."""
+class RangeEncoder:
+    """Codes bits; finish() returns the code."""
 
     def __init__(self) -> None:
         self._out = bytearray()
         self._low = 0
         self._range = _TOP - 1
 
-    def code(self, chance: int, bit: int) -> int:
-        bound = (self._range >> 16) * (ONE - chance)
+    def code(self, probability: int, bit: int) -> int:
+        bound = (self._range >> 16) * (ONE - probability)
         if bit:
             self._low += bound
             self._range -= bound
@@ -101,11 +65,11 @@ class Encoder:
 
     @property
     def position(self) -> int:
-        """Bits so far, roughly."""
+        """Bits written so far, to within one."""
         return 8 * len(self._out) + _BITS - self._range.bit_length()
 
     def finish(self) -> tuple[int, int]:
-        """(value, n): all bits as one number of n bits, the first the most significant; trailing zeros are left out."""
+        """(value, n): the code as a number of n bits, most significant first, without trailing zeros."""
         n_zeros = next(k for k in range(_BITS, -1, -1) if -(-self._low >> k) << k < self._low + self._range)
         self._low = -(-self._low >> n_zeros) << n_zeros
         for _ in range(4):
@@ -116,8 +80,8 @@ class Encoder:
         return value >> n_zeros, n_bits - n_zeros
 
 
-class Decoder:
-    """Takes bits out of bytes in the order in which they went in; behind the end there are zeros."""
+class RangeDecoder:
+    """Decodes bits in the order in which they were encoded; zeros follow the data."""
 
     def __init__(self, data: bytes) -> None:
         self.data = data
@@ -125,9 +89,9 @@ class Decoder:
         self.value = int.from_bytes(data[:4].ljust(4, b"\0"), "big")
         self.range = _TOP - 1
 
-    def code(self, chance: int, bit: int = 0) -> int:
-        """The next bit. Raises StreamError where the data cannot have been written for so many bits."""
-        bound = (self.range >> 16) * (ONE - chance)
+    def code(self, probability: int, bit: int = 0) -> int:
+        """The next bit. Raises StreamError more than SLACK bytes after the end of the data."""
+        bound = (self.range >> 16) * (ONE - probability)
         bit = int(self.value >= bound)
         if bit:
             self.value -= bound
@@ -144,32 +108,31 @@ class Decoder:
 
     @property
     def position(self) -> int:
-        """As that of the encoder at the same bit."""
+        """The position that the encoder had at the same bit."""
         return 8 * (self.at - 4) + _BITS - self.range.bit_length()
 
     def finish(self, n_bits: int) -> None:
-        """Check that n_bits, padding to a byte included, are not more than the encoder can have written. Raises
-        StreamError."""
+        """Check that the encoder can have written all n_bits, padding to a byte included. Raises StreamError."""
         if n_bits >= 8 * self.at + 8:
             raise StreamError("the networks of a packet do not end where its latents start; the stream is damaged")
 
 
 def ended() -> StreamError:
-    """The error of data that end too early."""
+    """The error for data that end too early."""
     return StreamError("the networks of a packet end too early; the stream is truncated or damaged")
 
 
-class Tally:
-    """Counts what bits cost, in 1/COST_UNIT bit."""
+class BitCounter:
+    """Adds up what bits cost, in 1/COST_UNIT bit, without coding them."""
 
     def __init__(self) -> None:
         self.cost = 0
 
     @property
     def position(self) -> int:
-        """What all so far costs."""
+        """The cost of all bits so far."""
         return self.cost
 
-    def code(self, chance: int, bit: int) -> int:
-        self.cost += int(COSTS[(chance if bit else ONE - chance) >> 4])
+    def code(self, probability: int, bit: int) -> int:
+        self.cost += int(COSTS[(probability if bit else ONE - probability) >> 4])
         return bit

@@ -34,7 +34,7 @@ _MAX_LENGTH = 18
 Integers = NDArray[np.int32]
 
 
-class Encoder:
+class RansEncoder:
     """Collects symbols in decoding order; finish() gives the bytes."""
 
     def __init__(self) -> None:
@@ -99,8 +99,8 @@ class Encoder:
         return head + np.array(words[::-1], dtype=">u2").tobytes()
 
 
-class Decoder:
-    """Reads what Encoder wrote, in the same order."""
+class RansDecoder:
+    """Reads what RansEncoder wrote, in the same order."""
 
     def __init__(self, data: bytes) -> None:
         n_head = len(data) if len(data) <= _HEAD_BYTES else _HEAD_BYTES - len(data) % 2

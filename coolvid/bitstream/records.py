@@ -1,7 +1,7 @@
 """Headers as declarations: frozen dataclasses that know their bits.
 
-A `Kind` says how one value is written, read, checked and described. A `Record` is a frozen dataclass whose fields
-are declared with `coded(kind, meaning)`; a `Layout` gives kinds to the fields of a dataclass that lives elsewhere.
+A `FieldCode` says how one value is written, read, checked and described. A `Record` is a frozen dataclass whose fields
+are declared with `coded(code, meaning)`; a `Layout` gives codes to the fields of a dataclass that lives elsewhere.
 The same line writes, reads, checks and prints a field. Bits go most significant first.
 
     >>> @dataclass(frozen=True)
@@ -22,7 +22,7 @@ from typing import Any, Self
 
 from coolvid.errors import ConfigError, StreamError
 
-So_far = Mapping[str, Any]
+SoFar = Mapping[str, Any]
 MAX_PREFIX = 32
 
 
@@ -138,15 +138,15 @@ def unzigzag(code: int) -> int:
     return (code + 1) // 2 if code & 1 else -(code // 2)
 
 
-class Kind(ABC):
+class FieldCode(ABC):
     """How one value is coded. so_far: the fields of the same record that come before it."""
 
     @abstractmethod
-    def write(self, writer: BitWriter, value: Any, so_far: So_far) -> None:
+    def write(self, writer: BitWriter, value: Any, so_far: SoFar) -> None:
         """Raises ConfigError for a value that does not fit."""
 
     @abstractmethod
-    def read(self, reader: BitReader, so_far: So_far) -> Any:
+    def read(self, reader: BitReader, so_far: SoFar) -> Any:
         """Raises StreamError."""
 
     @abstractmethod
@@ -161,17 +161,17 @@ def _fits(value: int, low: int, high: int) -> int:
 
 
 @dataclass(frozen=True)
-class U(Kind):
+class U(FieldCode):
     """Unsigned integer of fixed size; stored less `low`."""
 
     bits: int
     low: int = 0
 
-    def write(self, writer: BitWriter, value: Any, so_far: So_far) -> None:
+    def write(self, writer: BitWriter, value: Any, so_far: SoFar) -> None:
         high = self.low + (1 << self.bits) - 1
         writer.write(_fits(value, self.low, high) - self.low, self.bits)
 
-    def read(self, reader: BitReader, so_far: So_far) -> int:
+    def read(self, reader: BitReader, so_far: SoFar) -> int:
         return reader.read(self.bits) + self.low
 
     def text(self) -> str:
@@ -179,17 +179,17 @@ class U(Kind):
 
 
 @dataclass(frozen=True)
-class Golomb(Kind):
+class Golomb(FieldCode):
     """Unsigned integer low..high as an exp-Golomb code of its distance from low."""
 
     order: int
     high: int
     low: int = 0
 
-    def write(self, writer: BitWriter, value: Any, so_far: So_far) -> None:
+    def write(self, writer: BitWriter, value: Any, so_far: SoFar) -> None:
         writer.write_golomb(_fits(value, self.low, self.high) - self.low, self.order)
 
-    def read(self, reader: BitReader, so_far: So_far) -> int:
+    def read(self, reader: BitReader, so_far: SoFar) -> int:
         value = reader.read_golomb(self.order) + self.low
         if value > self.high:
             raise StreamError(f"{value} where at most {self.high} is allowed; the stream is damaged")
@@ -200,16 +200,16 @@ class Golomb(Kind):
 
 
 @dataclass(frozen=True)
-class Signed(Kind):
+class Signed(FieldCode):
     """Integer -limit..limit as an exp-Golomb code of its zigzag number."""
 
     order: int
     limit: int
 
-    def write(self, writer: BitWriter, value: Any, so_far: So_far) -> None:
+    def write(self, writer: BitWriter, value: Any, so_far: SoFar) -> None:
         writer.write_golomb(zigzag(_fits(value, -self.limit, self.limit)), self.order)
 
-    def read(self, reader: BitReader, so_far: So_far) -> int:
+    def read(self, reader: BitReader, so_far: SoFar) -> int:
         value = unzigzag(reader.read_golomb(self.order))
         if abs(value) > self.limit:
             raise StreamError(f"{value} where at most +-{self.limit} is allowed; the stream is damaged")
@@ -220,13 +220,13 @@ class Signed(Kind):
 
 
 @dataclass(frozen=True)
-class Flag(Kind):
+class Flag(FieldCode):
     """One bit."""
 
-    def write(self, writer: BitWriter, value: Any, so_far: So_far) -> None:
+    def write(self, writer: BitWriter, value: Any, so_far: SoFar) -> None:
         writer.write(int(bool(value)), 1)
 
-    def read(self, reader: BitReader, so_far: So_far) -> bool:
+    def read(self, reader: BitReader, so_far: SoFar) -> bool:
         return bool(reader.read(1))
 
     def text(self) -> str:
@@ -234,18 +234,18 @@ class Flag(Kind):
 
 
 @dataclass(frozen=True)
-class OneOf(Kind):
+class OneOf(FieldCode):
     """One of a few values, by its index."""
 
     values: tuple[Any, ...]
     bits: int
 
-    def write(self, writer: BitWriter, value: Any, so_far: So_far) -> None:
+    def write(self, writer: BitWriter, value: Any, so_far: SoFar) -> None:
         if value not in self.values:
             raise ConfigError(f"{value} cannot be written in a stream; choose one of {self.values}")
         writer.write(self.values.index(value), self.bits)
 
-    def read(self, reader: BitReader, so_far: So_far) -> Any:
+    def read(self, reader: BitReader, so_far: SoFar) -> Any:
         index = reader.read(self.bits)
         if index >= len(self.values):
             raise StreamError(f"choice {index} where {len(self.values)} exist; the stream is damaged")
@@ -257,46 +257,46 @@ class OneOf(Kind):
 
 
 @dataclass(frozen=True)
-class Many(Kind):
-    """A tuple; its length is a number, or a function of the earlier fields, or sent (a Golomb kind)."""
+class Many(FieldCode):
+    """A tuple; its length is a number, or a function of the earlier fields, or sent (a Golomb code)."""
 
-    item: Kind
-    count: int | Kind | Callable[[So_far], int]
+    item: FieldCode
+    count: int | FieldCode | Callable[[SoFar], int]
     count_text: str = ""
 
-    def write(self, writer: BitWriter, value: Any, so_far: So_far) -> None:
-        if isinstance(self.count, Kind):
+    def write(self, writer: BitWriter, value: Any, so_far: SoFar) -> None:
+        if isinstance(self.count, FieldCode):
             self.count.write(writer, len(value), so_far)
         else:
             assert len(value) == self._known(so_far), (value, so_far)
         for each in value:
             self.item.write(writer, each, so_far)
 
-    def read(self, reader: BitReader, so_far: So_far) -> tuple[Any, ...]:
-        n = self.count.read(reader, so_far) if isinstance(self.count, Kind) else self._known(so_far)
+    def read(self, reader: BitReader, so_far: SoFar) -> tuple[Any, ...]:
+        n = self.count.read(reader, so_far) if isinstance(self.count, FieldCode) else self._known(so_far)
         return tuple(self.item.read(reader, so_far) for _ in range(n))
 
-    def _known(self, so_far: So_far) -> int:
-        assert not isinstance(self.count, Kind)
+    def _known(self, so_far: SoFar) -> int:
+        assert not isinstance(self.count, FieldCode)
         return self.count if isinstance(self.count, int) else self.count(so_far)
 
     def text(self) -> str:
-        count = self.count.text() if isinstance(self.count, Kind) else self.count_text or str(self.count)
+        count = self.count.text() if isinstance(self.count, FieldCode) else self.count_text or str(self.count)
         return f"[{count}] × {self.item.text()}"
 
 
 @dataclass(frozen=True)
-class Maybe(Kind):
+class Maybe(FieldCode):
     """A flag, then the value unless it is None."""
 
-    item: Kind
+    item: FieldCode
 
-    def write(self, writer: BitWriter, value: Any, so_far: So_far) -> None:
+    def write(self, writer: BitWriter, value: Any, so_far: SoFar) -> None:
         writer.write(int(value is not None), 1)
         if value is not None:
             self.item.write(writer, value, so_far)
 
-    def read(self, reader: BitReader, so_far: So_far) -> Any:
+    def read(self, reader: BitReader, so_far: SoFar) -> Any:
         return self.item.read(reader, so_far) if reader.read(1) else None
 
     def text(self) -> str:
@@ -304,44 +304,44 @@ class Maybe(Kind):
 
 
 @dataclass(frozen=True)
-class When(Kind):
+class When(FieldCode):
     """The value if a condition on the earlier fields holds, else nothing at all (None)."""
 
-    condition: Callable[[So_far], bool]
+    condition: Callable[[SoFar], bool]
     condition_text: str
-    item: Kind
+    item: FieldCode
 
-    def write(self, writer: BitWriter, value: Any, so_far: So_far) -> None:
+    def write(self, writer: BitWriter, value: Any, so_far: SoFar) -> None:
         if self.condition(so_far):
             self.item.write(writer, value, so_far)
         else:
             assert value is None, (value, so_far)
 
-    def read(self, reader: BitReader, so_far: So_far) -> Any:
+    def read(self, reader: BitReader, so_far: SoFar) -> Any:
         return self.item.read(reader, so_far) if self.condition(so_far) else None
 
     def text(self) -> str:
         return f"if {self.condition_text}: {self.item.text()}"
 
 
-class Layout(Kind):
-    """Fields of a dataclass, one kind each, in the order given; (kind, meaning) pairs by field name."""
+class Layout(FieldCode):
+    """Fields of a dataclass, one code each, in the order given; (code, meaning) pairs by field name."""
 
-    def __init__(self, cls: Callable[..., Any], parts: Mapping[str, tuple[Kind, str]]) -> None:
+    def __init__(self, cls: Callable[..., Any], parts: Mapping[str, tuple[FieldCode, str]]) -> None:
         self.cls = cls
         self.name = getattr(cls, "__name__", "")
         self.parts = parts
 
-    def write(self, writer: BitWriter, value: Any, so_far: So_far) -> None:
+    def write(self, writer: BitWriter, value: Any, so_far: SoFar) -> None:
         known: dict[str, Any] = {}
-        for name, (kind, _) in self.parts.items():
+        for name, (code, _) in self.parts.items():
             known[name] = getattr(value, name)
-            kind.write(writer, known[name], known)
+            code.write(writer, known[name], known)
 
-    def read(self, reader: BitReader, so_far: So_far) -> Any:
+    def read(self, reader: BitReader, so_far: SoFar) -> Any:
         known: dict[str, Any] = {}
-        for name, (kind, _) in self.parts.items():
-            known[name] = kind.read(reader, known)
+        for name, (code, _) in self.parts.items():
+            known[name] = code.read(reader, known)
         try:
             return self.cls(**known)
         except ConfigError as error:
@@ -352,13 +352,13 @@ class Layout(Kind):
 
     def table(self) -> str:
         """Markdown: one row per field, as BITSTREAM.md shows it."""
-        rows: Sequence[str] = [f"| `{n}` | {kind.text()} | {doc} |" for n, (kind, doc) in self.parts.items()]
+        rows: Sequence[str] = [f"| `{n}` | {code.text()} | {doc} |" for n, (code, doc) in self.parts.items()]
         return "\n".join(("| field | code | meaning |", "|---|---|---|", *rows)) + "\n"
 
 
-def coded(kind: Kind, meaning: str) -> Any:
+def coded(code: FieldCode, meaning: str) -> Any:
     """Declare a field of a Record."""
-    return field(metadata={"kind": kind, "meaning": meaning})
+    return field(metadata={"code": code, "meaning": meaning})
 
 
 class Record:
@@ -367,7 +367,7 @@ class Record:
     @classmethod
     @cache
     def layout(cls) -> Layout:
-        parts = {f.name: (f.metadata["kind"], f.metadata["meaning"]) for f in fields(cls)}  # type: ignore[arg-type]
+        parts = {f.name: (f.metadata["code"], f.metadata["meaning"]) for f in fields(cls)}  # type: ignore[arg-type]
         return Layout(cls, parts)
 
     def write(self, writer: BitWriter) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from coolvid.errors import ConfigError, StreamError
 
-from .records import BitReader, BitWriter, Kind, So_far
+from .records import BitReader, BitWriter, FieldCode, SoFar
 
 MAX_DEPTH = 8
 MAX_TEXT = 4096
@@ -37,20 +37,20 @@ def read_varint(data: bytes, at: int, limit: int = 5) -> tuple[int, int]:
 
 
 @dataclass(frozen=True)
-class Usual(Kind):
+class Usual(FieldCode):
     """One of the usual values by its index from 1, or 0 and then the value itself."""
 
     values: tuple[Any, ...]
     bits: int
-    otherwise: Kind
+    otherwise: FieldCode
 
-    def write(self, writer: BitWriter, value: Any, so_far: So_far) -> None:
+    def write(self, writer: BitWriter, value: Any, so_far: SoFar) -> None:
         index = self.values.index(value) + 1 if value in self.values else 0
         writer.write(index, self.bits)
         if not index:
             self.otherwise.write(writer, value, so_far)
 
-    def read(self, reader: BitReader, so_far: So_far) -> Any:
+    def read(self, reader: BitReader, so_far: SoFar) -> Any:
         index = reader.read(self.bits)
         if index > len(self.values):
             raise StreamError(f"choice {index} where {len(self.values)} exist; the stream is damaged")
@@ -62,7 +62,7 @@ class Usual(Kind):
 
 
 @dataclass(frozen=True)
-class Value(Kind):
+class Value(FieldCode):
     """An int, bool, float, str, None or nested tuple of them, one tag byte each, as VALUE_TAGS says.
 
     only: the one type allowed, where there is but one.
@@ -71,10 +71,10 @@ class Value(Kind):
     only: type | None = None
     depth: int = 0
 
-    def write(self, writer: BitWriter, value: Any, so_far: So_far) -> None:
+    def write(self, writer: BitWriter, value: Any, so_far: SoFar) -> None:
         writer.write_bytes(_pack_value(value))
 
-    def read(self, reader: BitReader, so_far: So_far) -> Any:
+    def read(self, reader: BitReader, so_far: SoFar) -> Any:
         value = self._read(reader, reader.read(8))
         if self.only is not None and not isinstance(value, self.only):
             raise StreamError(f"{value!r:.40} where a {self.only.__name__} should be; the stream is damaged")

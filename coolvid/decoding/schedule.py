@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from threading import Condition, Lock, Thread
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from threading import Event, Lock
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
 from coolvid import kernels
 from coolvid.bitstream.packet import PacketInfo, read_packet
@@ -23,10 +25,10 @@ def decode_stream(
 ) -> Iterator[Frame]:
     """Frames first..last (display indices, inclusive; None: to the end) in display order.
 
-    Decodes only what these need, and keeps a picture only until nobody needs it any more. threads: frames decoded at
-    the same time, 0 for as many as there are cores; where there are fewer frames, threads share the rows of each.
-    Pictures, errors and the order of events never depend on it, only how many pictures wait in memory (at most
-    AHEAD_PER_THREAD a thread more, PREPARED_PER_THREAD of them unfinished). Raises StreamError.
+    Decodes only the frames that these depend on, and drops each picture after its last use. threads: frames prepared at
+    the same time, 0 for the number of cores; where there are fewer frames, threads share the rows of each. Pictures,
+    errors and the order of events never depend on it; memory does: up to AHEAD_PER_THREAD steps a thread wait, decoded
+    or under way. Raises StreamError at the first damaged frame in coding order.
     """
     packets = _by_index(reader)
     wanted = _wanted(packets, first, last)
@@ -34,10 +36,10 @@ def decode_stream(
     uses = _uses(packets, steps, wanted)
     decoded: dict[int, Frame] = {}
     shown = 0
-    with _Workers(reader, packets, steps, decoded, threads or kernels.threads()) as workers:
+    with _Pipeline(reader, packets, steps, decoded, threads or kernels.threads()) as pipeline:
         for index in steps:
             info = packets[index][1]
-            listen(FrameDecoded(index, info.frame_type, workers.finish(index)))
+            listen(FrameDecoded(index, info.frame_type, pipeline.decode(index)))
             _release(decoded, uses, info.references)
             while shown < len(wanted) and wanted[shown] in decoded:
                 yield decoded[wanted[shown]]
@@ -46,65 +48,80 @@ def decode_stream(
 
 
 Packets = Mapping[int, tuple[int, PacketInfo]]
-AHEAD_PER_THREAD = 8
-PREPARED_PER_THREAD = 3
+AHEAD_PER_THREAD = 4
+_Prepared = tuple[PreparedFrame, float]
+_Decoded = tuple[Frame, float]
 
 
-class _Workers:
-    """Decodes steps into `decoded`, one after the other as finish() asks for them; with several threads also those that
-    follow, up to a limit. Threads beyond the number of steps help with the rows of each.
+class _Step(NamedTuple):
+    """A frame that is not finished: its references, what is prepared of it, and its picture, each with seconds."""
 
-    A step is two jobs: to prepare it, which needs no pictures, and to finish it when its references are there. A free
-    thread prefers to finish, because others wait for that, and takes steps in coding order.
+    references: Sequence[Frame | Future[_Decoded]]
+    prepared: Future[_Prepared]
+    picture: Future[_Decoded]
+
+    def is_ready(self) -> bool:
+        """Whether it can be finished at once."""
+        return all(isinstance(each, Frame) or each.done() for each in (self.prepared, *self.references))
+
+
+class _Pipeline:
+    """Decodes steps into `decoded`, in coding order as decode() is called; with several threads also the next ones.
+
+    A step has two halves: it is prepared, which needs no pictures, and finished once its references are. The threads
+    of a pool prepare steps in coding order; a thread that has prepared one finishes all that are ready before the next.
     """
 
     def __init__(
         self, reader: StreamReader, packets: Packets, steps: Sequence[int], decoded: dict[int, Frame], threads: int
     ) -> None:
-        self._reader, self._packets, self._steps, self._decoded = reader, packets, steps, decoded
+        self._reader, self._packets, self._decoded = reader, packets, decoded
         self._predictors = _Predictors(reader, packets, steps)
+        self._ahead = deque(steps)
+        self._pictures: dict[int, Future[_Decoded]] = {}
+        self._unfinished: dict[int, _Step] = {}
+        self._lock = Lock()
         side_by_side = max(1, min(threads, len(steps)))
         self._threads_per_frame = threads // side_by_side
-        self._window, self._most_prepared = AHEAD_PER_THREAD * side_by_side, PREPARED_PER_THREAD * side_by_side
-        self._position = 0  # of the step that finish() is asked for next
-        self._n_started = 0  # steps whose preparation has begun
-        self._prepared: dict[int, tuple[PreparedFrame, float]] = {}
-        self._done: dict[int, tuple[Frame, float] | Exception] = {}
-        self._unfinished = 0  # steps between the start of their preparation and their end
-        self._changed = Condition()
-        self._is_open = True
-        names = [f"coolvid-decode_{i}" for i in range(side_by_side if side_by_side > 1 else 0)]
-        self._threads = [Thread(target=self._work, name=name, daemon=True) for name in names]
+        self._pool = _pool(side_by_side)
+        self._window = 1 + AHEAD_PER_THREAD * side_by_side if isinstance(self._pool, ThreadPoolExecutor) else 1
 
-    def __enter__(self) -> _Workers:
-        for thread in self._threads:
-            thread.start()
+    def __enter__(self) -> _Pipeline:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with self._changed:
-            self._is_open = False
-            self._changed.notify_all()
-        for thread in self._threads:
-            thread.join()
+        with self._lock:
+            self._unfinished.clear()
+        self._pool.shutdown(cancel_futures=True)
 
-    def finish(self, index: int) -> float:
-        """Put the frame of the next step into `decoded`; the seconds that it took. Raises what decode_frame() does."""
-        if not self._threads:
-            references = [self._decoded[each] for each in self._packets[index][1].references]
-            self._decoded[index], seconds = self._finished(self._prepare(index), references)
-            return seconds
-        with self._changed:
-            self._changed.wait_for(lambda: index in self._done)
-            done = self._done.pop(index)
-            if isinstance(done, Exception):
-                raise done
-            self._decoded[index] = done[0]
-            self._position += 1
-            self._changed.notify_all()
-        return done[1]
+    def decode(self, index: int) -> float:
+        """Put the frame of the next step into `decoded`; returns its seconds of work. Raises its StreamError."""
+        while self._ahead and len(self._pictures) < self._window:
+            self._submit(self._ahead.popleft())
+        self._decoded[index], seconds = self._pictures[index].result()
+        del self._pictures[index]
+        return seconds
 
-    def _prepare(self, index: int) -> tuple[PreparedFrame, float]:
+    def _submit(self, index: int) -> None:
+        references = [self._pictures.get(each) or self._decoded[each] for each in self._packets[index][1].references]
+        prepared = self._pool.submit(self._prepare, index)
+        step = _Step(references, prepared, Future())
+        self._pictures[index] = step.picture
+        with self._lock:
+            self._unfinished[index] = step
+        prepared.add_done_callback(self._finish_ready)
+
+    def _finish_ready(self, _: object) -> None:
+        while (step := self._take_ready()) is not None:
+            _run(step.picture, self._finish, step)
+
+    def _take_ready(self) -> _Step | None:
+        """The first step in coding order that can be finished."""
+        with self._lock:
+            index = next((index for index, step in self._unfinished.items() if step.is_ready()), None)
+            return None if index is None else self._unfinished.pop(index)
+
+    def _prepare(self, index: int) -> _Prepared:
         start = perf_counter()
         header = self._reader.header
         with settings_checked():
@@ -112,57 +129,47 @@ class _Workers:
             prepared = prepared_frame(coded, header.format, self._threads_per_frame)
         return prepared, perf_counter() - start
 
-    def _finished(self, prepared: tuple[PreparedFrame, float], references: Sequence[Frame]) -> tuple[Frame, float]:
+    def _finish(self, step: _Step) -> _Decoded:
         start = perf_counter()
+        prepared, seconds = step.prepared.result()
+        references = [each if isinstance(each, Frame) else each.result()[0] for each in step.references]
         with settings_checked():
-            frame = finished_frame(prepared[0], references, self._reader.header.format)
-        return frame, prepared[1] + perf_counter() - start
+            picture = finished_frame(prepared, references, self._reader.header.format)
+        return picture, seconds + perf_counter() - start
 
-    def _work(self) -> None:
-        """The life of a thread."""
-        while (job := self._next_job()) is not None:
-            index, prepared, references = job
-            try:
-                if prepared is None:
-                    self._note(self._prepared, index, self._prepare(index))
-                else:
-                    self._note(self._done, index, self._finished(prepared, references))
-            except Exception as error:  # whatever it is, finish() raises it
-                self._note(self._done, index, error)
 
-    def _note(self, where: dict[int, Any], index: int, what: object) -> None:
-        with self._changed:
-            where[index] = what
-            self._unfinished -= where is self._done
-            self._changed.notify_all()
+def _run(future: Future[Any], call: Callable[..., Any], *args: Any) -> None:
+    """Call, and put what it returns or raises into a future."""
+    try:
+        future.set_result(call(*args))
+    except Exception as error:
+        future.set_exception(error)
 
-    def _next_job(self) -> tuple[int, tuple[PreparedFrame, float] | None, list[Frame]] | None:
-        """A step to finish, with its preparation and its references, or to prepare (None); waits for one.
 
-        None when nothing is wanted any more."""
-        with self._changed:
-            while self._is_open:
-                end = min(self._position + self._window, len(self._steps))
-                for index in self._steps[self._position : end]:
-                    references = self._references(index) if index in self._prepared else None
-                    if references is not None:
-                        return index, self._prepared.pop(index), references
-                if self._n_started < end and self._unfinished < self._most_prepared:
-                    self._n_started, self._unfinished = self._n_started + 1, self._unfinished + 1
-                    return self._steps[self._n_started - 1], None, []
-                self._changed.wait()
-        return None
+class _CallingThread(Executor):
+    """Runs each call in the thread that submits it."""
 
-    def _references(self, index: int) -> list[Frame] | None:
-        """The references of a step, if they are all decoded."""
-        out = []
-        for each in self._packets[index][1].references:
-            done = self._done.get(each)
-            frame = done[0] if isinstance(done, tuple) else self._decoded.get(each)
-            if frame is None:
-                return None
-            out.append(frame)
-        return out
+    def submit(self, call: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        _run(future, call, *args)
+        return future
+
+
+def _pool(n_threads: int) -> Executor:
+    """A pool whose threads all run: n_threads, or as many as can start; for one or none, the calling thread."""
+    while n_threads > 1:
+        pool, gate, n_started = ThreadPoolExecutor(n_threads, "coolvid-decode"), Event(), 0
+        try:
+            while n_started < n_threads:
+                pool.submit(gate.wait)  # none is idle, so that each call starts a thread
+                n_started += 1
+            return pool
+        except RuntimeError:  # can't start new thread
+            n_threads = n_started
+        finally:
+            gate.set()
+        pool.shutdown()
+    return _CallingThread()
 
 
 class _Predictors:

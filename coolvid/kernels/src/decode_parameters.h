@@ -1,4 +1,4 @@
-// Adaptive binary coding of network parameters (coolvid/bitstream/binary.py, parameters.py).
+// Adaptive binary coding of network parameters (coolvid/bitstream/range_coder.py, adaptive.py, parameter_model.py, parameters.py).
 #pragma once
 #include <algorithm>
 #include <bit>

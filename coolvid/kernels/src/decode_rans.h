@@ -1,4 +1,4 @@
-// One sub-stream of latents, as coolvid/bitstream/rangecoder.py defines it: rANS with a 48-bit state, 16-bit words and
+// One sub-stream of latents, as coolvid/bitstream/rans.py defines it: rANS with a 48-bit state, 16-bit words and
 // 16-bit probabilities. Reads nothing beyond its bytes; garbage gives an error or garbage latents.
 #pragma once
 #include <algorithm>

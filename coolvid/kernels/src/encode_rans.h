@@ -1,4 +1,4 @@
-// One sub-stream of latents as coolvid/bitstream/rangecoder.py writes it: rANS with a 48-bit state, 16-bit words and
+// One sub-stream of latents as coolvid/bitstream/rans.py writes it: rANS with a 48-bit state, 16-bit words and
 // 16-bit probabilities.
 #pragma once
 #include <cstddef>

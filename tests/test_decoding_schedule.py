@@ -4,6 +4,8 @@ import io
 import subprocess
 import sys
 import threading
+import time
+import weakref
 from dataclasses import replace
 from fractions import Fraction
 
@@ -17,7 +19,7 @@ from coolvid.bitstream.stream import StreamReader, StreamWriter
 from coolvid.codec.architecture import FrameArchitecture, PluginRecord, Ports
 from coolvid.codec.coded_frame import CodedCoolChic, CodedFrame, CodedModule
 from coolvid.codec.networks import FrameNetworks, NetworkStore
-from coolvid.decoding import ContextModel, choose_scales, prepared_frame, reconstruct_frame
+from coolvid.decoding import ContextModel, choose_scales, prepared_frame, reconstruct_frame, schedule
 from coolvid.decoding.packet import decode_frame, read_frame, tensors_of
 from coolvid.decoding.schedule import decode_stream
 from coolvid.errors import CoolvidError, MissingPlugin, StreamError
@@ -109,7 +111,7 @@ def video():
 
 @pytest.fixture(scope="module")
 def stream(video, tmp_path_factory):
-    path = tmp_path_factory.mktemp("decoder") / "video.cvd"
+    path = tmp_path_factory.mktemp("schedule") / "video.cvd"
     with StreamWriter(path, header()) as writer:
         for packet in video[1]:
             writer.append(packet)
@@ -247,15 +249,14 @@ def test_a_damaged_predictor_is_found_when_what_depends_on_it_is_asked_for(famil
     assert shown == [] and list(decode_stream(StreamReader(damaged), first=5)) == [frames[5], frames[6], frames[7]]
 
 
-def test_pictures_nobody_needs_are_let_go(stream):
-    import weakref
-
+@pytest.mark.parametrize("threads, limit", [(1, 4), (2, len(STRUCTURE))])
+def test_pictures_are_dropped_after_their_last_use(stream, threads, limit):
     alive, most = [], 0
-    for picture in decode_stream(StreamReader(stream), threads=1):
+    for picture in decode_stream(StreamReader(stream), threads=threads):
         alive.append(weakref.ref(picture))
         del picture
         most = max(most, sum(each() is not None for each in alive))
-    assert most <= 4
+    assert most <= limit and not any(each() is not None for each in alive)
 
 
 @pytest.mark.parametrize("threads", [0, 1, 2, 3, 16])
@@ -271,16 +272,14 @@ def test_threads_change_nothing(video, stream, threads, part, shown, decoded):
 @pytest.mark.parametrize("threads", [1, 2, 5])
 def test_threads_meet_the_first_error_in_coding_order(monkeypatch, stream, threads, half):
     """Frame 2 cannot be decoded: what does not need it is shown before the error, and nothing else."""
-    from coolvid.decoding import schedule as decoder
-
-    original = getattr(decoder, half)
+    original = getattr(schedule, half)
 
     def fails(what, *arguments):
         if getattr(what, "coded", what).display_index == 2:
             raise StreamError("nothing here")
         return original(what, *arguments)
 
-    monkeypatch.setattr(decoder, half, fails)
+    monkeypatch.setattr(schedule, half, fails)
     shown = []
     with pytest.raises(StreamError, match="nothing here"):
         shown.extend(decode_stream(StreamReader(stream), threads=threads, listen=shown.append))
@@ -294,18 +293,50 @@ def test_threads_end_with_their_consumer(stream):
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("coolvid-decode")]
 
 
+@pytest.mark.parametrize("n_started", [0, 1, 2, 5])
+def test_threads_that_cannot_start_change_nothing(monkeypatch, video, stream, n_started):
+    """Of the threads that are asked for together, so many start."""
+    original, left = threading.Thread.start, [n_started] * 8
+
+    def start(thread):
+        if thread.name.startswith("coolvid-decode"):
+            if not left[0]:
+                left.pop(0)
+                raise RuntimeError("can't start new thread")
+            left[0] -= 1
+        original(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    assert list(decode_stream(StreamReader(stream), threads=4)) == [video[0][index] for index in range(len(STRUCTURE))]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("coolvid-decode")]
+
+
+def test_threads_go_no_further_ahead_than_they_may(monkeypatch, stream):
+    prepared = []
+
+    def noted(coded, format, threads):
+        prepared.append(coded.display_index)
+        return prepared_frame(coded, format, threads)
+
+    monkeypatch.setattr(schedule, "AHEAD_PER_THREAD", 1)
+    monkeypatch.setattr(schedule, "prepared_frame", noted)
+    pictures = decode_stream(StreamReader(stream), threads=2)
+    next(pictures)
+    time.sleep(0.1)
+    assert set(prepared) <= {0, 4, 2}
+    assert len(list(pictures)) == len(STRUCTURE) - 1
+
+
 @pytest.mark.parametrize("n_frames, threads, each", [(1, 1, 1), (1, 2, 2), (1, 5, 5), (2, 2, 1), (2, 5, 2)])
 def test_frames_fewer_than_threads_share_rows(monkeypatch, n_frames, threads, each):
     """Images high enough for several bands; the pictures are those of one thread."""
-    from coolvid.decoding import schedule as decoder
-
     asked = []
 
     def prepared(coded, format, threads):
         asked.append(threads)
         return prepared_frame(coded, format, threads)
 
-    monkeypatch.setattr(decoder, "prepared_frame", prepared)
+    monkeypatch.setattr(schedule, "prepared_frame", prepared)
     size, structure = (171, 33), [(i, FrameType.I, ()) for i in range(n_frames)]
     format = VideoFormat(*size, PixelFormat.YUV420, 8)
     images = [coded_frame(*step, size) for step in structure]
