@@ -285,7 +285,10 @@ def check(stream: Path, done: EncodeDone) -> None:
 
 
 def decode_elsewhere(stream: Path) -> str:
-    """The digest that another process prints for this stream, or what it says instead."""
-    command = [sys.executable, "-m", "coolvid_cli", "decode", str(stream), "--digest"]
+    """The digest that another process prints for this stream, or what it says instead.
+
+    -P keeps the current folder off the path: in a checkout it holds a coolvid without kernels.
+    """
+    command = [sys.executable, "-P", "-m", "coolvid_cli", "decode", str(stream), "--digest"]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     return (result.stdout or result.stderr).strip()

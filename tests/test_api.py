@@ -36,7 +36,7 @@ def moving(n_frames, pixel_format, bit_depth, height, width):
 def digest_elsewhere(path, threads):
     """What a fresh process decodes."""
     code = f"import coolvid; print(coolvid.digest({str(path)!r}, threads={threads}))"
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+    return subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True).stdout.strip()
 
 
 @pytest.mark.parametrize("pixel_format, bit_depth, height, width", VIDEOS)

@@ -371,4 +371,4 @@ def test_the_documentation_shows_the_declarations() -> None:
 
 def test_reading_needs_no_torch() -> None:
     code = "import sys, coolvid.bitstream.stream, coolvid.bitstream.tables; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    assert subprocess.run([sys.executable, "-P", "-c", code], check=False).returncode == 0

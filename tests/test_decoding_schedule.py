@@ -411,5 +411,5 @@ def test_decoding_imports_no_torch(stream, tmp_path):
         "heavy = sorted({'torch', 'av', 'click', 'rich'} & set(sys.modules))\n"
         f"sys.exit(0 if n == {len(STRUCTURE)} and not heavy else f'{{n}} frames, {{heavy}}')\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr

@@ -34,7 +34,7 @@ SHIM = """#!/bin/sh
 case $1 in
     encode) set -- "$@" {encode} ;;
 esac
-exec {python} -m coolvid_cli "$@"
+exec {python} -P -m coolvid_cli "$@"
 """
 RUN = {"sh", "python", "toml"}
 ALL_EXTRAS = all(importlib.util.find_spec(name) for name in ("PIL", "matplotlib"))

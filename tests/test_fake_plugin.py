@@ -35,7 +35,7 @@ def run(*arguments: str, site: Path | None = None) -> subprocess.CompletedProces
     environment.pop("PYTHONPATH", None)
     if site is not None:
         environment["PYTHONPATH"] = str(site)
-    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, env=environment)
+    return subprocess.run([sys.executable, "-P", *arguments], capture_output=True, text=True, env=environment)
 
 
 def coolvid(*arguments: object, site: Path | None = None) -> subprocess.CompletedProcess:

@@ -140,7 +140,7 @@ def test_networks_are_predicted_and_decode_to_the_encoders_pictures_elsewhere(en
     assert [event.total_iterations for event in started] == [each.iterations for each in planned]
     assert all(done.iterations <= start.total_iterations for done, start in zip(done_events, started, strict=True))
     code = f"import coolvid; print(*(coolvid.digest({str(path)!r}, threads=n) for n in (1, 2)))"
-    elsewhere = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    elsewhere = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
     assert elsewhere.stdout.split() == [end.digest] * 2
 
 

@@ -694,14 +694,15 @@ print(kernels.compiled, kernels.description(), counters.iterations_counter, coun
 
 def test_training_without_kernels():
     environment = {**os.environ, "COOLVID_KERNELS": "none"}
-    result = subprocess.run([sys.executable, "-c", TRAIN], env=environment, capture_output=True, text=True, timeout=120)
+    command = [sys.executable, "-P", "-c", TRAIN]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     assert result.stdout == "None PyTorch and numpy 2 True\n", result.stderr
 
 
 def test_training_imports_no_compiler_of_pytorch(tmp_path):
     """torch.optim and some functions of torch.autograd do at their first use: a second for every encode."""
     script = TRAIN + "import sys\nprint({'torch._dynamo', 'sympy'} & set(sys.modules))"
-    command = [sys.executable, "-c", script]  # elsewhere than in the sources, which may have no kernels beside them
+    command = [sys.executable, "-P", "-c", script]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert result.stdout.endswith("True\nset()\n"), result.stdout + result.stderr
 

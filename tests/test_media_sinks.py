@@ -97,7 +97,7 @@ except BrokenPipeError:
 
 
 def test_a_reader_that_goes_away_is_a_broken_pipe():
-    process = subprocess.Popen([sys.executable, "-c", BROKEN], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = subprocess.Popen([sys.executable, "-P", "-c", BROKEN], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout.read(10) == b"YUV4MPEG2 "
     process.stdout.close()
     assert process.stderr.read() == b"broken pipe"

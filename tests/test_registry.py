@@ -176,7 +176,7 @@ registry.load("quantizer", "ste")
 """
     path = os.pathsep.join((str(site), str(other)))
     done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path}
+        [sys.executable, "-P", "-c", script], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path}
     )
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()

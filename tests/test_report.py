@@ -6,6 +6,7 @@ import json
 import math
 import re
 import shutil
+import socket
 import time
 import tomllib
 import zlib
@@ -354,6 +355,8 @@ FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
 )  # fmt: skip
+PAGE_S = 60  # longest wait for the driver: to start Chromium, to load a page, to run a script
+in_browser = pytest.mark.timeout(4 * PAGE_S)  # the first one also encodes the streams and starts Chromium
 
 
 @pytest.fixture(scope="module")
@@ -367,7 +370,14 @@ def browser(tmp_path_factory):
     for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('browser')}"):
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    session = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(PAGE_S)  # selenium takes it for every answer of the driver, the start's too
+    try:
+        session = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    finally:
+        socket.setdefaulttimeout(before)
+    session.set_page_load_timeout(PAGE_S)
+    session.set_script_timeout(PAGE_S)
     yield session
     session.quit()
 
@@ -402,6 +412,7 @@ def press(browser, target, keys):
     browser.find_element(By.CSS_SELECTOR, target).send_keys(keys)
 
 
+@in_browser
 @pytest.mark.parametrize("name", ["b", "low delay", "intra", "picture", "copies"])
 @pytest.mark.parametrize("width", [390, 1280])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -429,6 +440,7 @@ def test_pages_draw_without_errors_and_fit(browser, streams, page, tmp_path, nam
     assert browser.get_log("browser") == []
 
 
+@in_browser
 def test_the_divider_moves_by_mouse_touch_and_keys(browser, streams, page):
     from selenium.webdriver import Keys
 
@@ -457,6 +469,7 @@ def test_the_divider_moves_by_mouse_touch_and_keys(browser, streams, page):
     assert ask(at) == 0
 
 
+@in_browser
 def test_frames_are_picked_by_chip_button_key_and_click(browser, streams, page):
     from selenium.webdriver import Keys
 
@@ -491,6 +504,7 @@ NETWORKS_FROM = [
 ]
 
 
+@in_browser
 @pytest.mark.parametrize("frame, words", NETWORKS_FROM)
 def test_details_say_where_networks_come_from(browser, streams, tmp_path, frame, words):
     """Whatever the first frame's packet says: as if it said this."""
@@ -506,6 +520,7 @@ def test_details_say_where_networks_come_from(browser, streams, tmp_path, frame,
     assert browser.get_log("browser") == []
 
 
+@in_browser
 def test_copies_show_motion_without_latents_and_intra_frames_the_reverse(browser, streams, tmp_path):
     coolvid.report(streams / "copies.cvd", tmp_path / "a.html")
     ask = show(browser, tmp_path / "a.html")
@@ -517,6 +532,7 @@ def test_copies_show_motion_without_latents_and_intra_frames_the_reverse(browser
     assert browser.get_log("browser") == []
 
 
+@in_browser
 def test_a_frame_without_pictures_says_so(browser, streams, tmp_path):
     coolvid.report(streams / "b.cvd", tmp_path / "a.html", frames=(0, 4))
     ask = show(browser, tmp_path / "a.html")
@@ -527,6 +543,7 @@ def test_a_frame_without_pictures_says_so(browser, streams, tmp_path):
     wait(lambda: not ask("document.getElementById('stage').hidden"))
 
 
+@in_browser
 def test_drawn_pictures_and_maps_are_exact(browser, streams, page):
     ask = show(browser, streams / "b.html")
     index = ask("chosen.index")
@@ -547,6 +564,7 @@ def test_drawn_pictures_and_maps_are_exact(browser, streams, page):
     assert browser.get_log("browser") == []
 
 
+@in_browser
 def test_colours_of_motion_are_those_of_the_wheel(browser, streams, page):
     ask = show(browser, streams / "b.html")
     hues = {name: ask(f"flowColor({x}, {y})") for name, x, y in (("right", 1, 0), ("none", 0, 0), ("left", -1, 0))}
@@ -554,6 +572,7 @@ def test_colours_of_motion_are_those_of_the_wheel(browser, streams, page):
     assert hues["right"] == [255, 0, 0] and hues["left"][0] == 0 and hues["left"][2] == 255
 
 
+@in_browser
 def test_the_theme_can_be_chosen(browser, streams, page):
     ask = show(browser, streams / "b.html", scheme="light")
     for theme, is_dark in (("dark", True), ("light", False)):

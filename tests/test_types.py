@@ -107,4 +107,4 @@ def test_pictures_and_files_need_no_torch():
         "import sys, coolvid.picture.types, coolvid.picture.color, coolvid.picture.quality, coolvid.media, "
         "coolvid.media.container, coolvid.media.encoder; sys.exit('torch' in sys.modules)"
     )
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    assert subprocess.run([sys.executable, "-P", "-c", code], check=False).returncode == 0

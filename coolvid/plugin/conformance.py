@@ -330,7 +330,8 @@ def run_alone(subject: Subject, plugin: NormativePlugin) -> None:
     with subject.checking("integer form without torch"):
         record = PluginRecord(subject.name, plugin.version, plugin.options.values())
         script = _ALONE.format(kind=subject.kind, record=record, ports=plugin.ports)
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment)
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p or os.getcwd() for p in sys.path)}
+        command = [sys.executable, "-P", "-c", script]  # -P: the path of this process, and no current folder before it
+        done = subprocess.run(command, capture_output=True, text=True, env=environment)
         reason = done.stderr.strip().splitlines()[-1:] or ["no message"]
         require(done.returncode == 0, f"a process that only decodes ends with: {reason[0]}")

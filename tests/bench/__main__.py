@@ -19,7 +19,8 @@ from rich.table import Table
 
 from coolvid import kernels
 
-ROOT = Path(__file__).parents[2]
+from . import ROOT, require_kernels
+
 SMALL, MIDDLE, LARGE = (352, 288), (832, 480), (1920, 1080)
 TRAINING = {  # name: frame type, operating points
     "I hop": ("I", {"intra": "hop"}),
@@ -201,13 +202,15 @@ def main():
     parser.add_argument("--iterations", type=int, default=60, help="of an I frame of the decoded streams (default: 60)")
     parser.add_argument("--tsv", metavar="FILE", help="also write the rows as tab-separated values")
     options = parser.parse_args()
+    require_kernels()
     console, found = Console(log_time=False, log_path=False), []
     console.width = max(console.width, MIN_WIDTH)
     with tempfile.TemporaryDirectory() as folder, console.status("measuring"):
         for row in rows(options, Path(folder)):
             console.log(row.what, shown(row.with_kernels), shown(row.without), row.reach)
             found.append(row)
-    console.print(table_of(found, f"{kernels.description()}, {options.threads} threads; ms unless named otherwise"))
+    title = f"{kernels.description()}, {options.threads} threads; ms unless named otherwise"
+    console.print(table_of(found, f"{title}\n{Path(kernels.__file__).parent}"))
     if options.tsv:
         write_tsv(options.tsv, found)
 

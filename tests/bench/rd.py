@@ -29,7 +29,8 @@ from coolvid.errors import ConfigError
 from coolvid.media import open_source
 from coolvid.picture.quality import bd_rate, mse
 
-ROOT = Path(__file__).parents[2]
+from . import ROOT, require_kernels
+
 SHARED = ROOT.parent / "shared"
 ANCHORS = SHARED / "anchors"
 LAMBDAS = "4e-3,2e-3,1e-3,5e-4"
@@ -66,7 +67,7 @@ def find(name):
 
 
 def coolvid(*arguments):
-    command = [sys.executable, "-m", "coolvid_cli", *map(str, arguments)]
+    command = [sys.executable, "-P", "-m", "coolvid_cli", *map(str, arguments)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
@@ -214,6 +215,7 @@ def parsed():
 
 def main():
     options, further = parsed()
+    require_kernels()
     options.folder.mkdir(parents=True, exist_ok=True)
     options.folder = options.folder.resolve()
     settings = ["--frames", str(options.frames), "--preset", options.preset, "--threads", str(options.threads),

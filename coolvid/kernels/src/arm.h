@@ -281,7 +281,7 @@ class ArmRate {
     }
     for (int k = 0; k < shape_.n_features; k++, out += LD) {
       const float* from = feature_row(features_[m], maps_[m], features_[m].values, k, y >> 1) + (x0 >> 1);
-      for (int n = 0; n < pixels; n += VL) store(out + n, __builtin_shuffle(load(from + n / 2), lanes() >> 1));
+      for (int n = 0; n < pixels; n += VL) store(out + n, twice(load(from + n / 2)));
     }
   }
 
@@ -299,8 +299,8 @@ class ArmRate {
       float* to = feature_row(features_[m], maps_[m], features_[m].gradient, k, y >> 1) + (x0 >> 1);
       for (int n = 0; n < pixels; n += VL) {
         vf t = load(from + n);
-        t += __builtin_shuffle(t, lanes() ^ 1);
-        t = __builtin_shuffle(t, (lanes() * 2) & (VL - 1));
+        t += swapped_neighbours(t);
+        t = even_lanes(t, t);
         for (int i = 0; i < VL / 2; i++) to[n / 2 + i] = t[i] + (first ? 0.f : to[n / 2 + i]);
       }
     }
@@ -338,7 +338,7 @@ class ArmRate {
       }
       vf fu = hu * inv, fw = hw * inv;
       vf by_value = by_mass * (fu - fw);
-      vf by_raw = (raw >= -5.f) & (raw <= 5.f) ? by_mass * (w * fw - u * fu) : vf{};
+      vf by_raw = ((raw >= -5.f) & (raw <= 5.f)) ? by_mass * (w * fw - u * fu) : vf{};
       store(dy + n, load(dy + n) + by_value);
       store(o + n, -by_value);
       store(o + LD + n, by_raw);

@@ -93,12 +93,16 @@ class IntegerWarp {
     for (int x = 0; x < width_; x += 4, to += 4 * GROUP) {
       const Quad a = *(const Quad*)(lines + x), b = *(const Quad*)(lines + pitch() + x), c = *(const Quad*)(lines + 2 * pitch() + x),
                  d = *(const Quad*)(lines + 3 * pitch() + x);
-      const Quad ab = __builtin_shuffle(a, b, Quad{0, 4, 1, 5}), ab2 = __builtin_shuffle(a, b, Quad{2, 6, 3, 7});
-      const Quad cd = __builtin_shuffle(c, d, Quad{0, 4, 1, 5}), cd2 = __builtin_shuffle(c, d, Quad{2, 6, 3, 7});
-      ((Quad*)to)[0] = __builtin_shuffle(ab, cd, Quad{0, 1, 4, 5});
-      ((Quad*)to)[1] = __builtin_shuffle(ab, cd, Quad{2, 3, 6, 7});
-      ((Quad*)to)[2] = __builtin_shuffle(ab2, cd2, Quad{0, 1, 4, 5});
-      ((Quad*)to)[3] = __builtin_shuffle(ab2, cd2, Quad{2, 3, 6, 7});
+      constexpr auto zip = [](int i) { return i / 2 + i % 2 * 4; };
+      constexpr auto zip_high = [](int i) { return 2 + i / 2 + i % 2 * 4; };
+      constexpr auto low = [](int i) { return i % 2 + i / 2 * 4; };
+      constexpr auto high = [](int i) { return 2 + i % 2 + i / 2 * 4; };
+      const Quad ab = shuffled(a, b, zip), ab2 = shuffled(a, b, zip_high);
+      const Quad cd = shuffled(c, d, zip), cd2 = shuffled(c, d, zip_high);
+      ((Quad*)to)[0] = shuffled(ab, cd, low);
+      ((Quad*)to)[1] = shuffled(ab, cd, high);
+      ((Quad*)to)[2] = shuffled(ab2, cd2, low);
+      ((Quad*)to)[3] = shuffled(ab2, cd2, high);
     }
   }
 
@@ -174,14 +178,15 @@ class IntegerWarp {
         for (int t = 0; t < taps / 2; t++) acc += madd_lanes<L>(*(const V*)(row + 2 * t * GROUP), V{} + horizontal[t]);
         middle[i] = rounded<TAP_BITS - PREDICTION_BITS, V>(acc);
       }
-      if (fraction_y) columns<L, V>(middle, vertical, taps, rows);
+      if (fraction_y) columns<L>(middle, vertical, taps, rows);
       for (int i = 0; i < rows; i++) put<L>(middle[i], std::min(PIXELS, n - x), to + static_cast<size_t>(i) * width_ + x);
     }
   }
 
   // rows filtered vertically, in place; each row and the next one make a pair.
-  template <int L, class V>
-  static void columns(V* middle, const int32_t* vertical, int taps, int rows) {
+  template <int L>
+  static void columns(typename Lanes<L>::type* middle, const int32_t* vertical, int taps, int rows) {
+    typedef typename Lanes<L>::type V;
     for (int i = 0; i < taps + rows - 2; i++) middle[i] = (middle[i] & 0xffff) | middle[i + 1] << 16;
     for (int i = 0; i < rows; i++) {
       V acc{};
@@ -194,9 +199,8 @@ class IntegerWarp {
   template <int L>
   void put(typename Lanes<L>::type v, int n, int16_t* to) const {
     constexpr int PIXELS = L / GROUP;
-    typename Lanes<L>::type order;
-    for (int i = 0; i < L; i++) order[i] = i % PIXELS * GROUP + i / PIXELS;
-    const auto planes = __builtin_convertvector(__builtin_shuffle(v, order), typename Lanes<L>::narrow);
+    const auto by_channel = shuffled(v, v, [](int i) { return i % PIXELS * GROUP + i / PIXELS; });
+    const auto planes = __builtin_convertvector(by_channel, typename Lanes<L>::narrow);
     const size_t plane = static_cast<size_t>(height_) * width_;
     for (int c = 0; c < channels_; c++, to += plane)
       if (n == PIXELS)

@@ -35,8 +35,16 @@ void expect(bool ok, const char* what) {
 bool cpu_supports(const std::string& set) {
 #if defined(__x86_64__)
   __builtin_cpu_init();
-  if (set == "v3") return __builtin_cpu_supports("x86-64-v3");
-  if (set == "v4") return __builtin_cpu_supports("x86-64-v4");
+#if defined(__clang__)  // older ones do not know the names of the levels
+  const bool v3 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi") &&
+                  __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("popcnt");
+  const bool v4 = v3 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                  __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+#else
+  const bool v3 = __builtin_cpu_supports("x86-64-v3"), v4 = __builtin_cpu_supports("x86-64-v4");
+#endif
+  if (set == "v3") return v3;
+  if (set == "v4") return v4;
 #endif
   return set == "portable";
 }

@@ -1,4 +1,4 @@
-// Vectors of COOLVID_VL floats in GCC's vector extension, and the few transcendental functions that training needs.
+// Vectors of COOLVID_VL floats in the vector extension of GCC and clang, and the few transcendental functions that training needs.
 // One source serves every instruction set: 16 lanes for AVX-512, 8 for AVX2, 4 otherwise.
 #pragma once
 #include <cmath>
@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <new>
+#include <utility>
 #include <vector>
 
 #ifndef COOLVID_VL
@@ -45,6 +46,38 @@ COOLVID_INLINE vi lanes() {
   vi v;
   for (int i = 0; i < VL; i++) v[i] = i;
   return v;
+}
+// Lanes of a and b, numbered through from a[0]: lane i becomes number at(i). `at` captures nothing.
+template <class V, class At, int... I>
+COOLVID_INLINE V shuffled_lanes(V a, V b, At, std::integer_sequence<int, I...>) {
+#if defined(__clang__) || __GNUC__ >= 12
+  return __builtin_shufflevector(a, b, At{}(I)...);
+#else
+  typedef int32_t order __attribute__((vector_size(sizeof(V))));
+  return __builtin_shuffle(a, b, order{At{}(I)...});
+#endif
+}
+template <class V, class At>
+COOLVID_INLINE V shuffled(V a, V b, At at) {
+  return shuffled_lanes(a, b, at, std::make_integer_sequence<int, sizeof(V) / 4>{});
+}
+COOLVID_INLINE vf twice(vf a) {  // the lower half, every lane twice
+  return shuffled(a, a, [](int i) { return i / 2; });
+}
+COOLVID_INLINE vf swapped_neighbours(vf a) {
+  return shuffled(a, a, [](int i) { return i ^ 1; });
+}
+COOLVID_INLINE vf even_lanes(vf a, vf b) {
+  return shuffled(a, b, [](int i) { return 2 * i; });
+}
+COOLVID_INLINE vf odd_lanes(vf a, vf b) {
+  return shuffled(a, b, [](int i) { return 2 * i + 1; });
+}
+COOLVID_INLINE vf zipped_low(vf a, vf b) {  // a[0], b[0], a[1], b[1], ...
+  return shuffled(a, b, [](int i) { return i / 2 + i % 2 * VL; });
+}
+COOLVID_INLINE vf zipped_high(vf a, vf b) {  // the same from the middle on
+  return shuffled(a, b, [](int i) { return VL / 2 + i / 2 + i % 2 * VL; });
 }
 COOLVID_INLINE float hsum(vf a) {
   float s = 0;

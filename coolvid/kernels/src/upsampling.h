@@ -154,14 +154,13 @@ class Upsampling {
     Level& fine = levels_[s];
     float *v = scratch + MARGIN, *out = scratch + row_size() + MARGIN;
     const float *a = phase(s, 0), *b = phase(s, 1), *before = v + first_[0], *after = v + first_[1];
-    vi low = lanes() >> 1, side = (lanes() & 1) * VL;
     for (int r = 0; r < fine.height; r++) {
       vertical<T>(s, plane, r, v);
       for (int x = 0; 2 * x < fine.width; x += VL) {
         vf even = {}, odd = {};
         for (int t = 0; t < T; t++) even += a[2 * t] * load(before + x - t), odd += b[2 * t] * load(after + x - t);
-        store(out + 2 * x, __builtin_shuffle(even, odd, low + side));
-        store(out + 2 * x + VL, __builtin_shuffle(even, odd, low + side + VL / 2));
+        store(out + 2 * x, zipped_low(even, odd));
+        store(out + 2 * x + VL, zipped_high(even, odd));
       }
       std::memcpy(value_row(s, plane + 1, r), out, fine.width * sizeof(float));
     }
@@ -183,7 +182,7 @@ class Upsampling {
       std::memcpy(d, slope_row(s, plane + 1, r), fine.width * sizeof(float));
       for (int x = 0; 2 * x < fine.width; x += VL) {
         vf first = load(d + 2 * x), second = load(d + 2 * x + VL);
-        vf e = __builtin_shuffle(first, second, lanes() * 2), o = __builtin_shuffle(first, second, lanes() * 2 + 1);
+        vf e = even_lanes(first, second), o = odd_lanes(first, second);
         store(even + x, e), store(odd + x, o);
         for (int t = 0; t < T; t++) {
           across[0][t] += e * load(before + x - t);
