@@ -17,7 +17,7 @@ from coolvid.codec.coded_frame import TensorSpec
 from .adaptive import AdaptiveProbabilities, logistic
 
 # Energies have 4 fractional bits and 24 levels, two an octave. The weights of the energy, its resolution and the rate
-# of the mean are worth less than 0.2 % of the bits each (docs/EXPERIMENTS.md, "Parameter coding").
+# of the mean are worth less than 0.2 % of the bits each (docs/experiments/parameter-coding.md).
 _FRACTION = 4
 _LEVELS = 24
 _MEAN_RATE = 4
@@ -65,8 +65,8 @@ def _starting_probabilities() -> list[int]:
 
     Straight lines in the log odds, in eighths, fitted to one half of the 474 modules in 22 streams (I, P and B frames,
     224x128 to 768x512 pixels, presets fast to slow) and checked on the other half. Fitted starts save 4 % of the bits
-    that even odds take; a table in place of the lines, 480 numbers, would save 0.5 % more (docs/EXPERIMENTS.md,
-    "Parameter coding").
+    that even odds take; a table in place of the lines, 480 numbers, would save 0.5 % more
+    (docs/experiments/parameter-coding.md).
     """
     levels, near = range(_LEVELS), [_near_odds(i) for i in range(_NEAR * _NEAR)]
     odds = [-5, 12, *_COMMON_ODDS[False], *_COMMON_ODDS[True], _RISING_ODDS, _FALL_ODDS]
