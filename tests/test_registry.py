@@ -245,7 +245,7 @@ BAD = [
     ({"fast": 1}, "option fast=1 is of type int, not bool"),
     ({"label": 3}, "option label=3 is of type int, not str"),
     ({"sizes": "3"}, "is of type int, not tuple"),
-    ({"sizes": "3;4"}, r"is not of type tuple; write brackets, as \(3,5\)"),
+    ({"sizes": "3;4"}, r"is not of type tuple; write brackets, for example \(3,5\)"),
     ({"sizes": [None]}, "holds a NoneType"),
     ({"width": "65"}, "width is 65; choose at most 64"),
     ({"width": "13"}, "does not take these options: unlucky"),

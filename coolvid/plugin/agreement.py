@@ -1,4 +1,4 @@
-"""Shortcuts of a plugin against the calls they stand for: folded forms bit for bit, kernels within a tolerance."""
+"""Checks of a plugin's shortcuts against the calls they replace: folded forms bit for bit, kernels with a tolerance."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .conformance import Subject, require, rng
 from .interfaces import WarperPlugin
 from .shortcuts import FoldedArm, LayerKernel
 
-# Largest norm of a kernel's distance from autograd, relative to the norm of what autograd gives.
+# Maximum norm of the difference between kernel and autograd, relative to autograd's norm.
 KERNEL_AGREEMENT = 1e-3
 ARM_LIMIT = 1 << 30
 SCALE = 0.37
@@ -38,7 +38,7 @@ def close(what: str, found: Any, expected: Any) -> None:
 
 
 def folded_outputs(layers: FoldedArm, contexts: Integers) -> Integers:
-    """What the compiled decoder computes of contexts [N, n_in] within int16: int32 [N, 2]."""
+    """Output of the compiled decoder for contexts [N, n_in] within int16: int32 [N, 2]."""
     x: Any = contexts.astype(np.int64)
     side = layers.stabiliser
     out: Any = 0 if side is None else shift_round(_accumulated(side, x), side[2])
@@ -84,7 +84,7 @@ def flat(tensors: Any) -> Any:
 def check_rate(
     subject: Subject, plain: Callable[[Tensor], Tensor], rate: Callable[[Tensor], Tensor], *given: Sequence[Tensor]
 ) -> None:
-    """rate() of latents [N] and its derivatives, against plain(). given: latents, and both sorts of parameters."""
+    """rate() of latents [N] and its derivatives, against plain(). given: latents, ARM and inter-feature parameters."""
     with subject.checking("rate"):
         latents, *others = given
         found = []
@@ -101,7 +101,7 @@ def check_rate(
 def check_rate_kernel(
     subject: Subject, plain: Callable[[Tensor], Tensor], kernel: Any, *given: Sequence[Tensor]
 ) -> None:
-    """run() against plain(), for arguments as check_rate()."""
+    """run() against plain(), with arguments as in check_rate()."""
     with subject.checking("kernel"):
         latents, *others = given
         leaf = latents[0].clone().requires_grad_()
