@@ -108,7 +108,7 @@ def _check_arm_shortcuts(subject: Subject, plugin: NormativePlugin, integer: Any
         one(contexts)
         plugin.choose_scales(other, contexts)
         scales = [tuple(form.scales) if plugin.n_scales() else () for form in (one, other)]
-        require(scales[0] == scales[1], f"it chooses {scales[1]}, the call {scales[0]}")
+        require(scales[0] == scales[1], f"it chooses {scales[1]}; the call chooses {scales[0]}")
     with subject.checking("folded"):
         layers = plugin.folded(integer)
         if layers is not None:

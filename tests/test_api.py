@@ -124,7 +124,7 @@ def test_resuming_behind_a_copy_of_one_reference(tmp_path):
         coolvid.encode_frames(frames, path, config, listen=interrupt)
     rest = kept.read_bytes()
     kept.write_bytes(rest + StreamReader(whole).read(4))  # without number 3
-    with pytest.raises(InputError, match="has other frames than these settings make"):
+    with pytest.raises(InputError, match="holds other frames than these settings plan"):
         coolvid.encode_frames(frames, path, config, resume=True)
     kept.write_bytes(rest)
     told = []

@@ -57,7 +57,7 @@ def kept_packets(
         kept = [Packet(reader.read(i), info) for i, info in enumerate(reader.packets[: len(steps)])]
     for step, packet in zip(steps, kept, strict=False):
         if packet.info.display_index != step.display_index or not {*packet.info.references} <= {*step.references}:
-            raise InputError(f"{part} has other frames than these settings give; start again without resume")
+            raise InputError(f"{part} holds other frames than these settings plan; start again without resume")
     return kept
 
 

@@ -23,7 +23,7 @@ SCALE = 0.37
 
 def same(found: Any, expected: Any) -> None:
     """Raise Failure unless both integer arrays are equal."""
-    require(found.shape == expected.shape, f"the shape is {found.shape}, that of the call {expected.shape}")
+    require(found.shape == expected.shape, f"the shape is {found.shape}; the call returns {expected.shape}")
     wrong = int((found != expected).sum())
     require(wrong == 0, f"{wrong} of {expected.size} values differ from those of the call")
 
@@ -31,7 +31,7 @@ def same(found: Any, expected: Any) -> None:
 def close(what: str, found: Any, expected: Any) -> None:
     """Raise Failure unless the arrays or tensors agree within KERNEL_AGREEMENT."""
     found, expected = (x.detach().numpy() if isinstance(x, Tensor) else np.asarray(x) for x in (found, expected))
-    require(found.shape == expected.shape, f"the {what} has shape {found.shape}, that of the call {expected.shape}")
+    require(found.shape == expected.shape, f"the {what} has shape {found.shape}; the call returns {expected.shape}")
     distance, size = (float(np.linalg.norm(np.ravel(x).astype(float))) for x in (found - expected, expected))
     text = f"the {what} differs by {distance:.4g} (norm) from that of the call, {size:.4g}"
     require(distance <= KERNEL_AGREEMENT * max(size, 1e-6), f"{text}; at most {KERNEL_AGREEMENT:.1%} is allowed")

@@ -230,7 +230,7 @@ def followed(kind: str, name: str, ports: Ports, settings: Mapping[str, Any]) ->
     for option, setting in cls.follows.items():
         if setting not in settings:
             raise PluginError(
-                f"{kind} '{name}' has an option '{option}' that follows a setting '{setting}'; the encoder has for "
+                f"{kind} '{name}' has an option '{option}' that follows a setting '{setting}'; settings for "
                 f"this kind: {', '.join(settings)}"
             )
     return {option: cls.adapted(option, settings[setting], ports) for option, setting in cls.follows.items()}
