@@ -1,4 +1,4 @@
-"""Two stories, file to file: encode and decode. And a look inside: read_info."""
+"""Files in, files out: encode, decode, and read_info to inspect a stream."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ DEFAULT_FPS = Fraction(25)
 
 @dataclass(frozen=True)
 class StreamInfo:
-    """What a stream says of itself: header, and one entry per packet in coding order."""
+    """Contents of a stream: header, and one entry per packet in coding order."""
 
     header: StreamHeader
     packets: tuple[PacketInfo, ...]
@@ -46,7 +46,7 @@ class FrameBuffer:
         self._waiting: dict[int, Frame] = {}
 
     def look(self, display_index: int) -> Frame:
-        """The frame, which stays. Raises InputError when the source ends before it."""
+        """The frame, which stays in the buffer. Raises InputError if the source ends before it."""
         while self._next <= display_index:
             frame = next(self._frames, None)
             if frame is None:
@@ -56,7 +56,7 @@ class FrameBuffer:
         return self._waiting[display_index]
 
     def take(self, display_index: int) -> Frame:
-        """look(), for the last time."""
+        """The frame, which leaves the buffer. Raises InputError as look() does."""
         self.look(display_index)
         return self._waiting.pop(display_index)
 
@@ -75,14 +75,14 @@ def encode(
     resume: bool = False,
     listen: Listener = ignore,
 ) -> EncodeDone:
-    """Encode a file that PyAV opens, numbered images (frames/%04d.png), a raw .yuv or y4m from standard input (-).
+    """Encode a file that PyAV opens, numbered images (frames/%04d.png), a raw .yuv, or y4m from standard input (-).
 
     size (width, height), fps and pix_fmt describe a raw source whose name does not. start is the number of the first
-    frame to code; crop (width, height, x, y) cuts a rectangle, which scale (width, height) resizes.
+    frame to code. crop (width, height, x, y) cuts a rectangle, which scale (width, height) resizes.
 
-    The stream grows in ``<out>.part`` and takes its name when complete; resume continues such a part. Its settings lie
-    beside it in ``<out>.part.toml``, and those of the call must be the same, threads excepted.
-    The digest of the result is that of all decoded pictures, as digest() makes it. Raises CoolvidError.
+    The stream grows in ``<out>.part`` and gets its final name when complete; resume continues such a part. The file
+    ``<out>.part.toml`` holds its settings, and the call must have the same, except threads.
+    The result's digest covers all decoded pictures, as in digest(). Raises CoolvidError.
     """
     config = config or EncodeConfig()
     with open_source(source, size, fps, pix_fmt, start=start, crop=crop, scale=scale) as video:
@@ -125,15 +125,15 @@ def encode_to_target(
     listen: Listener = ignore,
     **source_options: Any,
 ) -> TargetDone:
-    """Encode at the lambda that meets the target: an encode() like any other, whose lambda is in the result.
+    """Encode at the lambda that meets the target. The file is like that of encode(); the result holds its lambda.
 
-    config.lmbda counts for nothing. max_encodes: whole encodes at most; if none of them meets the target, the
-    closest one is kept and is_met is False. source_options: as those of encode(). The search remembers its trials in
-    ``<out>.search`` until it ends; resume goes on from there after an interruption.
-    Raises ConfigError when the target is out of reach for this source, and what encode() raises.
+    config.lmbda is ignored. max_encodes: maximum number of whole encodes. If none meets the target, the closest is
+    kept and is_met is False. source_options: as for encode(). The search records its trials in ``<out>.search`` until
+    it ends; after an interruption, resume continues from there.
+    Raises ConfigError if the target is out of reach for this source, and any error of encode().
     """
     if str(source) == "-":
-        raise InputError("a target takes several encodes, and standard input can be read once; give a file, or --lmbda")
+        raise InputError("a target needs several encodes, and standard input can be read once; give a file, or --lmbda")
     with open_source(source, **source_options) as video:
         start = target.usual_lmbda(float(video.format.height * video.format.width * video.fps))
     return search(
@@ -152,7 +152,7 @@ def encode_to_target(
 
 @dataclass(frozen=True)
 class _Track:
-    """What a source says of its frames. origin: how they were read, for a resume to be the same."""
+    """A source's description of its frames. origin: how they were read, so that a resume reads the same."""
 
     n_frames: int
     format: VideoFormat
@@ -165,7 +165,7 @@ class _Track:
 def _encode(
     frames: Iterator[Frame], track: _Track, out: str | Path, config: EncodeConfig, resume: bool, listen: Listener
 ) -> EncodeDone:
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # torch's threads must not spin beside busy neighbours
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # idle torch threads must not spin on shared cores
     from .encoding.manager import FrameEncoderManager
     from .settings.presets import fit_intra
 
@@ -179,7 +179,7 @@ def _encode(
     listen(_started(track, steps, config, str(out), len(coded)))
     tally = _Tally()
     with noting(out, settings), StreamWriter(out, header) as writer:
-        for packet in coded:  # all at once, so that another interruption loses none of them
+        for packet in coded:  # all at once, so that another interruption does not lose any
             writer.append(packet)
         for i, step in enumerate(steps):
             frame = buffer.take(step.display_index)
@@ -246,8 +246,8 @@ def decode(
 ) -> int:
     """Decode a .cvd stream into .mp4, .mkv, .y4m, .yuv, .rgb or .png, or to standard output (-) as y4m.
 
-    frames: those to write, as range(10, 20) for 10 to 19; only these and what they depend on are decoded. threads: 0
-    for all cores. Returns the number of frames written. Raises CoolvidError.
+    frames: those to write, for example range(10, 20) for 10 to 19; only these and their references are decoded.
+    threads: 0 for all cores. Returns the number of frames written. Raises CoolvidError.
     """
     with StreamReader(path) as reader:
         header, shown = reader.header, _shown(reader, frames)
@@ -258,7 +258,7 @@ def decode(
 
 
 def digest(path: str | Path, *, frames: range | None = None, threads: int = 0, listen: Listener = ignore) -> str:
-    """SHA-256 over decoded pictures of a stream: per frame, in display order, the SHA-256 of its planes.
+    """SHA-256 over a stream's decoded pictures: hash of each picture's planes, then of these hashes in display order.
 
     frames: as in decode().
     """
@@ -268,7 +268,7 @@ def digest(path: str | Path, *, frames: range | None = None, threads: int = 0, l
 
 
 def _decoded(reader: StreamReader, shown: range, threads: int, listen: Listener) -> Iterator[Frame]:
-    """Pictures of the shown frames, after the event that says how many there are to decode."""
+    """Pictures of the shown frames, after an event with the number of frames to decode."""
     from .decoding.schedule import decode_stream, steps_for
 
     first, last = shown.start, shown.stop - 1
@@ -277,7 +277,7 @@ def _decoded(reader: StreamReader, shown: range, threads: int, listen: Listener)
 
 
 def _shown(reader: StreamReader, frames: range | None) -> range:
-    """The display indices to write. Raises ConfigError for none, and for a range with steps."""
+    """The display indices to write. Raises ConfigError for an empty range and for a range with a step."""
     whole = range(max((info.display_index for info in reader.packets), default=-1) + 1)
     if frames is None:
         return whole
@@ -329,7 +329,7 @@ class _Tally:
 
 
 def _frames(video: Source, limit: int) -> tuple[Iterator[Frame], int]:
-    """The frames to code and their number; a source of unknown length is read to its end first."""
+    """The frames to code and their number. A source of unknown length is read completely first."""
     if video.n_frames is None:
         read = [frame for i, frame in zip(range(limit or 2**31), video, strict=False)]
         return iter(read), len(read)

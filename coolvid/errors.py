@@ -1,4 +1,4 @@
-"""Every error a user can meet. The command line prints the message and exits with code 2.
+"""All errors that a user can meet. The command line prints the message and exits with code 2.
 
 CoolvidError
 ├── InputError            a source that cannot be opened, or does not have the size it claims
@@ -9,15 +9,15 @@ CoolvidError
 ├── StreamError           bytes that are not, or no longer, a valid stream
 │   ├── UnsupportedStream a stream of a newer format version
 │   └── MissingPlugin     a stream that names a plugin which is not installed here
-├── MissingExtra          an optional package or program that this needs and did not find
-└── TrainingError         an optimisation that left the finite numbers
+├── MissingExtra          an optional package or program that is needed and not found
+└── TrainingError         an optimization with a value that is not finite
 """
 
 from typing import Any
 
 
 class CoolvidError(Exception):
-    """Base of all errors raised on purpose; the message is one line and names value, choices and next step."""
+    """Base of all errors raised on purpose. The message is one line with value, choices and next step."""
 
 
 class InputError(CoolvidError):
@@ -45,19 +45,19 @@ class StreamError(CoolvidError):
 
 
 class UnsupportedStream(StreamError):
-    """A stream written in a format version this release does not know."""
+    """A stream in a format version that this release does not know."""
 
 
 class MissingPlugin(StreamError):
-    """The stream was made with a plugin that is not installed here."""
+    """A stream made with a plugin that is not installed here."""
 
 
 class MissingExtra(CoolvidError):
-    """An optional package or program that is needed here and was not found."""
+    """An optional package or program that is needed and not found."""
 
 
 class TrainingError(CoolvidError):
-    """An optimisation that left the finite numbers."""
+    """An optimization with a value that is not finite."""
 
 
 def choose(what: str, value: Any, choices: tuple[Any, ...]) -> None:
@@ -67,6 +67,6 @@ def choose(what: str, value: Any, choices: tuple[Any, ...]) -> None:
 
 
 def within(what: str, value: float, low: float, high: float) -> None:
-    """Raise ConfigError unless low <= value <= high (which no NaN is)."""
+    """Raise ConfigError unless low <= value <= high. NaN always fails."""
     if not low <= value <= high:
         raise ConfigError(f"{what} is {value}; choose {low}..{high}")

@@ -1,4 +1,4 @@
-"""What happens during an encode or decode, as frozen facts. The core tells, the command line draws."""
+"""Events of an encode or decode, as frozen records. The core reports them, the command line displays them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .picture.types import FrameType, VideoFormat
 
 @dataclass(frozen=True)
 class PlannedFrame:
-    """A frame to be coded. iterations: of its training, if nothing stops early and nothing is tried afresh."""
+    """A frame to be coded. iterations: of its training, without early stops and second attempts."""
 
     display_index: int
     frame_type: FrameType
@@ -21,8 +21,8 @@ class PlannedFrame:
 
 @dataclass(frozen=True)
 class EncodeStarted:
-    """plan: all frames in coding order, of which an earlier run did the first n_restored. source: "" for frames in
-    memory. fps: frames per second."""
+    """plan: all frames in coding order; an earlier run coded the first n_restored. source: "" for frames in memory.
+    fps: frames per second."""
 
     n_frames: int
     config: Any
@@ -46,7 +46,7 @@ class FrameStarted:
 
 @dataclass(frozen=True)
 class Progress:
-    """A validation during training. loss: MSE + lambda * bpp; psnr_db: of the float forward; rate_bpp: all streams."""
+    """A validation during training. loss: MSE + lambda * bpp; psnr_db: of the float model; rate_bpp: all streams."""
 
     display_index: int
     phase: str
@@ -59,7 +59,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class FrameDone:
-    """A coded frame. bits: total and by part of the real packet. psnr_db over all samples of the decoded picture."""
+    """A coded frame. bits: total and by part of the packet. psnr_db: over all samples of the decoded picture."""
 
     coding_index: int
     display_index: int
@@ -76,7 +76,7 @@ class FrameDone:
 
 @dataclass(frozen=True)
 class FrameRestored:
-    """A frame that an earlier run coded. As FrameDone, as far as its packet tells."""
+    """A frame that an earlier run coded. Fields as in FrameDone, as far as the packet provides them."""
 
     coding_index: int
     display_index: int
@@ -89,7 +89,7 @@ class FrameRestored:
 
 @dataclass(frozen=True)
 class EncodeDone:
-    """A finished stream. digest: SHA-256 of all pictures it decodes to, see api.digest. Rates are those of the file:
+    """A finished stream. digest: SHA-256 of all decoded pictures, see api.digest. Rates are those of the file:
     rate_bpp in bits per luma pixel, bitrate_bps in bits per second."""
 
     n_frames: int
@@ -103,8 +103,8 @@ class EncodeDone:
 
 @dataclass(frozen=True)
 class TrialStarted:
-    """An encode of a search for a target (see targets.py). number: from 1. is_short: with fewer iterations, only to
-    find the way."""
+    """An encode in the search for a target (see targets.py). number: from 1. is_short: with fewer iterations, only to
+    guide the search."""
 
     number: int
     lmbda: float
@@ -114,7 +114,7 @@ class TrialStarted:
 
 @dataclass(frozen=True)
 class TrialDone:
-    """What a trial came to. value: of the target's quantity; text: the same with its unit. is_met: within the
+    """Result of a trial. value: of the target's quantity; text: the same with its unit. is_met: within the
     tolerance."""
 
     number: int
@@ -127,7 +127,7 @@ class TrialDone:
 
 @dataclass(frozen=True)
 class TargetDone:
-    """The end of a search: trial `number` made the file, whose encode was `encode`. Else as TrialDone."""
+    """End of a search. The file comes from trial `number`, with the event `encode`. Other fields as in TrialDone."""
 
     number: int
     lmbda: float
@@ -140,7 +140,7 @@ class TargetDone:
 
 @dataclass(frozen=True)
 class DecodeStarted:
-    """n_frames: those to be written. n_decoded: those to be decoded for them, with what they depend on."""
+    """n_frames: to be written. n_decoded: to be decoded, including frames that those depend on."""
 
     n_frames: int
     n_decoded: int
@@ -155,7 +155,7 @@ class FrameDecoded:
 
 @dataclass(frozen=True)
 class PointStarted:
-    """A point of a rate curve is about to be made: codec as x265:medium, setting as crf 26."""
+    """Start of a point of a rate curve. codec: for example x265:medium. setting: for example crf 26."""
 
     codec: str
     setting: str
@@ -163,7 +163,7 @@ class PointStarted:
 
 @dataclass(frozen=True)
 class PointDone:
-    """A point (curves.Point) is there; is_new: made now, not found in the folder."""
+    """A finished point (curves.Point). is_new: made now, not read from the folder."""
 
     point: Any
     is_new: bool
@@ -188,4 +188,4 @@ Listener = Callable[[Event], None]
 
 
 def ignore(event: Event) -> None:
-    """The listener of those who do not listen."""
+    """Listener that ignores events."""

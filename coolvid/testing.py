@@ -1,7 +1,7 @@
-"""Conformance checks for plugin authors: ``check("synthesis", "mine", {"width": 4})`` in one line of a test.
+"""Conformance checks for plugin authors: ``check("synthesis", "mine", {"width": 4})`` as a one-line test.
 
-Every check is deterministic and small. A failure raises PluginError that names the plugin, the check and the numbers.
-What is checked is what interfaces.py promises to the rest of coolvid; see docs/PLUGINS.md.
+Every check is deterministic and small. A failure raises a PluginError that names the plugin, the check and the numbers.
+The checks cover the contract in interfaces.py; see docs/PLUGINS.md.
 """
 
 from __future__ import annotations
@@ -56,12 +56,12 @@ Given = Mapping[str, Any] | None
 HEIGHT, WIDTH = 33, 47
 START = TrainingState(0, 100)
 TEMPERATURES = (1e-2, 0.08, 0.35, 1.0)
-# Largest distance of the integer warp from the float one, in code values.
+# Largest difference of the integer warp from the float warp, in code values.
 WARP_LIMIT = 0.25
 
 
 def check(kind: str, name: str, options: Given = None) -> None:
-    """All checks of one installed plugin, with its default options but for those given.
+    """All checks of one installed plugin. options: overrides of its defaults.
 
     Raises PluginError (a check failed, or the plugin does not load), UnknownPlugin, ConfigError (kind or options).
     """
@@ -71,14 +71,14 @@ def check(kind: str, name: str, options: Given = None) -> None:
 
 
 def _settings() -> dict[str, Any]:
-    """Those of small networks, for plugins that follow them."""
+    """Settings of small networks, for plugins that follow them."""
     layers = "8-1-linear-relu,X-1-linear-none,X-3-residual-none"
     parameter = CoolChicEncoderParameter(img_size=(HEIGHT, WIDTH), layers_synthesis=layers)
     return {name: getattr(parameter, name) for name in NETWORK_SETTINGS}
 
 
 def check_arm(name: str, options: Given = None) -> None:
-    """[N, n_in] -> [N, 2] in both forms; each row by itself, since the decoder takes rows in another order."""
+    """[N, n_in] -> [N, 2] in both forms; rows must be independent, because the decoder uses another order."""
     for n_in in (6, 14):
         subject = Subject("arm", name)
         plugin = subject.normative(Ports(n_in, 2), options, _settings())
@@ -108,7 +108,7 @@ def _check_arm_shortcuts(subject: Subject, plugin: NormativePlugin, integer: Any
         one(contexts)
         plugin.choose_scales(other, contexts)
         scales = [tuple(form.scales) if plugin.n_scales() else () for form in (one, other)]
-        require(scales[0] == scales[1], f"it chooses {scales[1]}, the call {scales[0]}")
+        require(scales[0] == scales[1], f"it chooses {scales[1]}; the call chooses {scales[0]}")
     with subject.checking("folded"):
         layers = plugin.folded(integer)
         if layers is not None:
@@ -190,7 +190,7 @@ def check_synthesis(name: str, options: Given = None) -> None:
 
 
 def check_warper(name: str, options: Given = None) -> None:
-    """Agreement on flows that are multiples of 1/64 pixel, the sense of the flow, and the border."""
+    """Agreement on flows that are multiples of 1/64 pixel, the direction of the flow, and the border."""
     subject = Subject("warper", name)
     plugin = subject.normative(Ports(1, 1), options, {"warp_filter_size": 8})
     reference = rng(0).integers(0, 256, (2, HEIGHT, WIDTH), dtype=np.int32)
@@ -202,7 +202,7 @@ def check_warper(name: str, options: Given = None) -> None:
     )
     subject.check_module(plugin, case)
     integer = subject.check_integer(plugin, case)
-    with subject.checking("sense of the flow"):
+    with subject.checking("direction of the flow"):
         for dy, dx in ((0, 0), (2, -3), (0, 100), (-100, 0)):
             _check_shift(integer, reference, dy, dx)
     with subject.checking("far flow"):
@@ -218,7 +218,7 @@ def check_warper(name: str, options: Given = None) -> None:
 
 
 def _check_of_frame(subject: Subject, plugin: WarperPlugin, integer: Any, vectors: Integers, log2: int) -> None:
-    """of_frame() against the call on planes and vectors that the core makes of the same."""
+    """of_frame() against the call with the core's planes and vectors of the same reference and flow."""
     with subject.checking("of_frame"):
         format = VideoFormat(HEIGHT, WIDTH, PixelFormat.YUV420, 8)
         y, u, v = (rng(4).integers(0, 256, shape).astype(np.uint16) for shape in format.plane_shapes)
@@ -278,7 +278,7 @@ def _check_rounding(
 
 
 def check_distortion(name: str, options: Given = None) -> None:
-    """A scalar, zero for equal pictures, growing with the error, differentiable also where the error is zero."""
+    """A scalar, zero for equal pictures, increasing with the error, differentiable also at zero error."""
     subject = Subject("distortion", name)
     plugin = subject.encoder_only(options)
     assert isinstance(plugin, DistortionPlugin)
@@ -320,7 +320,7 @@ def _distortion(plugin: DistortionPlugin, decoded: list[Tensor], target: list[Te
 def _check_claims(
     plugin: DistortionPlugin, decoded: list[Tensor], target: list[Tensor], prepared: Any, value: float
 ) -> None:
-    """What a distortion says of itself: scale, is_squared_error, and errors of samples that add up to it."""
+    """Declarations of a distortion: scale, is_squared_error, and sample errors that add up to it."""
     require(0 < plugin.scale < math.inf, f"scale is {plugin.scale}; it must be greater than 0")
     if plugin.is_squared_error:
         squares = sum(float((d - t).square().sum()) for d, t in zip(decoded, target, strict=True))

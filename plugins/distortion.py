@@ -15,7 +15,7 @@ from .stateful import usable
 
 
 class MeanSquaredError(DistortionPlugin):
-    """Mean squared error over all samples: in 4:2:0, each plane counts in proportion to its samples."""
+    """Mean squared error over all samples; in 4:2:0, each plane is weighted by its number of samples."""
 
     name = "mse"
     is_squared_error = True
@@ -42,7 +42,7 @@ def _pairs(decoded: Any, target: Any) -> list[tuple[Tensor, Tensor]]:
 
 
 def _fused(decoded: Sequence[Tensor], target: Sequence[Tensor]) -> Tensor | None:
-    """The sum of squared differences through the compiled kernels; None where they do not apply."""
+    """The sum of squared differences in compiled kernels; None if they do not apply."""
     if not usable(*decoded, *target) or any(t.requires_grad for t in target):
         return None
     if any(d.shape != t.shape for d, t in zip(decoded, target, strict=True)):

@@ -1,7 +1,7 @@
 """Optical flow for the start of motion training.
 
-BlockMatching is our own, in numpy: one vector for each small block, searched for as a video encoder does, matching
-error against smoothness. DenseInverseSearch is OpenCV's and needs the extra ``pip install coolvid[flow]``.
+BlockMatching, in numpy, finds one vector for each small block, as in a video encoder: it trades matching error against
+smoothness. DenseInverseSearch is OpenCV's and needs the extra ``pip install coolvid[flow]``.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ _ROUNDS = 3
 _BEND = -0.75
 """The free parameter of bicubic interpolation (Keys, 1981)."""
 _FARTHEST = 6
-"""Neighbours are no further apart than this, in doublings of a step: what moves on its own pays once."""
+"""Limit of the smoothness price, in doublings of a step, so that independent motion pays only once."""
 _DIS_PRESETS = ("ultrafast", "fast", "medium")
 
 
 @dataclass(frozen=True)
 class BlockMatchingOptions(PluginOptions):
-    """block: side of the squares that share a vector, in pixels. reach: pixels searched in each direction at the
-    coarsest level. smoothness: price of a doubling of the difference to a neighbour's vector, in squared error summed
+    """block: side of the squares that share a vector, in pixels. reach: search range in each direction at the coarsest
+    level, in pixels. smoothness: price of doubling the difference from a neighbour's vector, in squared error summed
     over a window of four blocks, samples in [0, 1]."""
 
     block: int = 4
@@ -48,10 +48,10 @@ class BlockMatchingOptions(PluginOptions):
 
 
 class BlockMatching(MotionPlugin):
-    """Block matching over a pyramid, to a quarter pixel, with a price on differences between neighbours.
+    """Block matching over a pyramid, to a quarter pixel, with a penalty on differences between neighbours.
 
-    At each level every block tries the coarser level's vector, none, the best whole-pixel one near by, its neighbours'
-    vectors (de Haan et al., 1993: 3-D recursive search) and small steps, and keeps what lowers
+    At each level every block tries the coarser level's vector, the zero vector, the best whole-pixel vector nearby, its
+    neighbours' vectors (3-D recursive search, de Haan et al., 1993) and small steps. It keeps the vector that minimizes
     squared error + smoothness * sum over four neighbours of log2(1 + steps apart).
     """
 
@@ -69,7 +69,7 @@ class BlockMatching(MotionPlugin):
 
 
 class _Level:
-    """One size of both pictures, and the search on it."""
+    """Both pictures at one size, and the search on them."""
 
     def __init__(self, target: Image, reference: Image, options: BlockMatchingOptions) -> None:
         self.target, self.reference, self.options = target, reference, options
@@ -81,7 +81,7 @@ class _Level:
         self.is_even = np.indices(self.size).sum(axis=0) % 2 == 0
 
     def searched(self, reach: int) -> Vectors:
-        """The best whole-pixel vector of each block within reach, short ones preferred."""
+        """The best whole-pixel vector of each block within reach; short vectors are preferred."""
         (height, width), padded = self.target.shape, np.pad(self.reference, reach, mode="edge")
         best = np.full(self.size, np.inf)
         vectors = np.zeros((2, *self.size), dtype=np.int32)
@@ -110,7 +110,7 @@ class _Level:
         return self.vectors
 
     def _try(self, rival: Vectors) -> None:
-        """Take the rival's vectors where they are better: first every other block, then those between."""
+        """Take the rival's vectors where they are better, in checkerboard order."""
         error = self._error(rival)
         for chosen in (self.is_even, ~self.is_even):
             around = _neighbours(self.vectors)
@@ -121,7 +121,7 @@ class _Level:
             self.error = np.where(better, error, self.error)
 
     def _roughness(self, vectors: Vectors, around: list[Vectors]) -> Image:
-        """Price [h, w] of these vectors beside those around them."""
+        """Smoothness price [h, w] of these vectors, given those around them."""
         apart = [np.abs(each - vectors) for each in around]
         doublings = np.add.reduce([_DOUBLINGS[np.minimum(x + y, len(_DOUBLINGS) - 1)] for x, y in apart])
         return np.asarray(np.float32(self.options.smoothness) * doublings)
@@ -148,7 +148,7 @@ _DOUBLINGS = np.log2(1 + np.arange(2**_FARTHEST, dtype=np.float32))
 
 
 def _pyramid(target: Image, reference: Image) -> list[tuple[Image, Image]]:
-    """Both pictures, full size first, halved while the sides stay long enough."""
+    """Both pictures, full size first, halved until the sides would be too short."""
     levels = [(target.astype(np.float32), reference.astype(np.float32))]
     while min(levels[-1][0].shape) >= 2 * _SMALLEST_SIDE:
         levels.append((_halve(levels[-1][0]), _halve(levels[-1][1])))
@@ -166,7 +166,7 @@ def _halve(x: Image) -> Image:
 
 
 def _doubled(vectors: Vectors, size: tuple[int, ...]) -> Vectors:
-    """The vectors of the coarser level at this level's number of blocks and scale."""
+    """The coarser level's vectors, resampled and scaled to this level."""
     return 2 * vectors.repeat(2, axis=1).repeat(2, axis=2)[:, : size[0], : size[1]]
 
 
@@ -176,7 +176,7 @@ def _spread(vectors: Vectors, block: int, shape: tuple[int, ...]) -> Vectors:
 
 
 def _framed(x: Any) -> Any:
-    """[..., h + 2, w + 2]: with the border once more around it."""
+    """[..., h + 2, w + 2]: with a replicated border of one sample."""
     x = np.concatenate((x[..., :1, :], x, x[..., -1:, :]), axis=-2)
     return np.concatenate((x[..., :1], x, x[..., -1:]), axis=-1)
 
@@ -202,7 +202,7 @@ def _median(vectors: Vectors) -> Vectors:
 
 
 def _interpolated(x: Image) -> Image:
-    """STEPS times the size less one pixel's worth of steps, bicubic: out[STEPS * i, STEPS * j] = x[i, j]."""
+    """Bicubic upsampling by STEPS, without samples beyond the last: out[STEPS * i, STEPS * j] = x[i, j]."""
     for axis in (0, 1):
         n = x.shape[axis]
         padded = np.pad(x, [(1, 2) if a == axis else (0, 0) for a in (0, 1)], mode="edge")
@@ -214,7 +214,7 @@ def _interpolated(x: Image) -> Image:
 
 
 def _cubic(at: float) -> list[np.float32]:
-    """Weights of the four samples around a point, `at` of the way from the second to the third."""
+    """Weights of the four samples around a point at fraction `at` between the second and the third."""
 
     def weight(d: float) -> float:
         a = _BEND

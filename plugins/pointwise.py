@@ -9,15 +9,15 @@ import torch
 from torch import Tensor
 
 CHUNK = 4096
-"""Columns handled at a time, so that what lies between two layers stays in the processor's cache."""
+"""Columns per chunk, so that intermediate values stay in the processor's cache."""
 
 
 def chain(
     x: Tensor, layers: Sequence[tuple[Tensor, Tensor]], relus: Sequence[bool], skip: Tensor | None = None
 ) -> Tensor:
-    """x [C, N] through layers (weight [C_out, C_in], bias [C_out]), each followed by a ReLU where `relus` says so.
+    """x [C, N] through layers (weight [C_out, C_in], bias [C_out]), each followed by a ReLU if `relus` says so.
 
-    skip [C_out, C]: a further linear map from x to the output, without ReLU. Fastest for a contiguous x.
+    skip [C_out, C]: an additional linear map from x to the output, without ReLU. Fastest for a contiguous x.
     """
     flat = [tensor for layer in layers for tensor in layer]
     out: Tensor = _Chain.apply(x, tuple(relus), skip, *flat)  # type: ignore[no-untyped-call]
@@ -25,7 +25,7 @@ def chain(
 
 
 class _Chain(torch.autograd.Function):
-    """Both passes go through the columns chunk by chunk; the backward pass recomputes what the forward one dropped."""
+    """Both passes process the columns in chunks; the backward pass recomputes the discarded activations."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, relus: tuple[bool, ...], skip: Tensor | None, *flat: Tensor) -> Tensor:
@@ -81,7 +81,7 @@ def _buffers(x: Tensor, weights: Sequence[Tensor]) -> list[Tensor]:
 def _hidden(
     x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], relus: Sequence[bool], buffers: Sequence[Tensor]
 ) -> list[Tensor]:
-    """The chunk x and what each of `weights` makes of it, in the buffers."""
+    """The chunk x and the output of each of `weights`, in the buffers."""
     values = [x]
     for weight, bias, relu, buffer in zip(weights, biases, relus, buffers, strict=False):
         into = buffer[:, : x.shape[1]]
@@ -91,6 +91,6 @@ def _hidden(
 
 
 def _masked(slope: Tensor, value: Tensor) -> Tensor:
-    """slope, set to 0 where the ReLU's value is 0; in place."""
+    """slope, set to 0 in place where the ReLU's value is 0."""
     torch.ops.aten.threshold_backward.grad_input(slope, value, 0, grad_input=slope)
     return slope

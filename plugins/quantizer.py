@@ -1,7 +1,7 @@
-"""Differentiable stand-ins for rounding (arXiv 2212.05458, 2307.12706; soft rounding: 2006.09952; noise: 2312.02753).
+"""Differentiable substitutes for rounding (arXiv 2212.05458, 2307.12706; soft rounding: 2006.09952; noise: 2312.02753).
 
-Every quantiser receives the scaled latents and the noise that the training phase asked for, and returns values that
-behave, in training, like the integers that will be sent.
+Every quantizer receives the scaled latents and the noise of the training phase. It returns values that behave, in
+training, like the transmitted integers.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Array = NDArray[np.float32]
 
 
 def softround(x: Tensor, temperature: Tensor | float) -> Tensor:
-    """A staircase that goes from identity (temperature -> infinity) to rounding (-> 0), exact at all half integers.
+    """A staircase between identity (temperature -> infinity) and rounding (-> 0), exact at all half integers.
 
     floor(x) + tanh((x - floor(x) - 1/2) / t) / (2 tanh(1 / (2 t))) + 1/2, any shape, differentiable.
     """
@@ -39,7 +39,7 @@ def _half_inverse(temperature: Tensor | float) -> Tensor | float:
 
 
 class Softround(QuantizerPlugin):
-    """softround(softround(x) + noise): the default of all phases but the last."""
+    """softround(softround(x) + noise): the default in all phases but the last."""
 
     name = "softround"
 
@@ -67,7 +67,7 @@ class Softround(QuantizerPlugin):
 
 
 class _SoftroundTwice(torch.autograd.Function):
-    """softround(softround(x) + noise) by the compiled kernel, with the derivative by x made in the same pass."""
+    """softround(softround(x) + noise) in the compiled kernel, with the derivative by x from the same pass."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, noise: Tensor, temperature: float) -> Tensor:
@@ -93,7 +93,7 @@ class SoftroundAlone(QuantizerPlugin):
 
 
 class StraightThrough(QuantizerPlugin):
-    """Forward the integers, backward the slope of softround."""
+    """Integers in the forward pass, slope of softround in the backward pass."""
 
     name = "ste"
 
@@ -103,7 +103,7 @@ class StraightThrough(QuantizerPlugin):
 
 
 class Hardround(QuantizerPlugin):
-    """The integers; latents receive no gradient, so that only the networks adapt to what is really sent."""
+    """Integers. Latents receive no gradient, so only the networks adapt, to the transmitted integers."""
 
     name = "hardround"
 
@@ -112,7 +112,7 @@ class Hardround(QuantizerPlugin):
 
 
 class NoRounding(QuantizerPlugin):
-    """x + noise: with uniform noise, the classical additive model of quantisation (arXiv 1611.01704)."""
+    """x + noise: with uniform noise, the classical additive model of quantization (arXiv 1611.01704)."""
 
     name = "none"
 

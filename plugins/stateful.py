@@ -1,4 +1,4 @@
-"""What the differentiable steps through compiled kernels have in common."""
+"""Common base of the differentiable steps in compiled kernels."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from coolvid.kernels import compiled
 
 
 def usable(*tensors: Tensor) -> bool:
-    """Whether compiled kernels are here and apply to these tensors: float32 on the CPU."""
+    """Whether compiled kernels exist and apply to these tensors (float32 on the CPU)."""
     return compiled is not None and all(t.dtype is torch.float32 and t.device.type == "cpu" for t in tensors)
 
 
 class Stateful:
-    """A kernel whose backward() needs what its last forward() left in it.
+    """A kernel whose backward() needs the state of its last forward().
 
-    Several models may share the kernel: each forward() is given a number, and a backward() for another forward than the
-    last one repeats that first.
+    Several models may share the kernel. Each forward() has a number, and a backward() for an older forward() repeats
+    that one first.
     """
 
     def __init__(self, kernel: Any) -> None:
@@ -27,7 +27,7 @@ class Stateful:
         self._last: tuple[Any, ...] = ()
 
     def forward(self, *inputs: Any) -> tuple[Any, tuple[Any, ...]]:
-        """(the kernel's result, the run to be named to backward)."""
+        """(the kernel's result, the run to pass to backward)."""
         self._last = inputs
         return self.kernel.forward(*inputs), inputs
 

@@ -124,7 +124,7 @@ def test_resuming_behind_a_copy_of_one_reference(tmp_path):
         coolvid.encode_frames(frames, path, config, listen=interrupt)
     rest = kept.read_bytes()
     kept.write_bytes(rest + StreamReader(whole).read(4))  # without number 3
-    with pytest.raises(InputError, match="has other frames than these settings make"):
+    with pytest.raises(InputError, match="holds other frames than these settings plan"):
         coolvid.encode_frames(frames, path, config, resume=True)
     kept.write_bytes(rest)
     told = []
@@ -134,11 +134,11 @@ def test_resuming_behind_a_copy_of_one_reference(tmp_path):
 
 
 OTHER_RUNS = [
-    (replace(FAST, lmbda=0.02), {}, "lmbda 0.001, which is 0.02 now"),
-    (replace(FAST, seed=5), {}, "seed 0, which is 5 now"),
-    (replace(FAST, training={"final": 3}), {}, "training.final unset, which is 3 now"),
-    (FAST, {"start": 1}, "source.start 0, which is 1 now"),
-    (FAST, {"crop": (32, 24, 0, 2)}, "source.crop unset, which is [32, 24, 0, 2] now"),
+    (replace(FAST, lmbda=0.02), {}, "lmbda 0.001 (now 0.02)"),
+    (replace(FAST, seed=5), {}, "seed 0 (now 5)"),
+    (replace(FAST, training={"final": 3}), {}, "training.final unset (now 3)"),
+    (FAST, {"start": 1}, "source.start 0 (now 1)"),
+    (FAST, {"crop": (32, 24, 0, 2)}, "source.crop unset (now [32, 24, 0, 2])"),
 ]
 
 

@@ -1,4 +1,4 @@
-"""CoolChicEncoder: contexts, rate, quantisation noise, parameters in and out."""
+"""CoolChicEncoder: contexts, rate, quantization noise, parameters in and out."""
 
 import copy
 import pickle

@@ -1,4 +1,4 @@
-"""The built-in encoder-only plugins: quantisers, distortion, motion estimators. Reached by name, as everybody does."""
+"""The built-in encoder-only plugins: quantizers, distortion, motion estimators. Reached by name, as everybody does."""
 
 import sys
 

@@ -112,8 +112,8 @@ def test_exact_main_phases_cannot_be_shortened(search):
 
 
 OUT_OF_REACH = [
-    (curved, "bpp", 0.01, "cannot reach 0.01 bpp: at the largest lambda, 10, this source comes to 0.05001 bpp"),
-    (curved, "psnr", 55.0, "cannot reach 55.00 dB: at the smallest lambda, 1e-07, this source comes to 47.5"),
+    (curved, "bpp", 0.01, "cannot reach 0.01 bpp: at the largest lambda, 10, this source gives 0.05001 bpp"),
+    (curved, "psnr", 55.0, "cannot reach 55.00 dB: at the smallest lambda, 1e-07, this source gives 47.5"),
     (curved, "bitrate", 500.0, "cannot reach 0.5 kbit/s: at the largest lambda, 10, .* 3.8.* kbit/s, the least"),
 ]
 

@@ -1,1 +1,1 @@
-"""From a coding plan to packets: one job per frame, its candidates, and the manager that keeps their order."""
+"""From a coding plan to packets: one job per frame, its candidates, and the manager of their order."""

@@ -1,4 +1,4 @@
-"""encode_frame(): the ways to code a frame, each with its cost, and the cheapest of them."""
+"""encode_frame(): the ways to code a frame, their costs, and the choice of the cheapest."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ from .quantization import code_frame, quantize_model, rdo_latents, warm_start
 from .training.schedule import train_frame
 
 SECOND_THOUGHT = 1.25
-"""A frame that inherits and comes to more than this factor of the loss of its predictor is tried afresh."""
+"""A frame that inherits is also trained afresh if its loss exceeds its predictor's by this factor."""
 
 RESIDUE_DEPTH = 2
 """Frames up to this depth, P and the first B, need a residue; deeper ones are close to their references."""
 
 COPY_TOLERANCE = 1.02
-"""A copy that is as good as its references, up to this factor of their distortion, is not improved by training."""
+"""If a copy's distortion is within this factor of its references' distortion, the frame is not trained."""
 
 Reporter = Callable[[Progress], None]
 
 
 def silent(progress: Progress) -> None:
-    """The reporter that drops everything."""
+    """Reporter that ignores progress."""
 
 
 def encode_frame(job: FrameJob, report: Reporter = silent) -> FrameResult:
-    """The best of a frame's candidates: copies of its references, and what training makes of each operating point.
+    """The best of a frame's candidates: copies of its references, and one trained frame per operating point.
 
-    The result depends on the job alone. report: gets every validation of the training; may send it elsewhere. Raises
-    TrainingError, PluginError, ConfigError.
+    The result depends on the job alone. report: called at every validation of the training, for example to send the
+    progress to another process. Raises TrainingError, PluginError, ConfigError.
     """
     work = _Work(job, training_device(job.device), report)
     chosen = _choose(work)
@@ -64,7 +64,7 @@ def encode_frame(job: FrameJob, report: Reporter = silent) -> FrameResult:
 
 
 def training_device(name: str) -> torch.device:
-    """The device to train on. Raises ConfigError for one that PyTorch does not know or does not find here."""
+    """The device to train on. Raises ConfigError if PyTorch does not know it or does not find it on this machine."""
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
@@ -76,7 +76,7 @@ def training_device(name: str) -> torch.device:
 class _Work:
     """A job in progress: the objective, and the counters that training advances (see TrainingManager).
 
-    objective: on the CPU, where frames are quantized and packed.
+    objective: on the CPU, for quantization and packing.
     """
 
     def __init__(self, job: FrameJob, device: torch.device, report: Reporter) -> None:
@@ -91,13 +91,13 @@ class _Work:
         self._report = report
 
     def progress(self, phase: str, iteration: int, loss: float, psnr_db: float, rate_bpp: float) -> None:
-        """Called by training at every validation; iteration counts inside the phase."""
+        """Called by training at every validation; iteration counts within the phase."""
         done, total = self.iterations_counter, self.job.total_iterations
         self._report(Progress(self.job.step.display_index, phase, done, total, loss, psnr_db, rate_bpp))
 
 
 def _choose(work: _Work) -> Candidate:
-    """The cheapest candidate; a copy that is as good as its references ends the search."""
+    """The cheapest candidate. A copy about as good as its references ends the search."""
     job = work.job
     copies = sorted(copies_of(job, work.objective), key=lambda each: each.loss)[:1]
     if copies and work.objective.of_picture(copies[0].picture) <= COPY_TOLERANCE * job.reference_distortion:
@@ -109,8 +109,8 @@ def _choose(work: _Work) -> Candidate:
 
 @dataclass(frozen=True)
 class Attempt:
-    """A way to train a frame. predictor: networks to start from and to predict from. is_trained: they belong to a frame
-    like this one, so that there is no warm-up."""
+    """A way to train a frame. predictor: networks to start from and to predict from. is_trained: they come from a
+    similar frame, so there is no warm-up."""
 
     config: FrameConfig
     seed: int
@@ -119,7 +119,7 @@ class Attempt:
 
     @classmethod
     def of(cls, job: FrameJob, config: FrameConfig) -> Attempt:
-        """With what the job inherits, or the prior."""
+        """The attempt with the job's heritage, or with the prior."""
         if job.heritage is not None:
             return cls(config, job.seed, job.heritage.networks, True)
         return cls(config, job.seed, FrameNetworks.prior(frame_architecture(config)) if job.uses_prior else None, False)
@@ -131,17 +131,17 @@ class Attempt:
 
     @property
     def reseeded(self) -> Attempt:
-        """With seeds that none of its own candidates had."""
+        """The attempt with seeds that none of its candidates had."""
         candidates = max((each.candidates for each in self.config.training.warmup), default=1)
         return replace(self, seed=(self.seed + candidates) % 2**32)
 
 
 def _second_attempts(work: _Work, found: Candidate) -> list[Attempt]:
-    """What is worth trying after `found`.
+    """Attempts to make after `found`.
 
-    A frame that inherits and comes out much worse than its predictor, or than its references where it is a copy, is
-    tried afresh: networks that learned to do nothing are a trap for a frame where something happens. One that starts
-    afresh and finds no use for a residue, although it is far from its references, is tried with other seeds.
+    If a frame inherits and ends much worse than its predictor (for a copy: than its references), train it afresh:
+    networks that learned to do nothing are a poor start when something happens. If a frame that starts afresh is far
+    from its references but uses no residue, try other seeds.
     """
     job = work.job
     attempts = [Attempt.of(job, config) for config in job.configs]
@@ -151,7 +151,7 @@ def _second_attempts(work: _Work, found: Candidate) -> list[Attempt]:
 
 
 def _disappoints(work: _Work, heritage: Heritage, found: Candidate) -> bool:
-    """Whether more can be expected of a frame with this heritage."""
+    """Whether a frame with this heritage should do better."""
     limit = SECOND_THOUGHT * work.job.reference_distortion
     if found.packet.info.is_copy and work.objective.of_picture(found.picture) > limit:
         return True
@@ -159,14 +159,14 @@ def _disappoints(work: _Work, heritage: Heritage, found: Candidate) -> bool:
 
 
 def _has_no_residue(job: FrameJob, found: Candidate) -> bool:
-    """Whether a frame that should have a residue was coded with motion alone; a copy was not."""
+    """Whether a frame that should have a residue was coded with motion alone. False for a copy."""
     info = found.packet.info
     is_far = job.step.frame_type is not FrameType.I and job.step.depth <= RESIDUE_DEPTH
     return is_far and not info.is_copy and not info.bits_by_part["residue.latents"]
 
 
 def copies_of(job: FrameJob, objective: Objective) -> list[Candidate]:
-    """The P or B frames that are the mean of the references, or one of them, shifted as a whole where that pays; none
+    """P or B frames that equal one reference or the mean of the references, with global translation if it pays. Empty
     for an I frame."""
     if not job.references:
         return []
@@ -179,7 +179,7 @@ def copies_of(job: FrameJob, objective: Objective) -> list[Candidate]:
 def _copy(
     job: FrameJob, objective: Objective, references: tuple[int, ...], shifts: Mapping[int, tuple[int, int]]
 ) -> Candidate:
-    """The mean of these references, some of which may be the same, each moved by its shift (dy, dx)."""
+    """The mean of these references, possibly repeated, each shifted by (dy, dx)."""
     coded = CodedFrame(
         display_index=job.step.display_index,
         architecture=frame_architecture(job.configs[0]),
@@ -193,7 +193,7 @@ def _copy(
 
 
 def trained(work: _Work, attempt: Attempt) -> Candidate:
-    """Train, quantize, pack, and decode the packed bytes; latents are improved where that lowers the loss."""
+    """Train, quantize, pack, and decode the packet; improve the latents if that lowers the loss."""
     job, objective, predictor = work.job, work.objective, attempt.predictor
 
     def candidate(seed: int) -> FrameEncoder:

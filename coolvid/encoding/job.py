@@ -1,7 +1,7 @@
-"""A frame's encode as values: what goes in and what comes out. Both can be pickled, so that it can run anywhere.
+"""Input and output of a frame's encode, as picklable values, so that any process can run it.
 
-Nothing else decides the bytes: a job is a function of the coding plan, the configuration and the frames that the plan
-names. So the order in which frames are coded does not matter, nor which process codes them.
+A job is a function of the coding plan, the configuration and the frames that the plan names; nothing else decides the
+bytes. The bytes depend neither on the order in which frames are coded nor on the process that codes them.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from coolvid.settings.config import FrameConfig
 
 @dataclass(frozen=True, eq=False)
 class Heritage:
-    """What a frame hands on to frames that may inherit from it; a copy hands on what it might have inherited itself.
+    """Data that a frame passes on to frames that may inherit from it. A copy passes on its own heritage.
 
-    networks: those of a coded frame. loss: the Objective of this frame. coding_index: its place in coding order.
+    networks: those of a coded frame. loss: the Objective of this frame. coding_index: its position in coding order.
     """
 
     networks: FrameNetworks
@@ -34,7 +34,7 @@ class FrameJob:
     """Everything the encode of one frame depends on.
 
     references: decoded pictures, in the step's order. configs: operating points to try, each in the header's table.
-    heritage: of the step's predictor, if there is one. uses_prior: an I frame may predict its networks from the prior.
+    heritage: of the step's predictor, if any. uses_prior: an I frame may predict its networks from the prior.
     reference_distortion: mean of the references' distortions, in units of the Objective. device: to train on.
     """
 
@@ -50,7 +50,7 @@ class FrameJob:
     device: str = "cpu"
 
     def pictures(self, references: Sequence[int]) -> list[Frame]:
-        """Those of some of the step's references."""
+        """Pictures of some of the step's references."""
         known = dict(zip(self.step.references, self.references, strict=True))
         return [known[i] for i in references]
 
@@ -64,10 +64,10 @@ class FrameJob:
 class FrameResult:
     """A coded frame.
 
-    packet: its bytes. picture: what they decode to. heritage: what it hands on, if anything. loss: the objective of
-    packet and picture, in the distortion plugin's units; distortion: of the picture, in units of the Objective.
-    float_psnr_db: of the float model before quantization. best_validation: the least loss seen in training, None
-    without training. training_time_s: in train(), seconds.
+    packet: its bytes. picture: the decoded packet. heritage: for later frames, if any. loss: the objective of packet
+    and picture, in the distortion plugin's units. distortion: of the picture, in units of the Objective. float_psnr_db:
+    of the float model before quantization. best_validation: the least loss in training, None without training.
+    training_time_s: time in train(), seconds.
     """
 
     packet: Packet

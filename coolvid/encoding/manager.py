@@ -1,6 +1,6 @@
-"""FrameEncoderManager: keeps the order, the pictures and the counters of an encode; each frame is a job.
+"""FrameEncoderManager: order, pictures and counters of an encode. Each frame is a job.
 
-The reference of later frames is what the decoder made of a frame's packet, so encoder and decoder cannot drift apart.
+Later frames refer to the decoded packet of a frame, so encoder and decoder cannot drift apart.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ from .objective import Objective
 
 
 def use_threads(count: int) -> None:
-    """Train with `count` threads, 0 for all cores. Compiled kernels share them, and their results do not depend on
-    the number; torch, which then has only small things to do, gets one. Without kernels torch gets them all."""
+    """Train with `count` threads, 0 for all cores. Compiled kernels share them, with results that do not depend on the
+    number. torch then has little to do and gets one thread. Without kernels torch gets all threads."""
     kernels.set_threads(count)
     torch.set_num_threads(1 if kernels.compiled is not None else kernels.threads())
 
 
 class FrameEncoderManager:
-    """Drives per-frame encoders, in any order in which references and predictors come first.
+    """Encodes frames in any order in which references and predictors come first.
 
     total_training_time_sec: seconds spent in train(). iterations_counter: training iterations so far. best_loss: best
-    validation loss of the last training, None while a frame is in work. decoded: pictures that later frames may refer
-    to, by display index.
+    validation loss of the last training, None while a frame is in progress. decoded: pictures that later frames may
+    refer to, by display index.
     """
 
     def __init__(self, config: EncodeConfig, header: StreamHeader, listen: Listener = ignore) -> None:
@@ -68,7 +68,7 @@ class FrameEncoderManager:
             header=self.header,
             seed=(self.config.seed * 1_000_003 + step.display_index) % 2**32,
             heritage=self._heritage(step),
-            # RGB: the prior was not trained for it
+            # RGB: the prior was trained for other formats
             uses_prior=self.config.inherit and is_intra and self.header.format.pixel_format is not PixelFormat.RGB,
             reference_distortion=sum(distortions) / max(1, len(distortions)),
             device=self.config.device,
@@ -79,7 +79,7 @@ class FrameEncoderManager:
         return tuple(replace(each, color=self.header.color) for each in configs)
 
     def _heritage(self, step: CodingStep) -> Heritage | None:
-        """That of the step's predictor, if a decoder still keeps its networks when it comes to this step."""
+        """Heritage of the step's predictor, if a decoder still holds its networks at this step."""
         if not self.config.inherit or step.predictor is None:
             return None
         found = self._heritages[step.predictor]
@@ -87,9 +87,9 @@ class FrameEncoderManager:
         return found if is_kept else None
 
     def encode(self, step: CodingStep, frame: Frame, keep: Callable[[Packet], None] | None = None) -> Packet:
-        """Code one frame, whose references and predictor must have been coded before. Raises TrainingError.
+        """Code one frame. Its references and predictor must have been coded. Raises TrainingError.
 
-        keep: gets the packet before FrameDone is sent, so that a frame that was announced is safe.
+        keep: called with the packet before FrameDone is sent, so that an announced frame is already stored.
         """
         job = self.job(step, frame)
         self.best_loss = None
@@ -104,7 +104,7 @@ class FrameEncoderManager:
         return result.packet
 
     def _note(self, step: CodingStep, result: FrameResult) -> None:
-        """Remember what later frames need to know of this one."""
+        """Store what later frames need of this one."""
         self.total_training_time_sec += result.training_time_s
         self.iterations_counter += result.n_iterations
         self.best_loss = result.best_validation
@@ -116,7 +116,7 @@ class FrameEncoderManager:
         self._distortions[step.display_index] = distortion
 
     def restore(self, step: CodingStep, frame: Frame, packet: Packet) -> None:
-        """Take over what an earlier run made of this step and frame. Raises StreamError."""
+        """Restore this step and frame from the packet of an earlier run. Raises StreamError."""
         heritage = self._heritage(step)
         store = NetworkStore([] if heritage is None else [heritage.networks])
         references = [self.decoded[i] for i in packet.info.references]
@@ -127,7 +127,7 @@ class FrameEncoderManager:
         self._remember(step, picture, heritage, objective.of_picture(picture))
 
     def forget(self, later: Sequence[CodingStep]) -> None:
-        """Drop what no later step refers to or inherits from."""
+        """Drop everything that no later step refers to or inherits from."""
         pictures = {index for step in later for index in step.references}
         predictors = {step.predictor for step in later if step.predictor is not None}
         self.decoded = {index: picture for index, picture in self.decoded.items() if index in pictures}
@@ -135,7 +135,7 @@ class FrameEncoderManager:
         self._heritages = {index: value for index, value in self._heritages.items() if index in predictors}
 
     def progress(self, phase: str, iteration: int, loss: float, psnr_db: float, rate_bpp: float) -> None:
-        """For train() called with this manager: every validation becomes an event, of frame 0."""
+        """For train() with this manager: every validation becomes an event of frame 0."""
         self.listen(Progress(0, phase, self.iterations_counter, 0, loss, psnr_db, rate_bpp))
 
 

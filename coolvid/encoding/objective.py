@@ -1,6 +1,6 @@
 """The Objective of a frame: distortion of the decoded picture + lambda * bits per pixel (arXiv 2212.05458, sec. 3).
 
-Training, rounding, and the choice among copies, candidates and packings all minimise this one value.
+Training, rounding, and the choice among copies, candidates and packings all minimize this value.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Distortion = Callable[[Picture, Picture], Tensor]
 
 
 def distortion_plugin(choice: PluginChoice) -> DistortionPlugin:
-    """Raises UnknownPlugin, PluginError, ConfigError."""
+    """The named plugin. Raises UnknownPlugin, PluginError, ConfigError."""
     return cast(DistortionPlugin, make("distortion", choice.name, dict(choice.options)))
 
 
@@ -43,7 +43,7 @@ def _squared_error() -> DistortionPlugin:
 
 
 def mean_squared_error(decoded: Picture, target: Picture) -> Tensor:
-    """Over all samples, a scalar: what PSNR is made of, whatever is minimised."""
+    """Mean over all samples, a scalar. PSNR is computed from it, whatever distortion is minimized."""
     return _squared_error().distortion(decoded, target, TRAINED)
 
 
@@ -51,8 +51,8 @@ def mean_squared_error(decoded: Picture, target: Picture) -> Tensor:
 class Objective:
     """(D + lambda * bits / pixels) / scale, so that values are in units of mean squared error whatever the plugin.
 
-    frame: the target. target: the same as a picture in [0, 1] on the training device. prepared: what the plugin made of
-    it. lmbda: lambda / scale. scale: factor to the plugin's own units.
+    frame: the target. target: the same as a picture in [0, 1] on the training device. prepared: the plugin's result of
+    preparing it. lmbda: lambda / scale. scale: factor to the plugin's own units.
     """
 
     frame: Frame
@@ -67,7 +67,7 @@ class Objective:
     def of(
         cls, config: FrameConfig, frame: Frame, device: torch.device | str = "cpu", lmbda: float | None = None
     ) -> Objective:
-        """That of a frame's configuration. lmbda: instead of the configuration's. Raises ConfigError, PluginError."""
+        """Objective of a frame's configuration. lmbda: overrides config.lmbda. Raises ConfigError, PluginError."""
         plugin = distortion_plugin(config.distortion)
         target = to_device(frame.as_tensor(), device)
         made = cls(
@@ -83,7 +83,7 @@ class Objective:
         return made
 
     def _check(self) -> None:
-        """One call of the plugin with a grey picture. Raises PluginError when the result is not a usable scalar."""
+        """Call the plugin once with a grey picture. Raises PluginError if the result is not a usable scalar."""
         if self.is_squared_error:
             return
         grey = _like(self.target, 0.5)
@@ -108,7 +108,7 @@ class Objective:
 
     @property
     def is_sum(self) -> bool:
-        """Whether distortion() is a sum over samples, so that errors() gives them."""
+        """Whether distortion() is a sum over samples, so that errors() is available."""
         return self.is_squared_error or self.plugin.errors(self.target, self.prepared) is not None
 
     @property
@@ -122,34 +122,34 @@ class Objective:
     # -- of the float model ---------------------------------------------------------------------------------------
 
     def distortion(self, decoded: Picture, state: TrainingState = TRAINED) -> Tensor:
-        """Of a picture in [0, 1], a scalar."""
+        """Distortion of a picture in [0, 1], a scalar."""
         if self.is_squared_error:
             return mean_squared_error(decoded, self.target)
         return self.plugin.distortion(decoded, self.prepared, state) / self.scale
 
     def errors(self, decoded: Picture) -> tuple[Tensor, ...] | None:
-        """The part of each sample in distortion(), in planes like the picture's; None if it is no sum over samples."""
+        """Each sample's share of distortion(), in planes like the picture's; None if it is not a sum over samples."""
         if self.is_squared_error:
             return _squared_error().errors(decoded, self.target)
         errors = self.plugin.errors(decoded, self.prepared)
         return None if errors is None else tuple(error / self.scale for error in errors)
 
-    # -- of what is sent ------------------------------------------------------------------------------------------
+    # -- of what the stream holds -----------------------------------------------------------------------------------
 
     def of_packet(self, picture: Frame, data: bytes) -> float:
-        """The value of a decoded picture and the packet that it comes from."""
+        """Objective of a decoded picture and its packet."""
         return self.of_picture(picture) + self.lmbda * 8 * len(data) / self.n_pixels
 
     @torch.no_grad()
     def of_picture(self, picture: Frame) -> float:
-        """The distortion of a decoded picture."""
+        """Distortion of a decoded picture."""
         if self.is_squared_error:
             return mse(picture, self.frame)
         return float(self.distortion(to_device(picture.as_tensor(), planes_of(self.target)[0].device)))
 
 
 def planes_of(picture: Picture) -> list[Tensor]:
-    """y, u and v [1, 1, h, w] of a DictTensorYUV; one tensor [1, 3, H, W] of any other picture."""
+    """y, u and v [1, 1, h, w] of a DictTensorYUV; a single [1, 3, H, W] of any other picture."""
     return [picture["y"], picture["u"], picture["v"]] if isinstance(picture, dict) else [picture]
 
 
@@ -161,6 +161,6 @@ def to_device(picture: Picture, device: torch.device | str) -> Picture:
 
 
 def _like(picture: Picture, value: float) -> Picture:
-    """A flat picture of the same shape that asks for gradients."""
+    """A flat picture of the same shape that requires gradients."""
     flat = [torch.full_like(plane, value).requires_grad_() for plane in planes_of(picture)]
     return DictTensorYUV(y=flat[0], u=flat[1], v=flat[2]) if isinstance(picture, dict) else flat[0]

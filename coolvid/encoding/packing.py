@@ -1,4 +1,4 @@
-"""A frame's integers as a packet, decoded again: a candidate with its cost."""
+"""A frame's integers as a packet and its decoded picture: a candidate with its cost."""
 
 from __future__ import annotations
 
@@ -20,9 +20,8 @@ from .objective import Objective
 class Candidate:
     """One way to send a frame.
 
-    picture: what the bytes of the packet decode to. networks: those that a decoder keeps of it, None for a copy. loss:
-    the objective of picture and packet. float_psnr_db: of the float model before its parameters became integers.
-    payloads: the coded latents of each branch.
+    picture: the decoded packet. networks: those that a decoder keeps of it, None for a copy. loss: the objective of
+    picture and packet. float_psnr_db: of the float model before quantization. payloads: coded latents of each branch.
     """
 
     packet: Packet
@@ -34,21 +33,21 @@ class Candidate:
 
 
 def best(*candidates: Candidate) -> Candidate:
-    """The first one of least loss."""
+    """The first candidate with the least loss."""
     return min(candidates, key=lambda each: each.loss)
 
 
 @dataclass(frozen=True, eq=False)
 class Packer:
-    """Packs one frame. predictor: whose networks the packet may be predicted from."""
+    """Packs one frame. predictor: frame whose networks the packet may be predicted from."""
 
     job: FrameJob
     objective: Objective
     predictor: FrameNetworks | None = None
 
     def best(self, coded: CodedFrame, float_psnr_db: float) -> Candidate:
-        """The best of the packets that say the same: with scales of activations taken from the predictor, branch by
-        branch, and without a predictor."""
+        """The best of equivalent packets: with activation scales from the predictor, branch by branch, and without a
+        predictor."""
         found = self.pack(coded, float_psnr_db)
         if coded.predictor is None or self.predictor is None:
             return found
@@ -60,7 +59,7 @@ class Packer:
         return best(found, self.pack(replace(coded, predictor=None), float_psnr_db, found.payloads))
 
     def pack(self, coded: CodedFrame, float_psnr_db: float, payloads: Mapping[str, bytes] | None = None) -> Candidate:
-        """The packet of exactly these integers. payloads: latent_payloads(), where they are known."""
+        """The packet of exactly these integers. payloads: latent_payloads(), if already known."""
         job, models = self.job, self._context_models(coded)
         if payloads is None:
             payloads = latent_payloads(coded, models)
@@ -73,7 +72,7 @@ class Packer:
         return Candidate(packet, picture, networks, loss, float_psnr_db, payloads)
 
     def _store(self) -> NetworkStore:
-        """What the decoder keeps, as far as this frame needs it; the prior is always there."""
+        """The part of the decoder's store that this frame needs; the prior is always in it."""
         if self.predictor is None or self.predictor.display_index == PRIOR:
             return NetworkStore()
         return NetworkStore([self.predictor])

@@ -1,4 +1,4 @@
-"""What an interrupted encode leaves: <out>.part with its finished frames, and <out>.part.toml with its settings."""
+"""State of an interrupted encode: <out>.part with its finished frames, and <out>.part.toml with its settings."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Settings = dict[str, Any]
 
 
 def run_settings(config: EncodeConfig, origin: Mapping[str, Any]) -> Settings:
-    """All that decides the bytes of an encode but the frames themselves. origin: what was read, and how."""
+    """Everything except the frames that decides the bytes of an encode. origin: what was read, and how."""
     plain = {name: list(value) if isinstance(value, tuple) else value for name, value in origin.items()}
     source = {name: value for name, value in plain.items() if value is not None}
     return {**settings_of_bytes(config), "source": source}
@@ -29,7 +29,7 @@ def run_settings(config: EncodeConfig, origin: Mapping[str, Any]) -> Settings:
 
 @contextmanager
 def noting(out: str | Path, settings: Settings) -> Iterator[None]:
-    """Keep the settings beside the part while it grows or is left by an interruption. Raises OutputError."""
+    """Keep the settings next to the part file while it grows or after an interruption. Raises OutputError."""
     note, part = Path(f"{out}{NOTE}"), Path(f"{out}{PART}")
     try:
         note.write_text(to_toml(settings), encoding="utf-8")
@@ -50,14 +50,14 @@ def kept_packets(
     if not part.exists():
         raise InputError(f"nothing to resume: there is no {part}")
     if problem := _difference(_read_note(Path(f"{out}{NOTE}")), settings):
-        raise InputError(f"{part} {problem}; resume with the settings of before, or start anew without resume")
+        raise InputError(f"{part} {problem}; resume with the earlier settings, or start again without resume")
     with StreamReader(part) as reader:
         if reader.header != header:
-            raise InputError(f"{part} was made from another video; resume with that one, or start anew without resume")
+            raise InputError(f"{part} was made from another video; resume with that one, or start again without resume")
         kept = [Packet(reader.read(i), info) for i, info in enumerate(reader.packets[: len(steps)])]
     for step, packet in zip(steps, kept, strict=False):
         if packet.info.display_index != step.display_index or not {*packet.info.references} <= {*step.references}:
-            raise InputError(f"{part} has other frames than these settings make; start anew without resume")
+            raise InputError(f"{part} holds other frames than these settings plan; start again without resume")
     return kept
 
 
@@ -69,12 +69,12 @@ def _read_note(note: Path) -> Settings | None:
 
 
 def _difference(kept: Settings | None, settings: Settings) -> str:
-    """What speaks against going on; empty when nothing does."""
+    """Why the encode cannot resume; empty if it can."""
     if kept is None:
-        return f"has no readable {NOTE} beside it that tells its settings"
+        return f"has no readable {NOTE} with its settings"
     before, now = _flat(kept), _flat(settings)
     different = [name for name in {**before, **now} if before.get(name) != now.get(name)]
-    told = (f"{name} {before.get(name, 'unset')}, which is {now.get(name, 'unset')} now" for name in different[:3])
+    told = (f"{name} {before.get(name, 'unset')} (now {now.get(name, 'unset')})" for name in different[:3])
     more = f" and {len(different) - 3} more" if len(different) > 3 else ""
     return f"was made with {', '.join(told)}{more}" if different else ""
 

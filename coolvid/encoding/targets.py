@@ -1,9 +1,9 @@
-"""A rate or a quality is wanted instead of a lambda: a search over lambda, by few encodes.
+"""Search for the lambda that meets a rate or quality target, with few encodes.
 
-The quantity falls as lambda grows, nearly on a line: log rate, or dB, over log lambda. A search starts from a usual
-line, goes on by the secant, and once the target lies between two trials by the regula falsi. Where training is long,
-short trials with fewer iterations come first; they are off by about the same amount everywhere, so they find the
-neighbourhood and the slope. What counts is the real size and quality of a whole encode.
+The quantity falls as lambda grows, nearly linearly: log rate, or dB, over log lambda. A search starts from a typical
+line and continues with the secant method, then with regula falsi once two trials bracket the target. If training is
+long, short trials with fewer iterations come first. Their bias is nearly constant, so they find the neighbourhood and
+the slope. Only the real size and quality of a whole encode decide.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from coolvid.settings.presets import effective_preset, intra_total
 from coolvid.settings.toml import settings_of_bytes
 
 LMBDA_RANGE = (1e-7, 10.0)
-# Short trials have a fifth of the iterations, and at least so many: with 114 instead of 570, files were twice as big.
+# Short trials have a fifth of the iterations, but at least this many: with 114 instead of 570, files were twice as big.
 SHORT_SHARE = 5
 MIN_SHORT = 600
 MAX_SHORT = 6
-# A short trial this close (in what Target.excess counts) ends the short ones; one this far off at an end of lambda's
-# range shows that whole encodes cannot meet the target either.
+# A short trial this close (in units of Target.excess) ends the short ones. One this far off at an end of lambda's range
+# shows that whole encodes cannot meet the target either.
 NEAR = 0.1
 HOPELESS = 1.5
 MAX_STEP = math.log(30)
-# Of Target.excess() over log lambda: what is usual, and the steepest and flattest that are believed.
+# Slope of Target.excess() over log lambda: the typical value, and the steepest and flattest accepted.
 USUAL_SLOPE = -0.5
 SLOPES = (-2.0, -0.08)
 
@@ -63,38 +63,38 @@ class Target:
         return {"bpp": done.rate_bpp, "bitrate": done.bitrate_bps, "psnr": min(200.0, done.psnr_db)}[self.quantity]
 
     def excess(self, value: float) -> float:
-        """How far above the target: log of the ratio for rates, decibels / 5 for PSNR (which makes the two alike)."""
+        """Excess over the target: log of the ratio for rates, dB / 5 for PSNR (which makes the two comparable)."""
         return (value - self.value) / 5 if self.quantity == "psnr" else math.log(value / self.value)
 
     def is_met(self, value: float) -> bool:
-        """Whether a value is close enough."""
+        """Whether a value is close enough to the target."""
         if self.quantity == "psnr":
             return abs(value - self.value) <= 0.1
         return abs(value / self.value - 1) <= 0.02
 
     def usual_lmbda(self, pixels_per_second: float) -> float:
-        """Where a search starts: at lambda 1e-3, 0.1 bpp and 34 dB are usual for small natural clips."""
+        """Start of a search: at lambda 1e-3, small natural clips typically need 0.1 bpp and reach 34 dB."""
         usual = {"bpp": 0.1, "bitrate": 0.1 * pixels_per_second, "psnr": 34.0}[self.quantity]
         return clamp(1e-3 * math.exp(-self.excess(usual) / USUAL_SLOPE))
 
 
 def clamp(lmbda: float) -> float:
-    """The nearest lambda that may be used, to four digits."""
+    """The nearest permitted lambda, to four digits."""
     return min(LMBDA_RANGE[1], max(LMBDA_RANGE[0], float(f"{lmbda:.4g}")))
 
 
 @dataclass(frozen=True)
 class Point:
-    """A measured trial. excess: of its value over the target, as Target.excess()."""
+    """A measured trial. excess: of its value over the target, as in Target.excess()."""
 
     lmbda: float
     excess: float
 
 
 def propose(points: Sequence[Point], slope: float) -> float | None:
-    """The lambda to try next, to four digits; None when the end of lambda's range was tried and does not reach.
+    """The lambda to try next, to four digits; None if a trial at the end of lambda's range does not reach the target.
 
-    points: what was measured, at least one. slope: of excess over log lambda, to be used as long as there is one point.
+    points: measurements, at least one. slope: of excess over log lambda, used while there is only one point.
     """
     above = [p for p in points if p.excess > 0]
     below = [p for p in points if p.excess <= 0]
@@ -103,7 +103,7 @@ def propose(points: Sequence[Point], slope: float) -> float | None:
     if low and high and low.lmbda < high.lmbda:
         share = min(0.95, max(0.05, low.excess / (low.excess - high.excess)))
         wanted = low.lmbda * (high.lmbda / low.lmbda) ** share
-    else:  # the target lies outside, or training is noisier than the trials are apart
+    else:  # the target is outside, or training noise exceeds the distance between trials
         near = nearest(points)
         step = -near.excess / local_slope(points, slope)
         wanted = near.lmbda * math.exp(min(MAX_STEP, max(-MAX_STEP, step)))
@@ -122,12 +122,12 @@ def _fresh(wanted: float, points: Sequence[Point]) -> float | None:
 
 
 def nearest(points: Sequence[Point]) -> Point:
-    """The point with the least excess in magnitude."""
+    """The point with the smallest absolute excess."""
     return min(points, key=lambda p: abs(p.excess))
 
 
 def local_slope(points: Sequence[Point], usual: float) -> float:
-    """Of excess over log lambda, between the two points nearest to the target; within reason, whatever the noise."""
+    """Slope of excess over log lambda between the two points nearest to the target, limited against noise."""
     if len(points) < 2:
         return usual
     one, other = sorted(points, key=lambda p: abs(p.excess))[:2]
@@ -136,7 +136,7 @@ def local_slope(points: Sequence[Point], usual: float) -> float:
 
 
 Encode = Callable[..., EncodeDone]
-"""api.encode(), or what stands in for it: (source, out, config, *, resume, listen, **source_options)."""
+"""api.encode() or a stand-in: (source, out, config, *, resume, listen, **source_options)."""
 
 
 def search(
@@ -152,10 +152,10 @@ def search(
     listen: Listener,
     source_options: Mapping[str, Any],
 ) -> TargetDone:
-    """Call encode() at one lambda after the other until the file meets the target; see api.encode_to_target().
+    """Call encode() with different lambdas until the file meets the target; see api.encode_to_target().
 
-    start: the first lambda, in MSE + lambda * bits per pixel. Raises ConfigError when the target is out of reach for
-    this source, and what encode() raises.
+    start: the first lambda, in MSE + lambda * bits per pixel. Raises ConfigError if the target is out of reach for this
+    source, and any error of encode().
     """
     within("max_encodes", max_encodes, 1, 100)
     trials = _Trials(encode, source, out, target, config, listen, source_options)
@@ -184,7 +184,7 @@ def _approach(trials: _Trials, lmbda: float) -> tuple[float, float]:
 
 
 def _settle(trials: _Trials, lmbda: float, slope: float, max_encodes: int) -> Point:
-    """Whole encodes until one meets the target; the closest."""
+    """Whole encodes until one meets the target; returns the closest."""
     points: list[Point] = []
     while len(points) < max_encodes:
         points.append(trials.run(lmbda, is_short=False))
@@ -198,7 +198,7 @@ def _settle(trials: _Trials, lmbda: float, slope: float, max_encodes: int) -> Po
 
 
 class _Trials:
-    """Runs trials and remembers what they came to, on disk too; keeps the file of the closest whole one."""
+    """Runs trials and records their results, also on disk. Keeps the file of the closest whole encode."""
 
     def __init__(
         self,
@@ -219,7 +219,7 @@ class _Trials:
         self.running = ""
 
     def start(self, resume: bool) -> None:
-        """Take up what an interrupted search left, or clear it away. Raises InputError."""
+        """Resume an interrupted search, or delete its files. Raises InputError."""
         memory = self._beside(".search")
         if not resume:
             self.abandon()
@@ -229,9 +229,9 @@ class _Trials:
         except FileNotFoundError as error:
             raise InputError(f"nothing to resume: there is no {memory}") from error
         except (OSError, ValueError) as error:
-            raise InputError(f"cannot read {memory}: {error}; delete it to start anew") from error
+            raise InputError(f"cannot read {memory}: {error}; delete it to start again") from error
         if found["purpose"] != self._purpose():
-            raise InputError(f"{memory} was made for another source, target or configuration; delete it to start anew")
+            raise InputError(f"{memory} was made for another source, target or configuration; delete it to start again")
         self.known = {key: EncodeDone(**done) for key, done in found["trials"].items()}
         self.running = found["running"]
 
@@ -248,7 +248,7 @@ class _Trials:
         return self._beside(f".trial-{key}")
 
     def run(self, lmbda: float, is_short: bool) -> Point:
-        """Encode at this lambda, unless that is known."""
+        """Encode at this lambda, unless the result is known."""
         key = f"{lmbda!r}{'-short' if is_short else ''}"
         self.order.append(key)
         number = len(self.order)
@@ -261,7 +261,7 @@ class _Trials:
 
     @property
     def value(self) -> float:
-        """What the latest trial came to."""
+        """Value of the latest trial."""
         return self.target.of(self.known[self.order[-1]])
 
     @property
@@ -282,7 +282,7 @@ class _Trials:
         return done
 
     def _remember(self, running: str) -> None:
-        """Write the trials so far to disk, and which one is running."""
+        """Write the trials so far to disk, and the running one."""
         self.running = running
         trials = {key: asdict(done) for key, done in self.known.items()}
         part = self._beside(".search.part")
@@ -293,13 +293,13 @@ class _Trials:
         """The error when the latest trial, at an end of lambda's range, does not reach the target."""
         side, way = ("largest", "least") if end.excess > 0 else ("smallest", "most")
         return ConfigError(
-            f"cannot reach {self.target}: at the {side} lambda, {end.lmbda:g}, this source comes to "
-            f"{self.target.text(self.value)}, the {way} that these settings can do; choose another target, "
+            f"cannot reach {self.target}: at the {side} lambda, {end.lmbda:g}, this source gives "
+            f"{self.target.text(self.value)}, the {way} possible with these settings; choose another target, "
             "another size of networks (--intra, --residue, --motion) or another --preset"
         )
 
     def finish(self, best: Point) -> TargetDone:
-        """Give the closest file its name and forget the rest."""
+        """Rename the closest file to its final name and delete the rest."""
         key = repr(best.lmbda)
         done = self.known[key]
         self._file(key).replace(self.out)

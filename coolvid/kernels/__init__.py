@@ -1,8 +1,8 @@
-"""Compiled loops for training and decoding, where this installation has them.
+"""Compiled loops for training and decoding, if installed.
 
-The module for the widest instruction set that this processor offers is chosen at import; COOLVID_KERNELS = v4, v3,
-portable or none in the environment overrules that. `compiled` is the module, or None: then everything is computed in
-PyTorch and numpy, with the same decoded pixels.
+At import, the module for the widest instruction set of this processor is chosen; COOLVID_KERNELS = v4, v3, portable
+or none in the environment overrides that. `compiled` is the module, or None: then PyTorch and numpy compute
+everything, with the same decoded pixels.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def _load(name: str) -> ModuleType | None:
 
 
 def available() -> tuple[str, ...]:
-    """Names of the instruction sets that are both built and offered by this processor, widest first."""
+    """Names of the instruction sets that are built and that this processor supports, widest first."""
     portable = _load("portable")
     if portable is None:
         return ()
@@ -48,7 +48,7 @@ decode: Any = getattr(compiled, "decode", None)  # the integer kernels of decodi
 
 
 def description() -> str:
-    """What computes the heavy loops, for people."""
+    """Implementation of the heavy loops, as text for users."""
     return "PyTorch and numpy" if compiled is None else f"compiled kernels ({compiled.__name__.rpartition('_')[2]})"
 
 
@@ -56,11 +56,11 @@ _threads = 0
 
 
 def threads() -> int:
-    """Threads that kernels use: as set, else one for each core this process may use."""
+    """Number of kernel threads: as set, else one per core available to this process."""
     return _threads or len(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1))
 
 
 def set_threads(count: int) -> None:
-    """Use `count` threads from now on, 0 for all cores. Results never depend on it."""
+    """Use `count` threads from now on, 0 for all cores. Results do not depend on it."""
     global _threads
     _threads = count

@@ -1,4 +1,4 @@
-"""Shortcuts of a plugin against the calls they stand for: folded forms bit for bit, kernels within a tolerance."""
+"""Checks of a plugin's shortcuts against the calls they replace: folded forms bit for bit, kernels with a tolerance."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .conformance import Subject, require, rng
 from .interfaces import WarperPlugin
 from .shortcuts import FoldedArm, LayerKernel
 
-# Largest norm of a kernel's distance from autograd, relative to the norm of what autograd gives.
+# Maximum norm of the difference between kernel and autograd, relative to autograd's norm.
 KERNEL_AGREEMENT = 1e-3
 ARM_LIMIT = 1 << 30
 SCALE = 0.37
@@ -23,7 +23,7 @@ SCALE = 0.37
 
 def same(found: Any, expected: Any) -> None:
     """Raise Failure unless both integer arrays are equal."""
-    require(found.shape == expected.shape, f"the shape is {found.shape}, that of the call {expected.shape}")
+    require(found.shape == expected.shape, f"the shape is {found.shape}; the call returns {expected.shape}")
     wrong = int((found != expected).sum())
     require(wrong == 0, f"{wrong} of {expected.size} values differ from those of the call")
 
@@ -31,14 +31,14 @@ def same(found: Any, expected: Any) -> None:
 def close(what: str, found: Any, expected: Any) -> None:
     """Raise Failure unless the arrays or tensors agree within KERNEL_AGREEMENT."""
     found, expected = (x.detach().numpy() if isinstance(x, Tensor) else np.asarray(x) for x in (found, expected))
-    require(found.shape == expected.shape, f"the {what} has shape {found.shape}, that of the call {expected.shape}")
+    require(found.shape == expected.shape, f"the {what} has shape {found.shape}; the call returns {expected.shape}")
     distance, size = (float(np.linalg.norm(np.ravel(x).astype(float))) for x in (found - expected, expected))
     text = f"the {what} differs by {distance:.4g} (norm) from that of the call, {size:.4g}"
     require(distance <= KERNEL_AGREEMENT * max(size, 1e-6), f"{text}; at most {KERNEL_AGREEMENT:.1%} is allowed")
 
 
 def folded_outputs(layers: FoldedArm, contexts: Integers) -> Integers:
-    """What the compiled decoder computes of contexts [N, n_in] within int16: int32 [N, 2]."""
+    """Output of the compiled decoder for contexts [N, n_in] within int16: int32 [N, 2]."""
     x: Any = contexts.astype(np.int64)
     side = layers.stabiliser
     out: Any = 0 if side is None else shift_round(_accumulated(side, x), side[2])
@@ -84,7 +84,7 @@ def flat(tensors: Any) -> Any:
 def check_rate(
     subject: Subject, plain: Callable[[Tensor], Tensor], rate: Callable[[Tensor], Tensor], *given: Sequence[Tensor]
 ) -> None:
-    """rate() of latents [N] and its derivatives, against plain(). given: latents, and both sorts of parameters."""
+    """rate() of latents [N] and its derivatives, against plain(). given: latents, ARM and inter-feature parameters."""
     with subject.checking("rate"):
         latents, *others = given
         found = []
@@ -101,7 +101,7 @@ def check_rate(
 def check_rate_kernel(
     subject: Subject, plain: Callable[[Tensor], Tensor], kernel: Any, *given: Sequence[Tensor]
 ) -> None:
-    """run() against plain(), for arguments as check_rate()."""
+    """run() against plain(), with arguments as in check_rate()."""
     with subject.checking("kernel"):
         latents, *others = given
         leaf = latents[0].clone().requires_grad_()

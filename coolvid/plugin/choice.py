@@ -1,4 +1,4 @@
-"""A plugin asked for by name, with options."""
+"""A plugin by name, with options."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 
 from coolvid.errors import ConfigError
 
-# A comma that separates options: what follows it starts with key=, as nothing inside a bracketed tuple does.
+# A comma separates options only if key= follows it, which cannot happen inside a bracketed tuple.
 _OUTER_COMMA = re.compile(r",(?=\s*\w+=|\s*$)")
 
 
 @dataclass(frozen=True)
 class PluginChoice:
-    """A plugin asked for by name, with the options the user gave: ``softround:noise=kumaraswamy``."""
+    """A plugin name with the user's options: ``softround:noise=kumaraswamy``."""
 
     name: str
     options: tuple[tuple[str, Any], ...] = ()

@@ -1,4 +1,4 @@
-"""What the conformance checks of testing.py share: a plugin under test, its random parameters, and the comparison."""
+"""Shared parts of the conformance checks in testing.py: a plugin under test, random parameters, the comparison."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ from .interfaces import NormativePlugin, Plugin
 
 WEIGHT_SHIFT = 10
 BIAS_SHIFT = 14
-# Largest root mean square distance of the integer form from the float one, relative to the output's own.
+# Maximum root mean square difference of the integer form from the float form, relative to the output's own.
 AGREEMENT = 0.01
-# Largest change of a float output by other parameters of the same function, relative to its largest magnitude.
+# Maximum change of a float output under equivalent parameters, relative to its largest magnitude.
 SAME = 1e-4
 MAX_SCALES = 64
 
 
 class Failure(Exception):
-    """A requirement that does not hold; Subject.checking says of whom."""
+    """A requirement that does not hold; Subject.checking adds the plugin's name."""
 
 
 def require(condition: bool, text: str) -> None:
@@ -58,7 +58,7 @@ def rng(seed: int) -> np.random.Generator:
 
 @contextmanager
 def seeded() -> Iterator[None]:
-    """A fixed state of torch's generator inside, the caller's state after; raises Failure if the code inside drew."""
+    """Run with a fixed state of torch's generator, then restore the caller's. Raises Failure if the code used it."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         before = torch.get_rng_state()
@@ -72,8 +72,8 @@ class Case:
     """One input in both forms.
 
     floats: arguments of the module, in real values. integers: the same for the integer form. shape: of the module's
-    output; the integer output has it without the leading 1. out_bits: fractional bits of the integer output, None to
-    ask ``.out_bits``. limit: largest absolute difference instead of AGREEMENT. fixed_inputs: those without a gradient.
+    output; the integer output lacks the leading 1. out_bits: fractional bits of the integer output, None to
+    read ``.out_bits``. limit: largest absolute difference, replaces AGREEMENT. fixed_inputs: inputs without a gradient.
     """
 
     floats: tuple[Any, ...]
@@ -93,7 +93,7 @@ class Subject:
 
     @contextmanager
     def checking(self, what: str) -> Iterator[None]:
-        """Turn any exception inside into a PluginError that names plugin and check."""
+        """Turn any exception inside into a PluginError that names the plugin and the check."""
         try:
             yield
         except Failure as failure:
@@ -105,14 +105,14 @@ class Subject:
             raise PluginError(f"{self.kind} '{self.name}' fails '{what}': {text}") from error
 
     def encoder_only(self, given: Mapping[str, Any] | None) -> Plugin:
-        """The plugin, its name and options checked."""
+        """The plugin, with name and options checked."""
         options = registry.make_options(self.kind, self.name, given or {})
         self._check_class()
         self._check_options(options)
         return registry.make(self.kind, self.name, given)
 
     def normative(self, ports: Ports, given: Mapping[str, Any] | None, settings: Mapping[str, Any]) -> NormativePlugin:
-        """The plugin as the decoder would build it from its record; name, options and tensors checked."""
+        """The plugin as the decoder builds it from its record, with name, options and tensors checked."""
         record = registry.record(self.kind, self.name, ports, given or {}, settings)
         self._check_class()
         options = registry.load(self.kind, self.name).Options
@@ -128,7 +128,7 @@ class Subject:
             require(named == self.name, f"the class is named {named!r}, its entry point '{self.name}'")
 
     def _check_options(self, options: Any) -> None:
-        """values() and from_values(), and the text of the command line, lead back to the same options."""
+        """values() with from_values(), and the command-line text, round-trip to the same options."""
         cls = type(options)
         with self.checking("options"):
             back = cls.from_values(options.values())
@@ -140,7 +140,7 @@ class Subject:
             require(read == options, f"{options} comes back as {read} from the text '{text}'")
 
     def check_module(self, plugin: NormativePlugin, case: Case) -> None:
-        """State dict, output shape, finite gradients everywhere, no random numbers, the same twice."""
+        """State dict, output shape, finite gradients everywhere, no random numbers, reproducible output."""
         with self.checking("state dict"):
             module = _fresh(plugin)
             found = {name: tuple(t.shape) for name, t in module.state_dict().items()}
@@ -164,8 +164,8 @@ class Subject:
                     finite(f"gradient of {name}", leaf.grad)
 
     def check_integer(self, plugin: NormativePlugin, case: Case) -> Callable[..., Integers]:
-        """Agreement with the module at quantised random parameters, and at those said to compute the same; scales; the
-        same twice. Returns the integer form with the scales it chose."""
+        """Agreement with the module at quantized random parameters and at equivalent parameters; scales; reproducible
+        output. Returns the integer form with its chosen scales."""
         parameters = random_parameters(plugin)
         floats = {name: parameter.as_float() for name, parameter in parameters.items()}
         expected = _float_output(plugin, floats, case)
@@ -183,7 +183,7 @@ class Subject:
         with self.checking("scales"):
             scales = tuple(chooser.scales) if plugin.n_scales() else ()
             good = len(scales) == plugin.n_scales() and all(type(s) is int and 0 <= s <= 15 for s in scales)
-            require(good, f"scales {scales}; {plugin.n_scales()} whole numbers 0..15 are due")
+            require(good, f"scales {scales}; expected {plugin.n_scales()} whole numbers 0..15")
         with self.checking("determinism of the integer form"):
             integer = plugin.integer(parameters, scales)
             for _ in range(2):
@@ -213,7 +213,7 @@ def _check_tensors(plugin: NormativePlugin) -> None:
 
 @contextmanager
 def seeded_start() -> Iterator[None]:
-    """A fixed state of torch's generator inside, for initial values, the caller's state after."""
+    """Run with a fixed state of torch's generator, for initial values, then restore the caller's."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         yield
@@ -225,7 +225,7 @@ def _fresh(plugin: NormativePlugin) -> Any:
 
 
 def _leaves_apart(case: Case) -> tuple[Any, ...]:
-    """The module's arguments as new tensors that ask for gradients, but for case.fixed_inputs."""
+    """The module's arguments as new tensors that require gradients, except case.fixed_inputs."""
 
     def leaf(x: Any, wanted: bool) -> Any:
         if isinstance(x, list):
@@ -242,7 +242,7 @@ def _named_leaves(floats: tuple[Any, ...]) -> Iterator[tuple[str, Tensor]]:
 
 
 def _read_only(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Copies that raise when written to."""
+    """Copies that raise on writes."""
 
     def protect(x: Any) -> Any:
         if isinstance(x, list):
@@ -256,7 +256,7 @@ def _read_only(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def random_parameters(plugin: NormativePlugin) -> dict[str, FixedPoint]:
-    """Quantised parameters near the module's initial values, as they would come out of a stream."""
+    """Quantized parameters near the module's initial values, as decoded from a stream."""
     start = _fresh(plugin).state_dict()
     generator = rng(7)
     out = {}
@@ -277,12 +277,12 @@ def randomized(plugin: NormativePlugin) -> Any:
 
 
 def _spread(spec: TensorSpec) -> float:
-    """Standard deviation that keeps the size of activations."""
+    """Standard deviation that preserves the magnitude of activations."""
     return 0.3 if spec.kind == "bias" else 0.5 / math.sqrt(math.prod(spec.shape[1:]) if len(spec.shape) > 1 else 16)
 
 
 def _float_output(plugin: NormativePlugin, parameters: Mapping[str, NDArray[np.float64]], case: Case) -> Any:
-    """The module's output, in evaluation mode, at these parameters; without the leading 1 of pictures."""
+    """The module's output in evaluation mode at these parameters, without the leading 1 of pictures."""
     module = _fresh(plugin)
     module.load_state_dict({name: torch.from_numpy(values).float() for name, values in parameters.items()})
     with torch.no_grad():

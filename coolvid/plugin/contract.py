@@ -1,4 +1,4 @@
-"""What a plugin returns, checked where the core first receives it: one line that names the plugin."""
+"""Checks of plugin results where the core first receives them: one-line errors that name the plugin."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from coolvid.errors import CoolvidError, PluginError
 
 @contextmanager
 def reported(kind: str, name: str) -> Iterator[None]:
-    """Turn what a plugin's first call raises into a PluginError that names the plugin."""
+    """Turn an exception from a plugin's first call into a PluginError that names the plugin."""
     try:
         yield
     except CoolvidError:
@@ -28,7 +28,7 @@ def reported(kind: str, name: str) -> Iterator[None]:
 def check_tensor(kind: str, name: str, value: Any, shape: tuple[int, ...], needs_grad: bool = False) -> None:
     """Raise PluginError unless value is a floating-point tensor of this shape, finite everywhere.
 
-    shape: () for a scalar. needs_grad: autograd must know where it comes from.
+    shape: () for a scalar. needs_grad: the tensor must require a gradient.
     """
     import torch
 
@@ -58,7 +58,7 @@ def check_integers(kind: str, name: str, value: Any, shape: tuple[int, ...]) -> 
 
 
 def check_scales(kind: str, name: str, form: Any, n_scales: int) -> tuple[int, ...]:
-    """The scales that an integer form chose. Raises PluginError unless they are n_scales whole numbers 0..15."""
+    """Scales chosen by an integer form. Raises PluginError unless they are n_scales whole numbers 0..15."""
     scales = tuple(form.scales or ()) if n_scales else ()
     if len(scales) != n_scales or not all(isinstance(s, int | np.integer) and 0 <= s <= 15 for s in scales):
         raise _broken(kind, name, f"an integer form with scales {scales}", f"{n_scales} whole numbers 0..15")

@@ -1,11 +1,11 @@
 """The plugin API on one screen.
 
-Two sorts of plugin. *Normative* ones (arm, upsampling, synthesis, warper) are needed to decode: their name, version
-and options travel in the stream. *Encoder-only* ones (quantizer, distortion, motion) never do.
+There are two sorts of plugins. *Normative* plugins (arm, upsampling, synthesis, warper) are needed to decode: the
+stream holds their name, version and options. *Encoder-only* plugins (quantizer, distortion, motion) are not in it.
 
-A plugin is a class, published under the entry-point group ``coolvid.<kind>``. It is built from its options, a
-frozen dataclass that is at once its command-line form (``--synthesis NAME:key=value,...``), its TOML form and, if
-normative, its record in the stream header. Nothing here imports torch at run time.
+A plugin is a class, published under the entry-point group ``coolvid.<kind>``. It is built from its options. A frozen
+dataclass defines them on the command line (``--synthesis NAME:key=value,...``), in TOML and, for normative plugins, in
+the stream header. Nothing here imports torch at run time.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ KINDS = NORMATIVE + ENCODER_ONLY
 
 @dataclass(frozen=True)
 class PluginOptions:
-    """Base of all option records. Fields hold int, bool, float, str or nested tuples of them, each with a default."""
+    """Base of all option records. Fields hold int, bool, float, str or nested tuples of these; all have defaults."""
 
     def values(self) -> tuple[Any, ...]:
         """The fields as nested tuples, for the stream."""
@@ -46,7 +46,7 @@ class PluginOptions:
 
     @classmethod
     def from_values(cls, values: Sequence[Any]) -> Self:
-        """Inverse of values(); raises ConfigError when they do not fit this record."""
+        """Inverse of values(). Raises ConfigError if the values do not fit this record."""
         known = fields(cls)
         if len(values) != len(known):
             raise ConfigError(f"{cls.__qualname__} takes {len(known)} options, not {len(values)}")
@@ -54,7 +54,7 @@ class PluginOptions:
 
 
 class Plugin(ABC):
-    """What every plugin has: a name, a version, options."""
+    """Common part of all plugins: a name, a version, options."""
 
     name: ClassVar[str]
     version: ClassVar[int] = 1
@@ -65,14 +65,14 @@ class Plugin(ABC):
 
 
 class NormativePlugin(Plugin):
-    """A module that the decoder needs. It describes itself; the torch and the integer form are made on request.
+    """A module that the decoder needs. It describes itself, and creates its torch and integer forms on request.
 
-    The further methods of each kind are shortcuts (see shortcuts.py): they take what module() or integer() returned,
-    give the same result as calling it, and may return None. A subclass of another plugin that overrides module() or
-    integer() must override them too; coolvid.testing.check compares shortcut and call.
+    The other methods of each kind are shortcuts (see shortcuts.py). They take the result of module() or integer(), give
+    the same result as a call of it, and may return None. A subclass of another plugin that overrides module() or
+    integer() must also override them; coolvid.testing.check compares shortcuts with calls.
 
-    follows: options whose default is a setting of the encoder, option -> setting. arm, upsampling and synthesis may
-    follow settings.config.NETWORK_SETTINGS, a warper warp_filter_size.
+    follows: options with an encoder setting as default, option -> setting. arm, upsampling and synthesis may follow
+    settings.config.NETWORK_SETTINGS, a warper warp_filter_size.
     """
 
     follows: ClassVar[Mapping[str, str]] = {}
@@ -83,7 +83,7 @@ class NormativePlugin(Plugin):
 
     @classmethod
     def adapted(cls, option: str, value: Any, ports: Ports) -> Any:
-        """The value of the setting that an option follows, as the option takes it."""
+        """The value of the followed setting, converted for the option."""
         return value
 
     def tensors(self) -> tuple[TensorSpec, ...]:
@@ -99,16 +99,16 @@ class NormativePlugin(Plugin):
         """The differentiable form; its state dict has exactly the names and shapes of tensors()."""
 
     def canonical(self, values: Mapping[str, NDArray[np.float64]]) -> Mapping[str, NDArray[np.float64]]:
-        """Parameters of the same function that cost fewer bits, where there are such: what quantisation starts from."""
+        """Equivalent parameters that cost fewer bits, if any. Quantization starts from them."""
         return values
 
     def ordered(self, values: Mapping[str, NDArray[np.float64]]) -> Mapping[str, NDArray[np.float64]]:
-        """Parameters of the same function with units in the order that costs fewest bits where nothing is predicted."""
+        """Equivalent parameters with the units in the order that costs the fewest bits without prediction."""
         return values
 
     @abstractmethod
     def integer(self, parameters: Mapping[str, FixedPoint], scales: tuple[int, ...] | None = None) -> Any:
-        """The integer form, numpy only. With scales=None it chooses them at its first call, from the data, and keeps
+        """The integer form, numpy only. With scales=None it chooses scales from the data at its first call and keeps
         them in ``.scales`` (a tuple of 0..15, of length n_scales())."""
 
     def n_scales(self) -> int:
@@ -118,7 +118,7 @@ class NormativePlugin(Plugin):
 class ArmPlugin(NormativePlugin):
     """Contexts -> Laplace parameters.
 
-    module: forward(context [N, n_in]) -> [N, 2] = (mu, raw log scale); core applies exp(clamp(raw - 4, -5, 5)).
+    module: forward(context [N, n_in]) -> [N, 2] = (mu, raw log scale); the core applies exp(clamp(raw - 4, -5, 5)).
     integer: f(context int32 [N, n_in], CONTEXT_BITS fractional bits) -> int32 [N, 2] with 16 fractional bits.
     """
 
@@ -130,8 +130,8 @@ class ArmPlugin(NormativePlugin):
         architecture: Architecture,
         ifce: Sequence[Tensor],
     ) -> Tensor | None:
-        """Bits [N] of the latents [N] of all grids, finest first: contexts, features and Laplace cost in one
-        differentiable step. ifce: parameters of the inter-feature maps. None: the core computes contexts and cost."""
+        """Bits [N] of the latents [N] of all grids, finest first: contexts, features and Laplace rate in one
+        differentiable step. ifce: parameters of the inter-feature maps. None: the core computes contexts and rate."""
         return None
 
     def kernel(self, module: nn.Module, grids: Sequence[Grid], architecture: Architecture) -> RateKernel | None:
@@ -139,11 +139,11 @@ class ArmPlugin(NormativePlugin):
         return None
 
     def choose_scales(self, form: Any, contexts: Integers) -> None:
-        """Have the integer form choose its scales from contexts int32 [N, n_in]."""
+        """Let the integer form choose its scales from contexts int32 [N, n_in]."""
         form(contexts)
 
     def folded(self, form: Any) -> FoldedArm | None:
-        """The integer form, its scales known, as linear layers."""
+        """The integer form, with known scales, as linear layers."""
         return None
 
 
@@ -155,11 +155,11 @@ class UpsamplingPlugin(NormativePlugin):
     """
 
     def kernel(self, module: nn.Module, sizes: Sequence[tuple[int, int]]) -> LayerKernel[Sequence[Array]] | None:
-        """The module on grids (h, w) of these sizes without autograd."""
+        """The module without autograd, for grids of these sizes (h, w)."""
         return None
 
     def folded(self, form: Any) -> FoldedUpsampling | None:
-        """The integer form, its scales known, as filters."""
+        """The integer form, with known scales, as filters."""
         return None
 
 
@@ -172,11 +172,11 @@ class SynthesisPlugin(NormativePlugin):
     """
 
     def kernel(self, module: nn.Module, height: int, width: int) -> LayerKernel[Array] | None:
-        """The module on planes of this size without autograd."""
+        """The module without autograd, for planes of this size."""
         return None
 
     def folded(self, form: Any, in_bits: int) -> FoldedSynthesis | None:
-        """The integer form, its scales known, as convolutions of planes with in_bits fractional bits."""
+        """The integer form, with known scales, as convolutions of planes with in_bits fractional bits."""
         return None
 
 
@@ -189,7 +189,7 @@ class WarperPlugin(NormativePlugin):
     """
 
     def warp_blocks(self, module: nn.Module, reference: Tensor, flow: Tensor, block: int) -> Tensor:
-        """The module with one vector for each block x block pixels, flow [1, 2, ceil(H / block), ceil(W / block)]."""
+        """The module with one vector per block x block pixels, flow [1, 2, ceil(H / block), ceil(W / block)]."""
         height, width = reference.shape[2:]
         dense = flow.repeat_interleave(block, dim=2).repeat_interleave(block, dim=3)[:, :, :height, :width]
         out: Tensor = module(reference, dense)
@@ -202,8 +202,8 @@ class WarperPlugin(NormativePlugin):
     def of_frame(
         self, form: Any, reference: Frame, translation: tuple[int, int], flow: Integers, log2: int
     ) -> NDArray[np.int16] | None:
-        """The integer form on the reference's dense planes, moved by translation (dy, dx) in whole pixels, with one
-        vector of flow int32 [2, h, w] for each 2**log2 x 2**log2 pixels: int16 [3, H, W]. None: the core moves the
+        """The integer form on the reference's dense planes, shifted by translation (dy, dx) in whole pixels, with one
+        vector of flow int32 [2, h, w] per 2**log2 x 2**log2 pixels: int16 [3, H, W]. None: the core shifts the
         planes, repeats the vectors and calls the form."""
         return None
 
@@ -217,9 +217,9 @@ class QuantizerOptions(PluginOptions):
 
 @dataclass(frozen=True)
 class TrainingState:
-    """Where training stands, for plugins that change as it goes on (annealing).
+    """Progress of training, for plugins that change over time (annealing).
 
-    iteration: 0 .. total - 1 of the current phase. A validation and everything after training see iteration == total.
+    iteration: 0 .. total - 1 of the current phase. Validation, and everything after training, has iteration == total.
     """
 
     iteration: int
@@ -232,7 +232,7 @@ class TrainingState:
 
 
 TRAINED = TrainingState(1, 1)
-"""The state of everything that is not a training iteration."""
+"""The state outside training iterations."""
 
 
 class QuantizerPlugin(Plugin):
@@ -242,7 +242,7 @@ class QuantizerPlugin(Plugin):
 
     @property
     def noise(self) -> str:
-        """The kind of noise that quantize() gets: kumaraswamy, gaussian or none; "" leaves it to the training phase."""
+        """Kind of noise passed to quantize(): kumaraswamy, gaussian or none; "" leaves it to the training phase."""
         return self.options.noise if isinstance(self.options, QuantizerOptions) else ""
 
     @abstractmethod
@@ -259,16 +259,16 @@ class QuantizerPlugin(Plugin):
         out: NDArray[np.float32],
         slope: NDArray[np.float32],
     ) -> bool:
-        """Write quantize(gain * x, ...) [N] to out and its derivative by x [N] to slope, without autograd, and return
-        True. Return False where each latent is not quantized alone or where there is no kernel."""
+        """Write quantize(gain * x, ...) [N] to out and its derivative with respect to x [N] to slope, without autograd,
+        and return True. Return False if latents are not quantized independently, or without a kernel."""
         return False
 
 
 class DistortionPlugin(Plugin):
     """The D of the objective D + lambda * bits per pixel.
 
-    Training, the search for quantization steps, and the choice among candidates and copies all minimise that objective.
-    What a plugin declares here decides which of their methods apply; nothing depends on its name.
+    Training, the search for quantization steps, and the choice among candidates and copies all minimize that objective.
+    The plugin's declarations decide which methods apply; nothing depends on its name.
     """
 
     is_squared_error: ClassVar[bool] = False
@@ -277,12 +277,12 @@ class DistortionPlugin(Plugin):
 
     @property
     def scale(self) -> float:
-        """D per unit of mean squared error, about; exact if is_squared_error. Presets choose settings by
-        lambda / scale, the lambda that gives about the same quality with the mean squared error. Greater than 0."""
+        """Approximate D per unit of mean squared error; exact if is_squared_error. Presets choose settings by
+        lambda / scale, the lambda of about the same quality with the mean squared error. Greater than 0."""
         return 1.0
 
     def prepare(self, target: Any, color: ColorInfo) -> Any:
-        """What distortion() and errors() take as target; called once per frame, for example to compute features.
+        """The target argument of distortion() and errors(); called once per frame, for example to compute features.
 
         target: DictTensorYUV or [1, 3, H, W] in [0, 1]. color: how to convert it to RGB.
         """
@@ -294,9 +294,9 @@ class DistortionPlugin(Plugin):
         differentiable in decoded."""
 
     def errors(self, decoded: Any, target: Any) -> tuple[Tensor, ...] | None:
-        """For a distortion that is a sum over samples: the part of each sample, as planes of the shapes of decoded
-        (y, u, v, or one [1, 3, H, W]), differentiable, with the sum distortion(). Single latents are then improved in
-        many windows of the picture at once. None for any other distortion."""
+        """For a distortion that is a sum over samples: each sample's share, differentiable, in planes shaped like
+        decoded (y, u, v, or one [1, 3, H, W]). The shares sum to distortion(). Single latents are then improved in many
+        windows of the picture at once. None for any other distortion."""
         return None
 
 

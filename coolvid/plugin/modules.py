@@ -1,4 +1,4 @@
-"""The modules of a Cool-chic, built from its architecture: the three plugins, and IFCE, which belongs to the core."""
+"""The modules of a Cool-chic, built from its architecture: the three plugins, and IFCE, which is part of the core."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def build_plugins(architecture: Architecture) -> Plugins:
 
 
 class _Same:
-    """An architecture as a key that nothing else equals. As values, those that differ in the type of an option (1 and
-    True) would be equal; and comparing them takes long for something that every frame asks for several times."""
+    """An architecture as a key that is equal only to itself. By value, options of different types (1 and True) would be
+    equal; and comparison is slow for a key that every frame looks up several times."""
 
     def __init__(self, architecture: Architecture) -> None:
         self.architecture = architecture
@@ -69,6 +69,6 @@ def module_tensors(architecture: Architecture) -> dict[str, tuple[TensorSpec, ..
 
 
 def module_n_scales(architecture: Architecture) -> dict[str, int]:
-    """How many activation scales each module sends; IFCE has none (its outputs have CONTEXT_BITS)."""
+    """Number of activation scales in the stream per module; IFCE has none (its outputs have CONTEXT_BITS)."""
     plugins = build_plugins(architecture).by_name()
     return dict(sorted({**{name: plugin.n_scales() for name, plugin in plugins.items()}, "ifce": 0}.items()))

@@ -1,7 +1,7 @@
 """Plugins by name. The only file that imports `entrypoints`.
 
-Built-ins enter by the same door as everybody else. A plugin that does not load is reported by name and does not
-take the others down.
+Built-ins use the same entry points as all plugins. A plugin that does not load is reported by name and does not
+affect the others.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from .values import fit_like, read_like
 
 @dataclass(frozen=True)
 class Installed:
-    """A plugin as found on this machine; `problem` says why it cannot be used ('' when it can)."""
+    """An installed plugin; `problem` says why it cannot be used ('' if it can)."""
 
     kind: str
     name: str
@@ -52,7 +52,7 @@ class Installed:
 
 @dataclass(frozen=True)
 class _Offer:
-    """One distribution's line for a plugin: ``target`` is module:class."""
+    """One distribution's entry point for a plugin: ``target`` is module:class."""
 
     package: str
     package_version: str
@@ -88,7 +88,7 @@ def _one_line(error: BaseException) -> str:
 
 
 def refresh() -> None:
-    """Forget what was found: after installing or removing a package in a running process, and in tests."""
+    """Clear the cache, after installing or removing a package in a running process, and in tests."""
     _groups.cache_clear()
     load.cache_clear()
     _build.cache_clear()
@@ -96,7 +96,7 @@ def refresh() -> None:
 
 
 def names(kind: str) -> tuple[str, ...]:
-    """Names installed for a kind, sorted."""
+    """Installed names of a kind, sorted."""
     return tuple(_offers(kind))
 
 
@@ -124,7 +124,7 @@ def load(kind: str, name: str) -> type[Plugin]:
 
 
 def _problem(kind: str, plugin: Any) -> str:
-    """Why this object cannot be a plugin of this kind; '' when it can."""
+    """Why this object cannot be a plugin of this kind; '' if it can."""
     base = BASES[kind]
     if not (isinstance(plugin, type) and issubclass(plugin, base)):
         return f"is not a subclass of {base.__name__}"
@@ -142,12 +142,12 @@ def _problem(kind: str, plugin: Any) -> str:
 
 
 def _is_decorated(options: type) -> bool:
-    """A subclass without @dataclass of its own would lose its options silently."""
+    """Whether the class itself is decorated. A subclass without @dataclass would silently lose its options."""
     return "__dataclass_params__" in vars(options)
 
 
 def installed(kind: str | None = None) -> tuple[Installed, ...]:
-    """All plugins on this machine, broken ones included."""
+    """All plugins on this machine, including broken ones."""
     out = []
     for each in KINDS if kind is None else (kind,):
         for name, offers in _offers(each).items():
@@ -164,8 +164,8 @@ def installed(kind: str | None = None) -> tuple[Installed, ...]:
 def make_options(kind: str, name: str, given: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -> Any:
     """The plugin's options record from defaults and the user's values; text is converted to each field's type.
 
-    Text for a bool: true, false, yes, no, on, off, 1, 0; for a tuple: brackets, as ``(3,5)`` or ``((8,1),(3,1))``.
-    Raises ConfigError for a value, PluginError for defaults, that do not fit.
+    Text for a bool: true, false, yes, no, on, off, 1, 0. Text for a tuple: brackets, for example ``(3,5)`` or
+    ``((8,1),(3,1))``. Raises ConfigError for values that do not fit, PluginError for defaults that do not fit.
     """
     cls = load(kind, name).Options
     known = {f.name: f.default for f in fields(cls)}
@@ -197,7 +197,7 @@ def make(kind: str, name: str, given: Mapping[str, Any] | None = None) -> Plugin
 def record(
     kind: str, name: str, ports: Ports, given: Mapping[str, Any], settings: Mapping[str, Any] | None = None
 ) -> PluginRecord:
-    """The stream's record of a normative plugin for this encode. settings: what its options may follow, by name."""
+    """The stream's record of a normative plugin for this encode. settings: those that options may follow, by name."""
     defaults = {} if settings is None else followed(kind, name, ports, settings)
     return PluginRecord(name, load(kind, name).version, make_options(kind, name, given, defaults).values())
 
@@ -205,13 +205,13 @@ def record(
 def followed(kind: str, name: str, ports: Ports, settings: Mapping[str, Any]) -> dict[str, Any]:
     """The options of a normative plugin that follow one of these settings, and their values.
 
-    Raises PluginError when it follows any other.
+    Raises PluginError if an option follows any other setting.
     """
     cls = cast(type[NormativePlugin], load(kind, name))
     for option, setting in cls.follows.items():
         if setting not in settings:
             raise PluginError(
-                f"{kind} '{name}' has an option '{option}' that follows a setting '{setting}'; the encoder has for "
+                f"{kind} '{name}' has an option '{option}' that follows a setting '{setting}'; settings for "
                 f"this kind: {', '.join(settings)}"
             )
     return {option: cls.adapted(option, settings[setting], ports) for option, setting in cls.follows.items()}
@@ -228,14 +228,14 @@ def build(kind: Literal["warper"], named: PluginRecord, ports: Ports) -> WarperP
 @overload
 def build(kind: str, named: PluginRecord, ports: Ports) -> NormativePlugin: ...
 def build(kind: str, named: PluginRecord, ports: Ports) -> NormativePlugin:
-    """A normative plugin from its record, the same object for the same record. Raises MissingPlugin when this machine
+    """A normative plugin from its record, the same object for the same record. Raises MissingPlugin if this machine
     cannot decode it."""
     return _build(kind, named, ports, repr(named))
 
 
 @lru_cache(maxsize=256)
 def _build(kind: str, named: PluginRecord, ports: Ports, text: str) -> NormativePlugin:
-    """text: tells records apart that are equal but for the type of an option, as 1 and True."""
+    """text: distinguishes records that differ only in the type of an option, for example 1 and True."""
     if named.name not in _offers(kind):
         raise MissingPlugin(
             f"this stream needs the {kind} plugin '{named.name}' (version {named.version}), which is not installed; "

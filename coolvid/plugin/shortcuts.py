@@ -1,8 +1,8 @@
-"""What plugins may hand to the core beside module and integer form: kernels for training, folded layers for decoding.
+"""Optional plugin results besides module and integer form: kernels for training, folded layers for decoding.
 
-Kernels work without autograd, in float32 arrays that the caller keeps; the parameters of a module are one vector,
-ordered as module.parameters(). When arm, upsampling and synthesis all have kernels, training runs through them.
-Folded layers are what the compiled decoder computes instead of calling an integer form.
+Kernels work without autograd, on float32 arrays that the caller keeps. One vector holds a module's parameters, in the
+order of module.parameters(). If arm, upsampling and synthesis all have kernels, training runs through them. The
+compiled decoder computes folded layers instead of calling an integer form.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ class RateKernel(Protocol):
     def run(
         self, latents: Array, parameters: Array, ifce: Array, scale: float, slopes: tuple[Array, Array, Array]
     ) -> float:
-        """Bits of the latents [N] together. parameters, ifce: of the ARM and of the inter-feature maps.
+        """Total bits of the latents [N]. parameters, ifce: of the ARM and of the inter-feature maps.
 
-        slopes: where the derivatives by latents, parameters and ifce are written, times scale.
+        slopes: outputs for the derivatives with respect to latents, parameters and ifce, times scale.
         """
         ...
 
@@ -49,7 +49,7 @@ class LayerKernel(Protocol[Input]):
 
 
 class WarpKernel(Protocol):
-    """Motion compensation of one reference, with one vector for each block."""
+    """Motion compensation of one reference, with one vector per block."""
 
     def forward(self, flow: Array, out: Array) -> None:
         """Write the reference warped by flow [2, h, w] in pixels, x then y, to out [C, H, W]."""
@@ -61,7 +61,7 @@ class WarpKernel(Protocol):
 
 
 class FoldedArm(NamedTuple):
-    """Hidden layers, each with a ReLU and rounded to int16; the output layer plus the stabiliser of the contexts."""
+    """Hidden layers, each followed by a ReLU and rounding to int16; output layer plus stabiliser of the contexts."""
 
     hidden: list[Folded]
     output: Folded
@@ -77,7 +77,7 @@ class FoldedUpsampling(NamedTuple):
 
 
 class FoldedSynthesis(NamedTuple):
-    """Convolutions one after the other, the last one plus the stabiliser of the planes."""
+    """Consecutive convolutions; the last one is added to the stabiliser of the planes."""
 
     layers: list[FoldedConv]
     stabiliser: Folded | None

@@ -1,4 +1,4 @@
-"""Rate of all latents through the compiled kernels, gradients made in the same pass."""
+"""Rate of all latents in compiled kernels, with the gradients in the same pass."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def rate(
     arm: Sequence[Tensor],
     ifce: Sequence[Tensor],
 ) -> Tensor | None:
-    """Bits of each latent [N], finest grid first; None where the kernels do not apply.
+    """Bits of each latent [N], finest grid first; None if the kernels do not apply.
 
-    arm: weight and bias of each hidden layer, of the output, and of the stabiliser if there is one.
+    arm: weight and bias of each hidden layer, of the output, and of the stabiliser, if any.
     ifce: weight and bias of each map.
     """
     if not usable(latents, *arm, *ifce):
@@ -36,7 +36,7 @@ def rate(
     kernel = rate_kernel(grids, architecture, n_hidden, len(arm) == 2 * (n_hidden + 2))
     if kernel is None:
         return None
-    if not torch.is_grad_enabled():  # inside a Function there is no telling, and derivatives cost three times the rate
+    if not torch.is_grad_enabled():  # a Function cannot see this itself, and derivatives triple the time
         flat = latents.detach().contiguous().numpy()
         return torch.from_numpy(kernel.run(flat, _flat(arm), _flat(ifce), False, True)[-1])
     out: Tensor = _Rate.apply(kernel, len(arm), latents, *arm, *ifce)  # type: ignore[no-untyped-call]
@@ -44,7 +44,7 @@ def rate(
 
 
 def rate_kernel(grids: Sequence[Grid], architecture: Architecture, n_hidden: int, stabiliser: bool) -> Any | None:
-    """The kernel, shared by all models of this shape; None where there is none."""
+    """The kernel, shared by all models of this shape; None if there is none."""
     if compiled is None or architecture.arm_ports.n_in > MAX_WIDTH or n_hidden > MAX_HIDDEN:
         return None
     return _kernel(tuple(grids), architecture, n_hidden, stabiliser, threads())
@@ -68,7 +68,7 @@ def _kernel(grids: tuple[Grid, ...], architecture: Architecture, n_hidden: int, 
 
 
 class _Rate(torch.autograd.Function):
-    """The forward pass also makes the gradients of the total; latents that do not count alike take a second pass."""
+    """The forward pass also computes the gradients of the total. Unequal weights of latents need a second pass."""
 
     @staticmethod
     def forward(ctx: Any, kernel: Any, n_arm: int, latents: Tensor, *tensors: Tensor) -> Tensor:
@@ -101,7 +101,7 @@ class MlpRate:
         self._kernel = kernel
 
     def run(self, latents: Any, arm: Any, ifce: Any, scale: float, slopes: tuple[Any, Any, Any]) -> float:
-        """Bits of all latents [N]; slopes: where the derivatives by the three inputs go, times scale."""
+        """Total bits of the latents [N]. slopes: outputs for the derivatives by the three inputs, times scale."""
         return float(sum(self._kernel.run(latents, arm, ifce, True, False, None, scale, slopes)[0]))
 
 

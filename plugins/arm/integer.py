@@ -1,7 +1,7 @@
 """Integer form of the MLP, numpy only.
 
-Every layer is x -> clip(floor(x @ matrix + offset)), where matrix and offset already hold the layer's shift and the
-rounding half. All numbers are integers times a power of two below 2**53, so that float64 computes them exactly.
+Every layer is x -> clip(floor(x @ matrix + offset)), where matrix and offset already include the layer's shift and
+the rounding half. All numbers are integers times a power of two below 2**53, so float64 computes them exactly.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ OUTPUT_LIMIT = 1 << 30
 LEAST_SHIFT = 8
 MAX_LEFT_SHIFT = 31
 ROWS = 2048
-"""Contexts that are computed at a time, so that what lies between the layers stays in the processor's caches."""
+"""Contexts per chunk, so that intermediate activations stay in the processor's caches."""
 
 
 class _Linear:
-    """A linear layer before its scale is known: matrix [n_in, n_out] with `shift` fractional bits, and a bias."""
+    """A linear layer without its scale: matrix [n_in, n_out] with `shift` fractional bits, and a bias."""
 
     def __init__(self, parameters: Mapping[str, FixedPoint], name: str, residual: bool = False) -> None:
         weight = fit_weights(parameters[f"{name}.weight"], extra=int(residual), least=LEAST_SHIFT)
@@ -51,11 +51,11 @@ class _Linear:
         return x @ self.matrix + align_bias(self.bias, in_bits + self.shift)
 
     def folded(self, in_bits: int, out_bits: int) -> Folded:
-        """The same in integers, for compiled kernels."""
+        """The layer in integers, for compiled kernels."""
         return folded(self.weight, self.bias, in_bits, out_bits, self.residual)
 
     def scaled(self, in_bits: int, out_bits: int) -> tuple[Floats, Floats]:
-        """(matrix, offset) so that floor(x @ matrix + offset) is the accumulator rounded to out_bits."""
+        """(matrix, offset) such that floor(x @ matrix + offset) is the accumulator rounded to out_bits."""
         bits = in_bits + self.shift
         offset: Floats = np.ldexp(align_bias(self.bias, bits).astype(np.float64), out_bits - bits) + 0.5
         return np.ascontiguousarray(np.ldexp(self.matrix, out_bits - bits)), offset
@@ -64,8 +64,8 @@ class _Linear:
 class IntegerMlp:
     """contexts int32 [N, n_in] within int16, CONTEXT_BITS fractional bits -> int32 [N, 2] with ARM_OUT_BITS.
 
-    scales: fractional bits of each hidden layer's int16 output; None: chosen at the first call so that the data of
-    that call fit.
+    scales: fractional bits of each hidden layer's int16 output; None: chosen at the first call to fit the data of that
+    call.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class IntegerMlp:
             self._prepare(scales)
 
     def choose(self, contexts: Integers) -> None:
-        """What a first call does without scales, its result left out."""
+        """Choose the scales as in a first call, without its result."""
         self._prepare(self._choose(contexts.astype(np.float64)))
 
     def __call__(self, contexts: Integers) -> Integers:
@@ -107,7 +107,7 @@ class IntegerMlp:
         self._side = self._stabiliser.scaled(CONTEXT_BITS, ARM_OUT_BITS) if self._stabiliser else None
 
     def folded(self) -> FoldedArm | None:
-        """For the compiled decoder; None where it cannot compute these layers."""
+        """Form for the compiled decoder; None if it cannot compute these layers."""
         assert self.scales is not None, "not known before the first call"
         bits = (CONTEXT_BITS, *self.scales)
         hidden = [layer.folded(bits[i], bits[i + 1]) for i, layer in enumerate(self._hidden)]
@@ -133,7 +133,7 @@ class IntegerMlp:
 
 
 def _activation(x: Floats, matrix: Floats, offset: Floats) -> Floats:
-    """One residual layer with relu, saturated to int16."""
+    """One residual layer with ReLU, saturated to int16."""
     return _saturated(_floored(x, matrix, offset))
 
 
@@ -144,5 +144,5 @@ def _floored(x: Floats, matrix: Floats, offset: Floats) -> Floats:
 
 
 def _saturated(x: Floats) -> Floats:
-    """x in place with relu, within int16."""
+    """ReLU of x within int16, in place."""
     return np.clip(x, 0.0, float(INT16_MAX), out=x)

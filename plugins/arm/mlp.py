@@ -26,7 +26,7 @@ MAX_HIDDEN = 8
 
 @dataclass(frozen=True)
 class MlpArmOptions(PluginOptions):
-    """n_hidden: residual layers 0..8 of the contexts' width. stabiliser: add a linear map of the contexts."""
+    """n_hidden: residual layers, 0..8, as wide as the contexts. stabiliser: add a linear map of the contexts."""
 
     n_hidden: int = 2
     stabiliser: bool = True
@@ -59,7 +59,7 @@ class MlpArm(ArmPlugin):
         return tuple(out)
 
     def canonical(self, values: Mapping[str, NDArray[np.float64]]) -> Mapping[str, NDArray[np.float64]]:
-        """One bias instead of two: that of the stabiliser is added to that of the output."""
+        """Merge two biases into one: the output's absorbs the stabiliser's."""
         if not self.options.stabiliser:
             return values
         both = values["output.bias"] + values["stabiliser.bias"]

@@ -30,7 +30,7 @@ MAX_WEIGHTS = 1 << 20
 
 
 class ConvLayer(NamedTuple):
-    """One convolution with replicate padding. n_out 0 stands for the number of outputs of the synthesis."""
+    """One convolution with replicate padding. n_out 0 means the number of outputs of the synthesis."""
 
     n_out: int
     kernel: int
@@ -66,7 +66,7 @@ def _check_layer(layer: Any) -> None:
 
 
 class ConvSynthesis(SynthesisPlugin):
-    """Layers ``layers.{i}`` one after the other, plus the stabiliser, which does not see the noise planes."""
+    """Consecutive layers ``layers.{i}``, plus the stabiliser, which does not read the noise planes."""
 
     name = "conv"
     version = 1
@@ -85,7 +85,7 @@ class ConvSynthesis(SynthesisPlugin):
         if n_in != ports.n_out:
             raise ConfigError(f"the last synthesis layer has {n_in} outputs; this branch needs {ports.n_out} (write X)")
         if self.macs() > MAX_WEIGHTS:
-            raise ConfigError(f"a synthesis of {self.macs():.0f} weights; choose smaller layers, at most {MAX_WEIGHTS}")
+            raise ConfigError(f"synthesis of {self.macs():.0f} weights; choose smaller layers, at most {MAX_WEIGHTS}")
 
     @classmethod
     def adapted(cls, option: str, value: Any, ports: Ports) -> Any:
@@ -95,7 +95,7 @@ class ConvSynthesis(SynthesisPlugin):
 
     @property
     def layers(self) -> tuple[ConvLayer, ...]:
-        """The layers, every n_out known."""
+        """The layers, with every n_out resolved."""
         return tuple(ConvLayer(*layer) for layer in self.options.layers)
 
     def tensors(self) -> tuple[TensorSpec, ...]:
@@ -109,7 +109,7 @@ class ConvSynthesis(SynthesisPlugin):
         return tuple(out)
 
     def canonical(self, values: Mapping[str, NDArray[np.float64]]) -> Mapping[str, NDArray[np.float64]]:
-        """One bias instead of two: that of the stabiliser is added to that of the last layer."""
+        """Merge two biases into one: the last layer's absorbs the stabiliser's."""
         if not self.options.stabiliser or self.layers[-1].relu:
             return values
         last = f"layers.{len(self.layers) - 1}.bias"
@@ -117,7 +117,7 @@ class ConvSynthesis(SynthesisPlugin):
         return {**values, last: both, "stabiliser.bias": np.zeros_like(both)}
 
     def ordered(self, values: Mapping[str, NDArray[np.float64]]) -> Mapping[str, NDArray[np.float64]]:
-        """Hidden features sorted by their biases, where neither their layer nor the next one adds its input."""
+        """Hidden features sorted by their biases, if neither their layer nor the next one is residual."""
         out = dict(values)
         for i, (layer, after) in enumerate(pairwise(self.layers)):
             if not layer.residual and not after.residual:

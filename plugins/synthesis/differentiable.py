@@ -72,8 +72,8 @@ def _convolve(layer: Any, x: Tensor) -> Tensor:
 
 
 class _Convolution(torch.autograd.Function):
-    """F.conv2d, with a faster gradient for few channels: that of the kernel is one matrix product per kernel position,
-    of the flat gradient and the flat input shifted, both stored with the padded width."""
+    """F.conv2d with a faster gradient for few channels: the kernel's gradient is one matrix product per kernel
+    position, of the flat gradient and the shifted flat input, both stored with the padded width."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

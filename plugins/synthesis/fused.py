@@ -1,4 +1,4 @@
-"""The convolutional synthesis through the compiled kernels, as one differentiable step."""
+"""The convolutional synthesis in compiled kernels, as one differentiable step."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Layers = tuple[tuple[int, int, bool, bool], ...]
 def synthesise(
     planes: Tensor, layers: Layers, n_seen: int, stabiliser: bool, parameters: Sequence[Tensor]
 ) -> Tensor | None:
-    """Planes [1, n_in, H, W] -> [1, n_out, H, W]; None where the kernels do not apply.
+    """Planes [1, n_in, H, W] -> [1, n_out, H, W]; None if the kernels do not apply.
 
     layers: (n_out, kernel, residual, relu) each. parameters: weight and bias of each layer, then of the stabiliser.
     """

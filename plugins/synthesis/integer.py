@@ -1,7 +1,7 @@
-"""Integer form of the synthesis, numpy only, in bands of rows that pass through all layers, so that memory stays small.
+"""Integer form of the synthesis, numpy only. Bands of rows pass through all layers to save memory.
 
 A layer is a matrix product of its patches; the residual connection is folded into the matrix. All numbers are integers
-times a power of two below 2**53, so that float64 computes them exactly.
+times a power of two below 2**53, so float64 computes them exactly.
 """
 
 from __future__ import annotations
@@ -53,11 +53,11 @@ class _Conv:
         self.bias = parameters[f"{name}.bias"]
 
     def folded(self, in_bits: int, out_bits: int) -> Folded:
-        """The same in integers, for compiled kernels."""
+        """The layer in integers, for compiled kernels."""
         return folded(self.weight, self.bias, in_bits, out_bits, self.residual)
 
     def accumulator(self, padded: Planes, in_bits: int) -> Floats:
-        """padded [n_in, n + 2 reach, W + 2 reach] -> [n_out, n, W] with in_bits + shift fractional bits, after relu."""
+        """padded [n_in, n + 2 reach, W + 2 reach] -> [n_out, n, W] with in_bits + shift fractional bits, after ReLU."""
         n, width = padded.shape[1] - 2 * self.reach, padded.shape[2] - 2 * self.reach
         out = self.matrix @ _patches(padded, self.kernel).reshape(-1, n * width)
         out += align_bias(self.bias, in_bits + self.shift)[:, None]
@@ -70,7 +70,7 @@ class IntegerSynthesis:
     """planes int32 [n_in, H, W] within int16, their fractional bits -> int32 [n_out, H, W] within int16, out_bits.
 
     layers: (residual, relu) each. scales: fractional bits of each layer's int16 output; None: chosen at the first call
-    so that the data of that call fit. Last layer and stabiliser meet at GUARD_BITS more than the output has, each
+    to fit the data of that call. Last layer and stabiliser are added with GUARD_BITS more than the output has, each
     limited to +-GUARD_LIMIT.
     """
 
@@ -101,7 +101,7 @@ class IntegerSynthesis:
         return out
 
     def plain(self, planes: Integers, bits: int) -> Integers:
-        """The same in numpy: what the compiled kernel must give."""
+        """The numpy version. The compiled kernel must match it exactly."""
         assert self.scales is not None, "not known before the first call"
         source = planes.astype(np.int16)
         run = _LayerRun(self._layers, self._stabiliser, source, self._n_noise, (bits, *self.scales))
@@ -111,7 +111,7 @@ class IntegerSynthesis:
         return out
 
     def folded(self, in_bits: int) -> FoldedSynthesis:
-        """For the compiled decoder, of planes with in_bits."""
+        """Form for the compiled decoder, for planes with in_bits."""
         assert self.scales is not None, "not known before the first call"
         bits = (in_bits, *self.scales)
         last_bits = bits[-1] + (GUARD_BITS if self._stabiliser else 0)
@@ -123,8 +123,8 @@ class IntegerSynthesis:
         return FoldedSynthesis(layers, self._stabiliser.folded(in_bits, last_bits) if self._stabiliser else None)
 
     def _choose(self, source: Planes, bits: int) -> tuple[int, ...]:
-        """Scales with which every layer's output fits int16 for this input; layer after layer, each from the whole
-        output of the one before."""
+        """Scales with which every layer's output fits int16 for this input: layer by layer, each from the whole output
+        of the previous layer."""
         scales = [bits]
         bands = list(self._bands(CACHED_VALUES, *source.shape[1:]))
         known = source
@@ -141,14 +141,14 @@ class IntegerSynthesis:
         return tuple(scales[1:])
 
     def _bands(self, n_values: int, height: int, width: int) -> Iterator[slice]:
-        """Bands of rows whose largest patches hold about n_values numbers."""
+        """Bands of rows with about n_values numbers in the largest patches."""
         step = max(1, n_values // (width * max(max(layer.matrix.shape) for layer in self._layers)))
         return (slice(top, min(top + step, height)) for top in range(0, height, step))
 
 
 class _LayerRun:
     """Layers applied to one input. bits: fractional bits of the input and of the outputs of the layers known so far.
-    known: how many layers are done already, and their whole output."""
+    known: number of finished layers, and their whole output."""
 
     def __init__(
         self,
@@ -178,7 +178,7 @@ class _LayerRun:
         return np.clip(rounded, INT16_MIN, INT16_MAX, out=rounded).astype(np.int16)
 
     def peak(self, i: int, rows: slice) -> float:
-        """Largest magnitude of layer i's accumulator in these rows, stabiliser included."""
+        """Largest magnitude of layer i's accumulator in these rows, including the stabiliser."""
         accumulator = self._layer(i, rows)
         if self.stabiliser is not None:
             side = self.stabiliser.accumulator(self.seen[:, rows], self.bits[0])
@@ -186,7 +186,7 @@ class _LayerRun:
         return float(np.abs(accumulator).max(initial=0.0))
 
     def _layer(self, i: int, rows: slice) -> Floats:
-        """Layer i's accumulator for some rows, from as many rows of the layer before as it reaches."""
+        """Layer i's accumulator for some rows, from the rows of the previous layer within its reach."""
         reach, height = self.layers[i].reach, self.source.shape[1]
         top, bottom = max(0, rows.start - reach), min(height, rows.stop + reach)
         x = self.rows(i, slice(top, bottom))
@@ -197,7 +197,7 @@ class _LayerRun:
 
 
 def _rounded(accumulator: Floats, bits: int, out_bits: int) -> Floats:
-    """shift_round(accumulator, bits - out_bits) of integers held exactly in float64; works in place."""
+    """shift_round(accumulator, bits - out_bits) of integers exact in float64, in place."""
     accumulator *= 2.0 ** (out_bits - bits)
     if bits > out_bits:
         accumulator += 0.5
@@ -211,7 +211,7 @@ def _guarded(accumulator: Floats, bits: int, out_bits: int) -> Floats:
 
 
 def _patches(padded: Planes, kernel: int) -> Floats:
-    """[n_in, k, k, n, W] float64: the neighbourhood of every pixel; padded: k // 2 all round."""
+    """[n_in, k, k, n, W] float64: the neighbourhood of every pixel; padded: with k // 2 on each side."""
     n, width = padded.shape[1] - kernel + 1, padded.shape[2] - kernel + 1
     out = np.empty((len(padded), kernel, kernel, n, width))
     for dy in range(kernel):

@@ -19,9 +19,9 @@ _BICUBIC = (0.0351562, 0.1054687, -0.2617187, -0.8789063)
 class SeparableUpsamplingModule(nn.Module):
     """Grids -> planes of the finest grid's size, by one symmetric filter pair per step from grid s + 1 to grid s.
 
-    up.{s} [k / 2] is the first half of the ×2 filter, pre.{s} [(k + 1) / 2] that of the filter applied to grid s before
-    it joins the stack (its result is added to the grid). Starts as bicubic (k >= 8) or bilinear ×2 filters and
-    pre filters that copy.
+    up.{s} [k / 2] is the first half of the ×2 filter. pre.{s} [(k + 1) / 2] is that of the filter for grid s before it
+    joins the stack (the result is added to the grid). ×2 filters start as bicubic (k >= 8) or bilinear, pre filters as
+    identity.
     """
 
     phases: Tensor
@@ -45,7 +45,7 @@ class SeparableUpsamplingModule(nn.Module):
         return stack[None]
 
     def _filtered(self, grid: Tensor, step: int) -> Tensor:
-        """The grid [1, h, w] plus its filtered self, borders zero."""
+        """The grid [1, h, w] plus its filtered version, borders zero."""
         half = self.pre[step]
         kernel = torch.cat((half, half.flip(0)[1:]))[None]
         return grid + line_filter(line_filter(grid, kernel, 1, False), kernel, 2, False)
@@ -61,15 +61,15 @@ class SeparableUpsamplingModule(nn.Module):
 def line_filter(planes: Tensor, kernel: Tensor, dim: int, replicate: bool) -> Tensor:
     """Filter planes [n, h, w] along rows (dim 1) or columns (dim 2) by kernel [phases, taps], taps odd.
 
-    Output position phases * m + p of the filtered dimension is sum_t kernel[p, t] * input[m + t - taps // 2]; outside
-    lies the border value (replicate) or 0.
+    Output position phases * m + p of the filtered dimension is sum_t kernel[p, t] * input[m + t - taps // 2]. Outside
+    the plane the input is the border value (replicate) or 0.
     """
     out: Tensor = _LineFilter.apply(planes, kernel, dim, replicate)  # type: ignore[no-untyped-call]
     return out
 
 
 class _LineFilter(torch.autograd.Function):
-    """One matrix product of the kernel and the shifted planes; these are laid out again in the backward pass."""
+    """One matrix product of the kernel and the shifted planes, which the backward pass builds again."""
 
     @staticmethod
     def forward(ctx: Any, planes: Tensor, kernel: Tensor, dim: int, replicate: bool) -> Tensor:
@@ -115,7 +115,7 @@ def _shifted(padded: Tensor, taps: int, dim: int) -> Tensor:
 
 
 def _interleaved(out: Tensor, dim: int) -> Tensor:
-    """[phases, n, h, w] -> [n, h, w] with the phases taking turns along dim."""
+    """[phases, n, h, w] -> [n, h, w] with the phases interleaved along dim."""
     return out[0] if len(out) == 1 else out.movedim(0, dim + 1).flatten(dim, dim + 1)
 
 

@@ -1,4 +1,4 @@
-"""The separable upsampling through the compiled kernels, as one differentiable step."""
+"""The separable upsampling in compiled kernels, as one differentiable step."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..stateful import Stateful, usable
 
 
 def upsample(grids: Sequence[Tensor], up: Sequence[Tensor], pre: Sequence[Tensor]) -> Tensor | None:
-    """Grids [1, 1, h, w], finest first -> [1, n, H, W]; None where the kernels do not apply."""
+    """Grids [1, 1, h, w], finest first -> [1, n, H, W]; None if the kernels do not apply."""
     if len(grids) < 2 or not usable(*grids, *up, *pre):
         return None
     out: Tensor = _Upsample.apply(len(grids), *grids, *up, *pre)  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""Integer form of the separable upsampling, numpy only. Accumulators are int32: fit_weights keeps them inside."""
+"""Integer form of the separable upsampling, numpy only. Accumulators are int32; fit_weights prevents overflow."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _AXES = (1, 2)
 class IntegerUpsampling:
     """Grids int32 [h, w], finest first -> int32 [n, H, W] within int16, with out_bits fractional bits.
 
-    Every plane in between has out_bits too (the only scale); None: chosen at the first call so that nothing saturates.
+    All intermediate planes have out_bits, too (the only scale); None: chosen at the first call without saturation.
     """
 
     def __init__(self, n_steps: int, parameters: Mapping[str, FixedPoint], scales: tuple[int, ...] | None) -> None:
@@ -49,12 +49,12 @@ class IntegerUpsampling:
         return out
 
     def folded(self) -> FoldedUpsampling:
-        """For the compiled decoder."""
+        """Form for the compiled decoder."""
         up, pre = ([(kernel.values, kernel.shift) for kernel in side] for side in (self._up, self._pre))
         return FoldedUpsampling(up, pre, self.out_bits)
 
     def plain(self, latents: Sequence[Integers]) -> Integers:
-        """The same in numpy: what the compiled kernel must give."""
+        """The numpy version. The compiled kernel must match it exactly."""
         return self._run(latents, self.out_bits)
 
     def _choose(self, latents: Sequence[Integers]) -> int:
@@ -82,7 +82,7 @@ class IntegerUpsampling:
 
 
 def _kernel(half: FixedPoint, odd: bool) -> FixedPoint:
-    """The whole symmetric filter [k] from its first half, at a precision that fits."""
+    """The whole symmetric filter [k] from its first half, at a precision that fit_weights permits."""
     values = np.concatenate((half.values, half.values[::-1][1 if odd else 0 :]))
     fitted = fit_weights(FixedPoint(values[None].astype(np.int32), half.shift), extra=int(odd))
     return FixedPoint(fitted.values[0], fitted.shift)
@@ -93,7 +93,7 @@ def _at_bits(latent: Integers, bits: int) -> Integers:
 
 
 def _round16(accumulator: Integers, shift: int) -> Integers:
-    """The int32 accumulator * 2**-shift, rounded, within int16; works in place."""
+    """The int32 accumulator * 2**-shift, rounded, within int16, in place."""
     if shift <= 0:
         return saturate16(shift_round(accumulator, shift))
     accumulator += np.int32(1 << (shift - 1))

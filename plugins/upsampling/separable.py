@@ -37,8 +37,9 @@ class SeparableUpsamplingOptions(PluginOptions):
 
 
 class SeparableUpsampling(UpsamplingPlugin):
-    """From the coarsest grid up: the stack x2 by ``up.{s}``; the next grid, filtered by ``pre.{s}`` plus itself, before
-    it. s is the index of the finer grid of the step (0: the finest); only half of each symmetric filter is sent."""
+    """From the coarsest grid up: the stack is upsampled x2 by ``up.{s}``; the next grid, plus its version filtered by
+    ``pre.{s}``, goes in front. s is the index of the step's finer grid (0: the finest). The stream holds only half of
+    each symmetric filter."""
 
     name = "separable"
     version = 1

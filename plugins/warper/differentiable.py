@@ -21,7 +21,7 @@ _NEAR_ZERO = 0.02
 class SincWarperModule(nn.Module):
     """out[i, j] = reference[i + flow_y, j + flow_x], border replicated.
 
-    2 taps: bilinear, 4: bicubic (a = -0.75), more: sinc(d) * cos(pi * d / taps), normalised to sum 1.
+    2 taps: bilinear, 4: bicubic (a = -0.75), more: sinc(d) * cos(pi * d / taps), normalized to sum 1.
     Gradients reach the flow, never the reference. No parameters.
     """
 
@@ -39,8 +39,8 @@ class SincWarperModule(nn.Module):
         return out
 
     def warp_blocks(self, reference: Tensor, flow: Tensor, block: int) -> Tensor:
-        """The same with one vector per block of block x block pixels, flow [1, 2, ceil(H / block), ceil(W / block)]:
-        pixels of a block share what is fetched and computed."""
+        """The same with one vector per block of block x block pixels, flow [1, 2, ceil(H / block), ceil(W / block)].
+        Pixels of a block share fetches and computation."""
         fused = self.fused(reference, flow, block)
         if fused is not None:
             return fused
@@ -49,7 +49,7 @@ class SincWarperModule(nn.Module):
 
 
 class _Warp(torch.autograd.Function):
-    """The picture and its two derivatives are made together in the forward pass, so that pixels are fetched once."""
+    """The forward pass computes the picture and its two derivatives together, so that pixels are fetched once."""
 
     @staticmethod
     def forward(ctx: Any, reference: Tensor, flow: Tensor, n_taps: int) -> Tensor:
@@ -77,7 +77,7 @@ class _Warp(torch.autograd.Function):
 
 
 class _WarpBlocks(torch.autograd.Function):
-    """Each block fetches one square of pixels and filters it by two small banded matrices, columns first."""
+    """Each block fetches one square of pixels and filters it with two small banded matrices, columns first."""
 
     @staticmethod
     def forward(ctx: Any, reference: Tensor, flow: Tensor, n_taps: int, block: int) -> Tensor:
@@ -114,8 +114,8 @@ class _WarpBlocks(torch.autograd.Function):
 def _block_taps(
     position: Tensor, flow: Tensor, size: int, n_taps: int, block: int, wants_slopes: bool
 ) -> tuple[Tensor, Tensor]:
-    """One axis of blocks number `position` [N]: indices [N, m] of the m = block + taps - 1 pixels a block reads, and
-    the matrix [N, block or 2 * block, m] that makes its pixels (and then their derivatives) of them."""
+    """One axis of the blocks at `position` [N]: indices [N, m] of the m = block + taps - 1 pixels that a block reads,
+    and the matrix [N, block or 2 * block, m] from these to its pixels (and then their derivatives)."""
     whole = torch.floor(flow)
     start = position * block + whole.clamp(-2 * size, 2 * size).to(position.dtype) + 1 - n_taps // 2
     m = block + n_taps - 1
@@ -145,7 +145,7 @@ Taps = tuple[Tensor, Tensor, Tensor | None]
 
 
 def axis_taps(position: Tensor, flow: Tensor, size: int, n_taps: int, wants_slopes: bool) -> Taps:
-    """Where and how one axis is read: indices [n, N] (clamped to 0..size - 1), taps [n, N], their derivatives."""
+    """Reads along one axis: indices [n, N] (clamped to 0..size - 1), taps [n, N], and the taps' derivatives."""
     whole = torch.floor(flow)
     offsets = torch.arange(1 - n_taps // 2, n_taps // 2 + 1, device=flow.device)[:, None]
     start = position + whole.clamp(-2 * size, 2 * size).to(position.dtype)
@@ -154,7 +154,7 @@ def axis_taps(position: Tensor, flow: Tensor, size: int, n_taps: int, wants_slop
 
 
 def tap_values(fraction: Tensor, n_taps: int, wants_slopes: bool = True) -> tuple[Tensor, Tensor | None]:
-    """Normalised taps [n, N] for fractions [N] in [0, 1), and their derivatives by the fraction."""
+    """Normalized taps [n, N] for fractions [N] in [0, 1), and their derivatives by the fraction."""
     offsets = torch.arange(1 - n_taps // 2, n_taps // 2 + 1, device=fraction.device, dtype=fraction.dtype)[:, None]
     distance = fraction - offsets
     value, slope = {2: _linear, 4: _cubic}.get(n_taps, _windowed_sinc)(distance, n_taps)
@@ -179,7 +179,7 @@ def _cubic(d: Tensor, n_taps: int) -> tuple[Tensor, Tensor]:
 
 
 def _windowed_sinc(d: Tensor, n_taps: int) -> tuple[Tensor, Tensor]:
-    """From the sines and cosines of one row: those of the others differ by whole or constant angles."""
+    """Uses the sines and cosines of one row; those of the others differ by whole or constant angles."""
     middle = n_taps // 2 - 1
     s = d[middle]
     offsets = torch.arange(-middle, n_taps // 2 + 1, device=d.device, dtype=d.dtype)[:, None]
@@ -198,7 +198,7 @@ def _windowed_sinc(d: Tensor, n_taps: int) -> tuple[Tensor, Tensor]:
 
 
 def _interpolate(source: Tensor, width: int, x: Taps, y: Taps) -> Tensor:
-    """source [C, H * W] read through both axes' taps: [1 or 3, C, N] (value, derivative by x, derivative by y)."""
+    """source [C, H * W] filtered along both axes: [1 or 3, C, N] (value, derivative by x, derivative by y)."""
     columns, x_taps, x_slopes = x
     rows, y_taps, y_slopes = y
     out = source.new_zeros((1 if x_slopes is None else 3, source.shape[0], columns.shape[1]))

@@ -1,4 +1,4 @@
-"""Motion compensation through the compiled kernels, as one differentiable step."""
+"""Motion compensation in compiled kernels, as one differentiable step."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from coolvid.kernels import compiled, threads
 from ..stateful import Stateful, usable
 
 STEPS = 2048
-"""Fractions of a pixel in the table of taps; between them taps are interpolated, with an error below 1e-6."""
+"""Fractions of a pixel in the tap table; interpolation between them has an error below 1e-6."""
 
 TapValues = Callable[[Tensor, int], tuple[Tensor, Tensor | None]]
 
 
 class FusedWarp:
-    """Kernels for the references of one model, made when a reference is first seen."""
+    """Kernels for the references of one model, created at the first use of each reference."""
 
     def __init__(self, n_taps: int, tap_values: TapValues) -> None:
         self._n_taps, self._tap_values = n_taps, tap_values
         self._kernels: dict[tuple[int, int, int], tuple[Tensor, Stateful]] = {}
 
     def __call__(self, reference: Tensor, flow: Tensor, block: int) -> Tensor | None:
-        """reference [1, C, H, W], flow [1, 2, ceil(H / block), ceil(W / block)] -> [1, C, H, W]; None where the kernels
+        """reference [1, C, H, W], flow [1, 2, ceil(H / block), ceil(W / block)] -> [1, C, H, W]; None if the kernels
         do not apply."""
         if not self._applies(reference) or not usable(flow):
             return None
@@ -37,7 +37,7 @@ class FusedWarp:
         return out
 
     def kernel(self, reference: Tensor, block: int) -> SincWarp | None:
-        """The kernel for one reference, used without autograd; None where there is none."""
+        """The kernel for one reference, for use without autograd; None if there is none."""
         return SincWarp(self._kernel(reference, block)) if self._applies(reference) else None
 
     def _applies(self, reference: Tensor) -> bool:
@@ -63,7 +63,7 @@ class FusedWarp:
 
 @lru_cache(maxsize=8)
 def _table(n_taps: int, tap_values: TapValues) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Taps and their slopes [STEPS + 1, n] at fractions 0, 1 / STEPS, ... 1."""
+    """Taps and their slopes [STEPS + 1, n] at fractions 0, 1 / STEPS, ..., 1."""
     values, slopes = tap_values(torch.arange(STEPS + 1, dtype=torch.float64) / STEPS, n_taps)
     assert slopes is not None
     return values.t().float().contiguous().numpy(), slopes.t().float().contiguous().numpy()

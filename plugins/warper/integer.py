@@ -1,7 +1,7 @@
-"""Integer form of the warp, numpy only, and its tap tables, made by integer arithmetic alone.
+"""Integer form of the warp, numpy only, and its tap tables, computed in integer arithmetic only.
 
-Pixels are taken together by the horizontal fraction of their vector: their neighbourhood is filtered once along the
-rows, then every pixel gathers its own column.
+Pixels are grouped by the horizontal fraction of their vectors. Their neighbourhood is filtered once along the rows;
+then every pixel is filtered along its column.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class IntegerWarper:
         return self.plain(reference, flow) if out is None else out.astype(np.int32)
 
     def of_frame(self, reference: Frame, translation: tuple[int, int], flow: Integers, log2: int = 0) -> Short | None:
-        """The same of the reference's dense planes, moved by (dy, dx) whole pixels, with a vector for each block of
+        """The same on the reference's dense planes, shifted by (dy, dx) whole pixels, with one vector per block of
         2**log2 x 2**log2 pixels: int16 [3, H, W]. None without compiled kernels."""
         if kernels.decode is None:
             return None
@@ -42,12 +42,12 @@ class IntegerWarper:
         return out
 
     def plain(self, reference: Integers, flow: Integers) -> Integers:
-        """The same in numpy: what the compiled kernel must give."""
+        """The numpy version. The compiled kernel must match it exactly."""
         half = self.taps.shape[1] // 2
         _, height, width = reference.shape
         x = (np.arange(width, dtype=np.int32) << FLOW_BITS) + flow[0]
         y = (np.arange(height, dtype=np.int32)[:, None] << FLOW_BITS) + flow[1]
-        # Beyond these columns every tap sees the border: clamping there changes nothing.
+        # Beyond these columns every tap reads the border, so clamping changes nothing.
         column = np.clip(x >> FLOW_BITS, -half, width - 1 + half).ravel()
         row = np.clip(y >> FLOW_BITS, -half, height - 1 + half).ravel()
         fraction_x, fraction_y = (x & (N_FRACTIONS - 1)).ravel(), (y & (N_FRACTIONS - 1)).ravel()
@@ -109,7 +109,7 @@ def tap_table(n: int) -> Integers:
 
 
 def normalized(weights: list[int]) -> list[int]:
-    """The weights scaled to the sum 2**TAP_BITS and rounded; what rounding leaves goes to the largest."""
+    """The weights scaled to the sum 2**TAP_BITS and rounded; the largest absorbs the rounding error."""
     total = sum(weights)
     taps = [((w << (TAP_BITS + 1)) + total) // (2 * total) for w in weights]
     taps[max(range(len(taps)), key=lambda i: taps[i])] += (1 << TAP_BITS) - sum(taps)

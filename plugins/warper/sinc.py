@@ -39,8 +39,8 @@ class SincWarperOptions(PluginOptions):
 
 
 class SincWarper(WarperPlugin):
-    """No parameters. Tap at offset k of -n/2 + 1 .. n/2 for the fraction s: cos(pi (s - k) / n) sinc(s - k), divided by
-    the sum over k."""
+    """No parameters. The tap at offset k, -n/2 + 1 .. n/2, for the fraction s is cos(pi (s - k) / n) sinc(s - k),
+    divided by the sum over k."""
 
     name = "sinc"
     version = 1

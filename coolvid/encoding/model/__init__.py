@@ -1,1 +1,1 @@
-"""The differentiable twin of reconstruction, for training."""
+"""Differentiable model of the decoder, for training."""

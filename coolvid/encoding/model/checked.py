@@ -1,4 +1,4 @@
-"""Modules of plugins, called so that a wrong result ends in one line that names the plugin."""
+"""Calls of plugin modules: a wrong result raises a one-line error that names the plugin."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from coolvid.plugin.interfaces import NormativePlugin
 
 
 class FirstCalls:
-    """Checks what the plugins of one model return: each kind once with autograd, and once without."""
+    """Checks the first results of each kind of plugin in one model: once with autograd and once without."""
 
     def __init__(self) -> None:
         self._done: set[tuple[str, bool]] = set()
@@ -21,7 +21,7 @@ class FirstCalls:
     def call(
         self, kind: str, plugin: NormativePlugin, module: nn.Module, inputs: Tensor | list[Tensor], shape: Any
     ) -> Tensor:
-        """module(inputs), which must have this shape. Raises PluginError."""
+        """module(inputs), whose result must have this shape. Raises PluginError."""
         out: Tensor = module(inputs)
         self.check(kind, plugin, module, inputs, out, shape)
         return out
@@ -29,7 +29,7 @@ class FirstCalls:
     def check(self, kind: str, plugin: NormativePlugin, module: nn.Module, inputs: Any, out: Any, shape: Any) -> None:
         """Raise PluginError unless the first `out` is a finite tensor of this shape that autograd can differentiate.
 
-        Left for a later call where inputs or parameters are not finite: that is no mistake of the plugin.
+        If inputs or parameters are not finite, the plugin is not at fault: the check waits for a later call.
         """
         key = kind, torch.is_grad_enabled()
         if key in self._done:

@@ -1,4 +1,4 @@
-"""Multiplications that decoding takes, module by module."""
+"""Multiplications per decoded picture, by module."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The frame formula in floating point; its integer twin is reconstruct/frame.py."""
+"""The frame formula in floating point. The integer version is decoding/frame.py."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ def trust(raw: Tensor) -> Tensor:
 
 
 def round_flow(flow: Tensor) -> Tensor:
-    """Flow as decoded: the nearest 1/64 pixel, halves up."""
+    """Flow as decoded: rounded to the nearest 1/64 pixel, halves up."""
     return (flow * FLOW_STEPS + 0.5).floor() / FLOW_STEPS
 
 
 def intra(residue: Tensor, gain: Tensor | float, offset: Tensor | float) -> Tensor:
-    """Picture [1, 3, H, W] of an I frame: outputs 0 and 1 stand for the frame's own minimum and maximum."""
+    """Picture [1, 3, H, W] of an I frame. Raw 0 and 1 map to the frame's minimum and maximum."""
     return residue * gain + offset
 
 
 def inter(raw: Tensor, predictions: Sequence[Tensor]) -> Tensor:
     """Picture [1, 3, H, W] of a P or B frame.
 
-    raw [1, 4 or 5, H, W]: three planes of residue, alpha, and beta where there are two predictions [1, 3, H, W]:
-    alpha * (beta * first + (1 - beta) * second) + residue.
+    raw [1, 4 or 5, H, W]: three planes of residue, then alpha, then beta if there are two predictions [1, 3, H, W].
+    Picture = alpha * (beta * first + (1 - beta) * second) + residue.
     """
     prediction = predictions[0]
     if len(predictions) == 2:
@@ -47,7 +47,7 @@ def inter(raw: Tensor, predictions: Sequence[Tensor]) -> Tensor:
 def compose(
     raw: Tensor, predictions: Sequence[Tensor], gain: Tensor, offset: Tensor, pixel_format: PixelFormat
 ) -> DictTensorYUV | Tensor:
-    """The picture as files hold it: inter() with predictions, else intra(); the kernels make it in one step."""
+    """The picture in the pixel format of files: inter() with predictions, else intra(). The kernels fuse both steps."""
     planes = fused.compose(raw, predictions, gain, offset, pixel_format.is_subsampled)
     if planes is None:
         return from_dense(inter(raw, predictions) if predictions else intra(raw, gain, offset), pixel_format)
@@ -57,9 +57,9 @@ def compose(
 
 
 def clamped(picture: DictTensorYUV | Tensor, is_straight: bool) -> DictTensorYUV | Tensor:
-    """The picture within [0, 1]: after the mean of chroma samples, as the decoder does it.
+    """The picture clamped to [0, 1], after chroma averaging, as in the decoder.
 
-    is_straight: derivatives are passed through, so that a sample beyond the limits is led back to its target inside.
+    is_straight: pass derivatives straight through, so that a sample outside the range is pulled back to its target.
     """
     limit = _StraightClamp.apply if is_straight else _clamp
     if not isinstance(picture, dict):

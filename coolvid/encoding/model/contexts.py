@@ -17,7 +17,7 @@ REACH = 4
 class InterFeatures(nn.Module):
     """One linear map per grid inside ifce_resolution: all coarser grids -> n_ifce features at half the resolution.
 
-    The coarser grids are brought to the next coarser resolution by repetition; a grid without any sees one zero plane.
+    The coarser grids are repeated up to the next coarser resolution; a grid without coarser grids sees one zero plane.
     Biases start at 0, weights at N(0, 1) / n_ifce**2. State: maps.{i}.weight, maps.{i}.bias, finest grid first.
     """
 
@@ -67,9 +67,9 @@ def repeated(plane: Tensor, doublings: int, size: tuple[int, int]) -> Tensor:
 
 
 class ContextMatrix(torch.autograd.Function):
-    """Latents and features -> the matrix [n_context + n_ifce, N] that the entropy model reads, columns as the latents.
+    """Context matrix [n_context + n_ifce, N] of the entropy model, from latents and features; one column per latent.
 
-    Rows are written straight into the matrix: neighbour k of a grid is the grid, padded by zeros and shifted.
+    Rows are written in place: neighbour k of a grid is the zero-padded grid, shifted.
     """
 
     @staticmethod
@@ -122,7 +122,7 @@ def _write_features(block: Tensor, features: Tensor | None) -> None:
 
 
 def _halved(block: Tensor) -> Tensor:
-    """Sums over the 2×2 blocks of [n, h, w], those at an odd edge being smaller: the transpose of _write_features."""
+    """Sums over the 2×2 blocks of [n, h, w], cropped at odd edges: the transpose of _write_features."""
     out = block[:, ::2, ::2].clone()
     for dy, dx in ((0, 1), (1, 0), (1, 1)):
         part = block[:, dy::2, dx::2]

@@ -30,8 +30,10 @@ from .rate import latent_bits, scale_of
 
 @dataclass
 class CoolChicEncoderOutput:
-    """raw_out [1, n_out, H, W], made when asked for; rate [n_latents] in bits, grids finest first; coarse: raw_out
-    before the final upsampling [1, n_out, h, w]; additional_data: see CoolChicEncoder.forward."""
+    """raw_out [1, n_out, H, W] is computed on access. rate [n_latents] is in bits, finest grid first.
+
+    coarse: raw_out before the final upsampling [1, n_out, h, w]. additional_data: see CoolChicEncoder.forward.
+    """
 
     rate: Tensor
     coarse: Tensor
@@ -44,11 +46,11 @@ class CoolChicEncoderOutput:
 
 
 class CoolChicEncoder(nn.Module):
-    """Latents and the networks that turn them into n_out planes, and know what they cost.
+    """Latents, and the networks that map them to n_out planes and to a rate.
 
-    latents: [1, 1, h, w] each, finest first as architecture.grids(); times encoder_gain and rounded they are what is
-    sent. modules_by_name: arm, ifce, synthesis, upsampling. quantization: steps of the networks, by module and kind.
-    predictor: modules of an earlier frame, fitted to these shapes, from which the stream may predict.
+    latents: [1, 1, h, w] each, finest first as in architecture.grids(). The stream holds round(encoder_gain * latents).
+    modules_by_name: arm, ifce, synthesis, upsampling. quantization: steps of the networks, by module and kind.
+    predictor: modules of an earlier frame, fitted to these shapes, which the stream may predict from.
     """
 
     def __init__(self, param: CoolChicEncoderParameter, n_out: int, seed: int = 0) -> None:
@@ -70,7 +72,7 @@ class CoolChicEncoder(nn.Module):
         self._checked: set[str] = set()
 
     def _fresh_modules(self, seed: int) -> dict[str, nn.Module]:
-        """Newly drawn networks; the global random state is left as it was."""
+        """Newly drawn networks. The global random state does not change."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             made = {name: plugin.module() for name, plugin in self.plugins.by_name().items()}
@@ -92,10 +94,10 @@ class CoolChicEncoder(nn.Module):
     ) -> CoolChicEncoderOutput:
         """Planes and rate. In evaluation mode latents are rounded, whatever the quantizer.
 
-        quantizer_type: a plugin as ``softround`` or ``softround:noise=gaussian``. AC_MAX_VAL: limit of |latent|, -1 for
-        none. flag_additional_outputs: additional_data holds, per grid, ``latent``, ``mu``, ``scale``, ``rate`` [h, w],
-        and ``synthesis_input``. no_/only_common_randomness silence the noise planes or all others. state: for
-        quantizers that change during training.
+        quantizer_type: a plugin, for example ``softround`` or ``softround:noise=gaussian``. AC_MAX_VAL: limit of
+        |latent|, -1 for none. flag_additional_outputs: fill additional_data with ``latent``, ``mu``, ``scale``,
+        ``rate`` [h, w] per grid, and with ``synthesis_input``. no_common_randomness zeroes the noise planes,
+        only_common_randomness all others. state: for quantizers that change during training.
         """
         if self.training:
             flat = self._quantize(quantizer_noise_type, quantizer_type, soft_round_temperature, noise_parameter, state)
@@ -111,7 +113,7 @@ class CoolChicEncoder(nn.Module):
         return self.output(rate, coarse, additional)
 
     def output(self, rate: Tensor, coarse: Tensor, additional: dict[str, Any] | None = None) -> CoolChicEncoderOutput:
-        """What forward() returns, of its parts."""
+        """The result of forward(), from its parts."""
         return CoolChicEncoderOutput(rate, coarse, self.full_size, additional or {})
 
     def _scaled(self) -> Tensor:
@@ -139,7 +141,7 @@ class CoolChicEncoder(nn.Module):
         temperature: Tensor | float,
         state: TrainingState,
     ) -> Tensor:
-        """What a quantizer makes of scaled latents [N]. Raises PluginError if its first result cannot be trained on."""
+        """Scaled latents [N] after the quantizer. Raises PluginError if its first result is not trainable."""
         quantizer = _quantizer(quantizer_type)
         if quantizer_type in self._checked:
             return quantizer.quantize(scaled, noise, temperature, state)
@@ -150,7 +152,7 @@ class CoolChicEncoder(nn.Module):
         return out
 
     def quantizer_and_noise(self, noise_type: str, quantizer_type: str) -> tuple[QuantizerPlugin, str]:
-        """The quantizer, and the kind of its noise."""
+        """The quantizer and its kind of noise."""
         quantizer = _quantizer(quantizer_type)
         return quantizer, quantizer.noise or noise_type
 
@@ -173,7 +175,7 @@ class CoolChicEncoder(nn.Module):
         return latent_bits(flat, laplace[0], laplace[1])
 
     def fused_rate(self, flat: Tensor) -> Tensor | None:
-        """Bits of each latent [N] by the entropy model's own kernel, where it has one that applies."""
+        """Bits of each latent [N] from the entropy model's own kernel, or None if no kernel applies."""
         maps = list(self.modules_by_name["ifce"].parameters())
         plugin, module = self.plugins.arm, self.modules_by_name["arm"]
         bits = plugin.rate(module, flat, self.grids, self.architecture, maps)
@@ -208,7 +210,7 @@ class CoolChicEncoder(nn.Module):
         )
 
     def common_noise(self) -> Tensor:
-        """The fixed noise planes [1, n, h, w] of common randomness."""
+        """The fixed noise planes [1, n, h, w] for common randomness."""
         if self._randomness is None:
             from coolvid.decoding.noise import common_noise
 
@@ -238,7 +240,7 @@ class CoolChicEncoder(nn.Module):
             "synthesis_input": dense,
         }
 
-    # -- stages of the evaluation forward, for those who change one module at a time ---------------------------
+    # -- stages of the evaluation forward, for callers that change one module at a time -------------------------
 
     def rounded_latents(self) -> Tensor:
         """The latents as sent, [N], finest grid first."""
@@ -257,15 +259,15 @@ class CoolChicEncoder(nn.Module):
         return self._laplace(flat, self._split(flat))
 
     def contexts(self, flat: Tensor) -> Tensor:
-        """What the entropy model reads for latents [N]: [n_context + n_ifce, N]."""
+        """Input of the entropy model for latents [N]: [n_context + n_ifce, N]."""
         return self._contexts(flat, self._split(flat))
 
     def synthesis_input(self, flat: Tensor) -> Tensor:
-        """The planes [1, n_in, h, w] that upsampling (and common randomness) make of latents [N]."""
+        """Upsampled latents [N], plus any common randomness: [1, n_in, h, w]."""
         return self._dense(self._split(flat), False, False)
 
     def synthesised(self, dense: Tensor) -> Tensor:
-        """raw_out [1, n_out, H, W] of the synthesis input."""
+        """raw_out [1, n_out, H, W] for this synthesis input."""
         return self.full_size(self._synthesis(dense))
 
     @torch.no_grad()
@@ -280,17 +282,17 @@ class CoolChicEncoder(nn.Module):
         return {name: parameter.detach().clone() for name, parameter in self.named_parameters()}
 
     def set_param(self, param: Mapping[str, Tensor]) -> None:
-        """Write parameters as get_param() gave them (or some of them) into the model. KeyError for an unknown name."""
+        """Write all or some of the parameters from get_param() into the model. KeyError for an unknown name."""
         set_parameters(self, param)
 
     def initialize_latent_grids(self) -> None:
-        """All latents to 0."""
+        """Set all latents to 0."""
         with torch.no_grad():
             for latent in self.latents:
                 latent.zero_()
 
     def reinitialize_parameters(self, seed: int = 0) -> None:
-        """Latents to 0, networks as newly drawn with this seed, quantisation forgotten."""
+        """Reset latents to 0, draw the networks again from this seed, and clear the quantization steps."""
         self.initialize_latent_grids()
         for name, module in self._fresh_modules(seed).items():
             self.modules_by_name[name].load_state_dict(module.state_dict())
@@ -300,7 +302,7 @@ class CoolChicEncoder(nn.Module):
 
     @torch.no_grad()
     def write_latents(self, flat: Tensor) -> None:
-        """Put integer latents [N], as rounded_latents() gives them, into the model."""
+        """Write integer latents [N], as rounded_latents() returns them, into the model."""
         for latent, values in zip(self.latents, self._split(flat / self.param.encoder_gain), strict=True):
             latent.copy_(values)
 
@@ -312,40 +314,42 @@ class CoolChicEncoder(nn.Module):
     # -- networks -----------------------------------------------------------------------------------------------
 
     def set_network_quantization(self, module: str, steps: Steps) -> None:
-        """Remember the steps ("weight", "bias") that `module` was quantised with."""
+        """Record the steps ("weight", "bias") that quantized `module`."""
         self.quantization[module] = dict(steps)
 
     def get_network_quantization_step(self) -> dict[str, dict[str, float | None]]:
-        """Steps by module and kind; None before quantisation."""
+        """Steps by module and kind; None before quantization."""
         return {name: dict(steps) for name, steps in self.quantization.items()}
 
     def get_network_rate(self) -> dict[str, dict[str, float]]:
-        """Bits of the networks by module and kind ("weight", "bias"); 0 for what is not quantised yet."""
+        """Bits of the networks by module and kind ("weight", "bias"); 0 before quantization."""
         return {
             name: network_rate(name, self.modules_by_name[name], self.tensors[name], steps, self.predictor.get(name))
             for name, steps in self.quantization.items()
         }
 
     def predict_from(self, modules: Mapping[str, CodedModule]) -> None:
-        """Declare modules of an earlier frame, in the shapes of this one's, the predictor; training then counts
-        what is cheaper, parameters or their differences to it."""
+        """Set the predictor: modules of an earlier frame in the shapes of this frame's.
+
+        Training then counts the cheaper of the parameters and their differences from the predictor.
+        """
         self.predictor = dict(modules)
         self._predicted = {name: _values(module, self.tensors[name]) for name, module in modules.items()}
 
     def estimated_network_bits(self) -> Tensor:
-        """What the networks that are sent might cost once quantised: a differentiable scalar, in bits."""
+        """Estimated bits of the transmitted networks once quantized, as a differentiable scalar."""
         sent = [each for each in self.sent_modules() if each[1]]
         bits = [estimated_bits(*each) for each in sent]
         return torch.stack([torch.zeros_like(self.latents[0][0, 0, 0, 0]), *bits]).sum()
 
     def sent_modules(self) -> list[SentModule]:
-        """All modules in stream order, their tensors, their usual step, and the predictor's values, if any."""
+        """All modules in stream order: tensors, usual step, and the predictor's values, if any."""
         return [(self.modules_by_name[n], self.tensors[n], USUAL_STEPS[n], self._predicted.get(n)) for n in MODULES]
 
     # -- complexity ---------------------------------------------------------------------------------------------
 
     def complexity(self) -> Complexity:
-        """Multiplications per module for decoding one picture."""
+        """Multiplications per module to decode one picture."""
         return complexity_of(self.architecture, self.plugins.by_name(), self.param.img_size)
 
     def get_flops(self) -> int:
@@ -371,7 +375,7 @@ def _quantizer(choice: str) -> QuantizerPlugin:
 
 
 def _values(module: CodedModule, tensors: Sequence[TensorSpec]) -> dict[str, Tensor]:
-    """What a coded module's integers stand for, float32."""
+    """Dequantized float32 values of a coded module."""
     shifts = {"weight": module.weight_shift, "bias": module.bias_shift}
     return {s.name: torch.from_numpy(module.parameters[s.name]).float() * 2.0 ** -shifts[s.kind] for s in tensors}
 

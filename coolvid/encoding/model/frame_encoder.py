@@ -32,7 +32,7 @@ OutputRange = tuple[tuple[int, int], ...]
 class FrameEncoderOutput:
     """decoded_image in [0, 1]; rate: bits of all latents, a scalar.
 
-    additional_data: with flag_additional_outputs, ``residue`` and ``motion`` (those of CoolChicEncoder), ``flow``
+    additional_data: with flag_additional_outputs, ``residue`` and ``motion`` (as in CoolChicEncoder), ``flow``
     [1, 2n, H, W] and ``predictions``.
     """
 
@@ -42,7 +42,7 @@ class FrameEncoderOutput:
 
 
 class FrameEncoder(nn.Module):
-    """The differentiable twin of reconstruct_frame for one frame.
+    """Differentiable model of reconstruct_frame for one frame.
 
     coolchics: ModuleDict with residue and, for P and B frames, motion. references: dense pictures [1, 3, H, W] in
     [0, 1], already shifted by global_translation. output_range: (minimum, maximum) code value per plane, I frames only.
@@ -60,8 +60,8 @@ class FrameEncoder(nn.Module):
         output_range: OutputRange | None = None,
         seed: int = 0,
     ) -> None:
-        """target: the frame to code, or only its format; then translations not given are (0, 0) and the output range is
-        the full one. Raises ConfigError when sizes or the number of references do not fit."""
+        """target: the frame to code, or only its format. With a format alone, translations default to (0, 0) and the
+        output range to the full range. Raises ConfigError if sizes or the number of references do not match."""
         super().__init__()
         self.config = config
         self.format = target.format if isinstance(target, Frame) else target
@@ -96,7 +96,7 @@ class FrameEncoder(nn.Module):
         return out
 
     def _register_pictures(self, references: Sequence[Frame]) -> None:
-        """Shifted references, and gain and offset [1, 3, 1, 1] of the output, as buffers outside the state dict."""
+        """Register shifted references and the output's gain and offset [1, 3, 1, 1], outside the state dict."""
         for i, (frame, shift) in enumerate(zip(references, self.global_translation, strict=True)):
             self.register_buffer(f"reference_{i}", translate(to_dense(frame.as_tensor()), shift), persistent=False)
         spans = torch.tensor(self.output_range or ((0, self.format.peak),) * 3) / self.format.peak
@@ -121,10 +121,10 @@ class FrameEncoder(nn.Module):
         only_common_randomness: bool = False,
         state: TrainingState = TRAINED,
     ) -> FrameEncoderOutput:
-        """The picture and the bits of its latents; arguments as CoolChicEncoder.forward, given to both branches.
+        """The picture and the bits of its latents. Both branches get the arguments, as in CoolChicEncoder.forward.
 
-        The picture is clamped to [0, 1]; in training mode its derivatives are those of the picture before that. In
-        evaluation mode latents are rounded and flow is rounded to 1/64 pixel.
+        The picture is clamped to [0, 1]. In training mode its derivatives are those of the unclamped picture. In
+        evaluation mode latents are rounded, and flow is rounded to 1/64 pixel.
         """
         outputs: dict[str, CoolChicEncoderOutput] = {
             name: branch(
@@ -150,21 +150,21 @@ class FrameEncoder(nn.Module):
         return FrameEncoderOutput(decoded, rate, additional)
 
     def decoded(self, outputs: Mapping[str, CoolChicEncoderOutput]) -> tuple[DictTensorYUV | Tensor, Sequence[Tensor]]:
-        """The picture that the branches' outputs make, and its predictions."""
+        """The picture composed from the branches' outputs, and its predictions."""
         predictions = self._predictions(outputs["motion"]) if "motion" in outputs else ()
         return self.compose(outputs["residue"].raw_out, predictions), predictions
 
     def mean_squared_error(
         self, outputs: Mapping[str, CoolChicEncoderOutput], target: DictTensorYUV | Tensor
     ) -> Tensor | None:
-        """That of decoded(outputs) in training mode, in one step; None without compiled kernels."""
+        """Error of decoded(outputs) in training mode, in one step; None without compiled kernels."""
         predictions = self._predictions(outputs["motion"]) if "motion" in outputs else ()
         raw = outputs["residue"].raw_out
         return fused.composed_error(raw, predictions, self.gain, self.offset, _planes(target))
 
     def error_kernel(self, target: DictTensorYUV | Tensor) -> fused.PictureError | None:
-        """The same from the branches' coarse planes, with derivatives; None where there are no kernels for it, or where
-        planes are enlarged before they are used."""
+        """The same error from the branches' coarse planes, with derivatives. None if no kernel applies, or if the
+        planes are upsampled before use."""
         motion, size = self.architecture.motion, (self.format.height, self.format.width)
         is_direct = motion is None or self.block == 1 << motion.latent_resolution[0]
         if self.architecture.residue.latent_resolution[0] or not is_direct:
@@ -175,16 +175,16 @@ class FrameEncoder(nn.Module):
         return fused.PictureError(self.gain, self.offset, _planes(target), warps, size)
 
     def _predictions(self, motion: CoolChicEncoderOutput) -> tuple[Tensor, ...]:
-        """Each reference, warped by its flow."""
+        """Each reference warped by its flow."""
         flow = motion.coarse if self.block > 1 else motion.raw_out
         return self._warped(flow if self.training else round_flow(flow))
 
     def warp(self, flow: Tensor) -> tuple[Tensor, ...]:
-        """Each reference [1, 3, H, W], warped by its part of the flow [1, 2n, H, W] in pixels."""
+        """Each reference [1, 3, H, W] warped by its part of the flow [1, 2n, H, W] in pixels."""
         return self._warped(flow[:, :, :: self.block, :: self.block])
 
     def _warped(self, flow: Tensor) -> tuple[Tensor, ...]:
-        """Each reference moved by its part of the flow [1, 2n, h, w], one vector per block."""
+        """Each reference warped by its part of the flow [1, 2n, h, w], one vector per block."""
         plugin, module = self._warper()
         out = []
         for reference, part in zip(self.references, torch.split(flow, 2, dim=1), strict=True):
@@ -195,7 +195,7 @@ class FrameEncoder(nn.Module):
         return tuple(out)
 
     def _warp_kernels(self) -> list[WarpKernel] | None:
-        """The warper's kernel for each reference; None where it has none."""
+        """The warper's kernel for each reference, or None if it has no kernel."""
         if self.warper_plugin is None:
             return []
         plugin, module = self._warper()
@@ -204,7 +204,7 @@ class FrameEncoder(nn.Module):
         return kernels if len(kernels) == len(found) else None
 
     def _warper(self) -> tuple[WarperPlugin, nn.Module]:
-        """Those of a P or B frame."""
+        """Warper plugin and module of a P or B frame."""
         assert self.warper_plugin is not None and self.warper is not None
         return self.warper_plugin, self.warper
 
@@ -215,13 +215,13 @@ class FrameEncoder(nn.Module):
         return 1 if motion is None or motion.final_upsampling != "nearest" else 1 << motion.latent_resolution[0]
 
     def compose(self, raw: Tensor, predictions: Sequence[Tensor]) -> DictTensorYUV | Tensor:
-        """The picture of the residue's raw_out and the warped references, clamped; derivatives as in forward()."""
+        """The clamped picture from the residue's raw_out and the warped references; derivatives as in forward()."""
         picture = compose(raw, predictions, self.gain, self.offset, self.format.pixel_format)
         return clamped(picture, is_straight=self.training)
 
     @torch.no_grad()
     def picture(self) -> Frame:
-        """What the float model decodes to, rounded to the bit depth."""
+        """The float model's decoded picture, rounded to the bit depth."""
         was_training = self.training
         self.eval()
         decoded = self().decoded_image
@@ -235,28 +235,28 @@ class FrameEncoder(nn.Module):
         return {name: parameter.detach().clone() for name, parameter in self.named_parameters()}
 
     def set_param(self, param: Mapping[str, Tensor]) -> None:
-        """Write parameters as get_param() gave them (or some of them) into the model. KeyError for an unknown name."""
+        """Write all or some of the parameters from get_param() into the model. KeyError for an unknown name."""
         set_parameters(self, param)
 
     def initialize_latent_grids(self) -> None:
-        """All latents of both branches to 0."""
+        """Set all latents of both branches to 0."""
         for branch in self.branches.values():
             branch.initialize_latent_grids()
 
     def reinitialize_parameters(self, seed: int = 0) -> None:
-        """Both branches as newly made with this seed."""
+        """Reset both branches to their initial state for this seed."""
         for i, branch in enumerate(self.branches.values()):
             branch.reinitialize_parameters(2 * seed + i)
 
     @property
     def branches(self) -> dict[str, CoolChicEncoder]:
-        """The Cool-chics by name, typed."""
+        """The Cool-chics by name, with their static type."""
         return dict(self.coolchics.items())  # type: ignore[arg-type]
 
     def named_groups(self) -> dict[str, list[nn.Parameter]]:
-        """What train() may be told to optimise: ``residue.arm``, ``motion.latents``, ``residue.all``,
-        ``all.synthesis``, ``all.warper``, ``all``; ``residue.coarse`` is latents of all grids but the finest. The
-        warper belongs to both branches, and appears once in ``all``."""
+        """Groups of parameters that train() accepts: ``residue.arm``, ``motion.latents``, ``residue.all``,
+        ``all.synthesis``, ``all.warper``, ``all``. ``residue.coarse`` holds the latents of all grids but the finest.
+        The warper serves both branches and appears once in ``all``."""
         groups: dict[str, list[nn.Parameter]] = {}
         parts = (*MODULES, "latents", "coarse", "warper")
         for name, branch in self.branches.items():
@@ -281,24 +281,24 @@ class FrameEncoder(nn.Module):
         return {name: branch.get_network_rate() for name, branch in self.branches.items()}
 
     def get_network_rate_bits(self) -> float:
-        """Bits of all networks; 0 for what is not quantised yet."""
+        """Bits of all networks; 0 before quantization."""
         rates = self.get_network_rate()
         return sum(bits for branch in rates.values() for module in branch.values() for bits in module.values())
 
     def estimated_network_bits(self) -> Tensor:
-        """What all networks might cost once quantised: a differentiable scalar, in bits."""
+        """Estimated bits of all networks once quantized, as a differentiable scalar."""
         return torch.stack([branch.estimated_network_bits() for branch in self.branches.values()]).sum()
 
     def get_total_mac_per_pixel(self) -> float:
-        """Multiplications per decoded pixel, both branches."""
+        """Multiplications per decoded pixel, for both branches."""
         return sum(branch.get_total_mac_per_pixel() for branch in self.branches.values())
 
     def get_flops(self) -> int:
-        """Multiplications needed to decode the frame, warping not counted."""
+        """Multiplications needed to decode the frame, without warping."""
         return sum(branch.get_flops() for branch in self.branches.values())
 
     def str_complexity(self) -> str:
-        """The branches' tables, one under the other."""
+        """The branches' tables, one below the other."""
         return "\n\n".join(f"{name}\n{branch.str_complexity()}" for name, branch in self.branches.items())
 
 

@@ -1,4 +1,4 @@
-"""The frame formula through the compiled kernels: as one differentiable step, and with its derivatives at once."""
+"""The frame formula in compiled kernels: as one differentiable step, and together with its derivatives."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from coolvid.plugin.shortcuts import Array, WarpKernel
 
 
 def usable(*tensors: Tensor) -> bool:
-    """Whether compiled kernels are here and apply to these tensors: float32 on the CPU."""
+    """Whether compiled kernels exist and apply to these tensors (float32 on the CPU)."""
     return compiled is not None and all(t.dtype is torch.float32 and t.device.type == "cpu" for t in tensors)
 
 
 def compose(
     raw: Tensor, predictions: Sequence[Tensor], gain: Tensor, offset: Tensor, subsampled: bool
 ) -> tuple[Tensor, ...] | None:
-    """Picture of raw [1, 3 + n, H, W] and n predictions [1, 3, H, W]; None where the kernels do not apply.
+    """Picture from raw [1, 3 + n, H, W] and n predictions [1, 3, H, W]; None if the kernels do not apply.
 
     gain, offset [1, 3, 1, 1] apply without predictions. Three planes [1, 1, h, w] when subsampled, else [1, 3, H, W].
     """
@@ -57,8 +57,7 @@ class _Compose(torch.autograd.Function):
 def composed_error(
     raw: Tensor, predictions: Sequence[Tensor], gain: Tensor, offset: Tensor, target: Sequence[Tensor]
 ) -> Tensor | None:
-    """Mean squared error of compose() with clamped(is_straight=True), over all samples; None where the kernels do not
-    apply.
+    """Mean squared error of compose() with clamped(is_straight=True), over all samples. None if no kernel applies.
 
     target: three planes [1, 1, h, w] if subsampled, else one [1, 3, H, W].
     """
@@ -70,7 +69,7 @@ def composed_error(
 
 
 class _ComposedError(torch.autograd.Function):
-    """Derivatives are made with the error."""
+    """The forward pass computes the derivatives together with the error."""
 
     @staticmethod
     def forward(ctx: Any, formula: Any, target: Sequence[Any], raw: Tensor, *predictions: Tensor) -> Tensor:
@@ -91,11 +90,11 @@ class _ComposedError(torch.autograd.Function):
 
 
 class PictureError:
-    """Mean squared error of the picture that two branches' planes make, over all samples, and its derivatives by these
-    planes, without autograd.
+    """Mean squared error over all samples of the picture from two branches' planes, and its derivatives with respect to
+    these planes, without autograd.
 
-    gain, offset, target: as composed_error(). warps: the warper's kernel for each reference, whose
-    flows are two of the planes of the motion branch each.
+    gain, offset, target: as in composed_error(). warps: the warper's kernel for each reference. Each reads its flow
+    from two planes of the motion branch.
     """
 
     def __init__(
@@ -108,8 +107,8 @@ class PictureError:
         self._predictions, self._d_predictions = ([np.zeros((3, *size), np.float32) for _ in warps] for _ in range(2))
 
     def __call__(self, coarse: Mapping[str, Array], slopes: Mapping[str, Array], state: TrainingState) -> float:
-        """coarse: raw planes of ``residue`` [3 + n, H, W] and, with warps, flows of ``motion`` [2n, h, w] in pixels;
-        slopes: where derivatives go, in the same shapes."""
+        """coarse: raw planes of ``residue`` [3 + n, H, W] and, with warps, flows of ``motion`` [2n, h, w] in pixels.
+        slopes: output for the derivatives, in the same shapes."""
         assert compiled is not None
         for i, warp in enumerate(self._warps):
             warp.forward(coarse["motion"][2 * i : 2 * i + 2], self._predictions[i])
@@ -123,8 +122,8 @@ class PictureError:
 
 
 def errors_by_cell(picture: Sequence[Tensor], target: Sequence[Tensor], side: int) -> NDArray[np.float64] | None:
-    """Squared errors of a picture's planes [1, n, h, w], at full or half size, added up over each cell of side x side
-    pixels, flat; None where the kernels do not apply."""
+    """Squared errors of a picture's planes [1, n, h, w], at full or half size, summed over each cell of side x side
+    pixels, flat. None if the kernels do not apply."""
     if not usable(*picture, *target):
         return None
     assert compiled is not None

@@ -1,7 +1,7 @@
-"""One Cool-chic's training step through compiled kernels alone: forward and backward in sequence, without autograd.
+"""Training step of one Cool-chic in compiled kernels only: forward and backward in sequence, without autograd.
 
-CoolChicEncoder.forward with autograd is the definition; results agree with it up to rounding. Parameters and gradients
-lie in one vector each, and everything of a picture's size in memory that stays from one step to the next.
+CoolChicEncoder.forward with autograd is the definition; results agree up to rounding. One vector holds all parameters,
+another all gradients. Buffers of picture size are allocated once and reused at every step.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from .network_rate import NetworkEstimate
 
 
 def flattened(modules: Sequence[nn.Module]) -> tuple[Array, Array]:
-    """Move the parameters of all modules into one vector, and their gradients into another; .data and .grad of each
-    are views from then on."""
+    """Move the parameters of all modules into one vector and their gradients into another. Afterwards .data and .grad
+    of each parameter are views."""
     parameters = [p for module in modules for p in module.parameters()]
     values = torch.cat([p.detach().reshape(-1) for p in parameters])
     gradient = torch.zeros_like(values)
@@ -39,7 +39,7 @@ def flattened(modules: Sequence[nn.Module]) -> tuple[Array, Array]:
 
 
 class FusedBranches:
-    """All branches of a model, their networks side by side in memory and then all latents."""
+    """All branches of a model in one vector: first their networks, then all latents."""
 
     def __init__(self, branches: Mapping[str, CoolChicEncoder], kernels: Mapping[str, Kernels]) -> None:
         networks = [branch.modules_by_name[module] for branch in branches.values() for module in MODULES]
@@ -56,17 +56,17 @@ class FusedBranches:
 
     @classmethod
     def of(cls, branches: Mapping[str, CoolChicEncoder]) -> FusedBranches | None:
-        """None where one of the branches has no kernels for this."""
+        """None if one of the branches lacks a kernel."""
         kernels = {name: found for name, branch in branches.items() if (found := Kernels.of(branch)) is not None}
         return cls(branches, kernels) if len(kernels) == len(branches) else None
 
     def add_network_rate(self, bit_slope: float) -> float:
-        """Estimated bits of the networks, whose derivatives times bit_slope are added to the gradients."""
+        """Estimated bits of the networks. Adds their derivatives, times bit_slope, to the gradients."""
         return self._estimate.add(*self._networks, bit_slope)
 
 
 class Kernels(NamedTuple):
-    """Those of one Cool-chic's modules."""
+    """Kernels of one Cool-chic's modules."""
 
     arm: RateKernel
     upsampling: LayerKernel[Sequence[Array]]
@@ -74,7 +74,7 @@ class Kernels(NamedTuple):
 
     @classmethod
     def of(cls, coolchic: CoolChicEncoder) -> Kernels | None:
-        """None where a plugin has none for this model, or without float32 parameters on the CPU."""
+        """None if a plugin has no kernel for this model, or if the parameters are not float32 on the CPU."""
         if compiled is None or not usable(*coolchic.parameters()):
             return None
         plugins, modules = coolchic.plugins, coolchic.modules_by_name
@@ -86,11 +86,10 @@ class Kernels(NamedTuple):
 
 
 class FusedBranch:
-    """forward() and then backward() of one Cool-chic. parts: parameters and gradients of its modules and latents, by
-    name.
+    """forward() and then backward() of one Cool-chic. parts: parameters and gradients of modules and latents, by name.
 
-    coarse [n_out, h, w]: its planes before the final upsampling, as the last forward() left them; d_coarse: where
-    backward() expects the derivatives by them.
+    coarse [n_out, h, w]: planes before the final upsampling, from the last forward(). d_coarse: derivatives with
+    respect to coarse, which the caller fills before backward().
     """
 
     def __init__(self, coolchic: CoolChicEncoder, kernels: Kernels, parts: dict[str, tuple[Array, Array]]) -> None:
@@ -102,7 +101,7 @@ class FusedBranch:
         self._make_room()
 
     def _make_room(self) -> None:
-        """Memory for the synthesis input and output, and for derivatives; common randomness is put in."""
+        """Allocate the synthesis input and output and the derivatives, and fill in common randomness."""
         coolchic = self._coolchic
         n, n_in = coolchic.architecture.n_planes, coolchic.architecture.synthesis_ports.n_in
         size = next(g.shape for g in coolchic.grids if not g.is_hyper)
@@ -117,8 +116,8 @@ class FusedBranch:
         self._normal, self._d_normal = (_planes_of(each, coolchic.grids) for each in (self._quantized, self._d_planes))
 
     def forward(self, bit_slope: float, *quantization: Any) -> float:
-        """Bits of all latents. bit_slope: derivative of the loss by a bit. quantisation: types of noise and quantizer,
-        temperature, noise parameter, state of training."""
+        """Bits of all latents. bit_slope: derivative of the loss with respect to a bit. quantization: noise and
+        quantizer types, temperature, noise parameter, training state."""
         values, slopes = self._values, self._slopes
         self._quantize(*quantization)
         by_rate = self._d_rate, slopes["arm"], slopes["ifce"]
@@ -128,7 +127,7 @@ class FusedBranch:
         return bits
 
     def backward(self) -> None:
-        """All gradients, given d_coarse."""
+        """All gradients, from d_coarse."""
         slopes = self._slopes
         self._kernels.synthesis.backward(self.d_coarse, self._d_dense, slopes["synthesis"])
         self._kernels.upsampling.backward(self._d_seen, self._d_normal, slopes["upsampling"])
@@ -137,7 +136,7 @@ class FusedBranch:
     def _quantize(
         self, noise_type: str, quantizer_type: str, temperature: float, parameter: float, state: TrainingState
     ) -> None:
-        """The latents as the training forward sees them, and their slope, or what autograd needs for it."""
+        """Quantized latents as in the training forward, and their slope, or what autograd needs to compute it."""
         quantizer, kind = self._coolchic.quantizer_and_noise(noise_type, quantizer_type)
         gain = self._coolchic.param.encoder_gain
         noise = self._noise if self._coolchic.noise.fill(kind, parameter, self._noise) else None
@@ -150,19 +149,19 @@ class FusedBranch:
             self._quantized[:] = self._by_autograd[1].detach().numpy()
 
     def _quantize_backward(self, out: Array) -> None:
-        """The derivative by the latents, of those by rate and planes."""
+        """Derivative with respect to the latents, from the derivatives of rate and planes."""
         assert compiled is not None
         if self._by_autograd is None:
             compiled.add_and_scale(self._d_rate, self._d_planes, self._slope, out, threads())
         else:
             leaf, quantized = self._by_autograd
-            # The derivative of a product, because torch.autograd.grad with grad_outputs imports sympy.
+            # Differentiate a product instead: torch.autograd.grad with grad_outputs imports sympy.
             product = torch.dot(quantized, torch.from_numpy(self._d_rate + self._d_planes))
             out[:] = torch.autograd.grad(product, leaf)[0].numpy()
 
 
 def _planes_of(latents: Array, grids: Sequence[Grid]) -> list[Array]:
-    """The planes [h, w] of latents [N] that go to the synthesis, finest first, as views."""
+    """Planes [h, w] of latents [N] that enter the synthesis, finest first, as views."""
     starts = np.cumsum([0, *(g.height * g.width for g in grids)]).tolist()
     places = zip(starts, starts[1:], grids, strict=False)
     return [latents[start:stop].reshape(g.shape) for start, stop, g in places if not g.is_hyper]

@@ -1,4 +1,4 @@
-"""Bits of quantised networks as the stream codes them, and an estimate for training, before there are steps."""
+"""Bits of quantized networks as coded in the stream, and an estimate for training, before steps exist."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from coolvid.kernels import compiled
 KINDS = ("weight", "bias")
 Steps = Mapping[str, float | None]
 
-# Steps that quantisation usually chooses, by module: what a parameter must exceed to be worth more than a zero.
+# Typical quantization steps by module: the scale at which a parameter is worth more than a zero.
 USUAL_STEPS = {"arm": 2.0**-4, "ifce": 2.0**-4, "upsampling": 2.0**-6, "synthesis": 2.0**-6}
 
 
 def network_rate(
     name: str, module: nn.Module, tensors: tuple[TensorSpec, ...], steps: Steps, predictor: CodedModule | None
 ) -> dict[str, float]:
-    """Bits of one module by kind; 0 where a step is not known yet."""
+    """Bits of one module by kind; 0 for a kind without a step."""
     if not tensors or any(steps.get(spec.kind) is None for spec in tensors):
         return dict.fromkeys(KINDS, 0.0)
     parameters = dict(module.named_parameters())
@@ -40,12 +40,14 @@ def network_rate(
 def estimated_bits(
     module: nn.Module, tensors: Sequence[TensorSpec], step: float, predictor: Mapping[str, Tensor] | None = None
 ) -> Tensor:
-    """Bits of one module's parameters at a step, roughly: a differentiable scalar that is 0 only when all are 0, or
-    equal to the predictor's values, if there is one; what is cheaper counts.
+    """Rough bits of one module's parameters at a step: a differentiable scalar.
 
-    Each kind counts n * log2(1 + 2 e mean|parameter| / step): the entropy of n Laplace variables of that mean
-    magnitude, quantised by the step, where the magnitude is well above it. Every parameter is pulled to 0 by the
-    same force, which grows as its neighbours shrink: those that do little vanish, the others hardly move.
+    With a predictor, the cheaper of parameters and differences counts. The result is 0 only if all parameters are 0 or
+    equal the predictor's values.
+
+    Each kind counts n * log2(1 + 2 e mean|parameter| / step). This is the entropy of n quantized Laplace variables of
+    that mean magnitude, if the magnitude is well above the step. Every parameter gets the same gradient toward 0,
+    which grows as the others shrink: parameters of little use vanish, the rest hardly move.
     """
     parameters = dict(module.named_parameters())
     fresh, difference = torch.zeros(()), torch.zeros(())
@@ -68,10 +70,9 @@ SentModule = tuple[nn.Module, tuple[TensorSpec, ...], float, Mapping[str, Tensor
 
 
 class NetworkEstimate:
-    """The sum of estimated_bits over modules whose parameters lie in one vector, with derivatives, by the compiled
-    kernel.
+    """Sum of estimated_bits over modules whose parameters share one vector, with derivatives, in the compiled kernel.
 
-    modules: as estimated_bits() takes them, in the order of the vector.
+    modules: as for estimated_bits(), in the order of the vector.
     """
 
     def __init__(self, modules: Sequence[SentModule]) -> None:
@@ -89,6 +90,6 @@ class NetworkEstimate:
         self._kernel = compiled.NetworkRate(owners, factors, predicted if is_predicted else [])
 
     def add(self, values: NDArray[np.float32], slopes: NDArray[np.float32], bit_slope: float) -> float:
-        """Bits of values [N], whose derivatives times bit_slope are added to slopes [N]."""
+        """Bits of values [N]. Adds their derivatives, times bit_slope, to slopes [N]."""
         bits: float = self._kernel.add(values, slopes, bit_slope)
         return bits

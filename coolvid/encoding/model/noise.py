@@ -1,4 +1,4 @@
-"""Seeded noise for the quantiser: Gaussian (arXiv 2403.11651) and Kumaraswamy (C3, arXiv 2312.02753)."""
+"""Seeded noise for the quantizer: Gaussian (arXiv 2403.11651) and Kumaraswamy (C3, arXiv 2312.02753)."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _MASK = 2**64 - 1
 
 
 class NoiseSource:
-    """A stream of random numbers that belongs to one model: copies and pickles continue it on their own.
+    """Random number stream of one model. Copies and pickles continue the stream independently.
 
-    The compiled kernels make every draw from its own number; elsewhere there is one generator per device, made at the
-    first use and seeded alike.
+    The compiled kernels derive every draw from its number. Elsewhere each device has one generator, created at its
+    first use from the same seed.
     """
 
     def __init__(self, seed: int) -> None:
@@ -47,7 +47,7 @@ class NoiseSource:
         return kumaraswamy(torch.empty_like(like).uniform_(generator=generator), parameter)
 
     def fill(self, kind: str, parameter: float, out: NDArray[np.float32]) -> bool:
-        """draw() into an array, by the kernels' counter-based generator; False, and nothing done, for no noise."""
+        """draw() into an array, with the kernels' counter-based generator. False, and no change, without noise."""
         assert compiled is not None
         if _is_silent(kind, parameter):
             return False
@@ -88,7 +88,7 @@ def _is_silent(kind: str, parameter: float) -> bool:
 
 
 def draw_key(seed: int, number: int) -> int:
-    """32 well-mixed bits of a draw's seed and number (the finaliser of splitmix64)."""
+    """32 well-mixed bits of a draw's seed and number (the finalizer of splitmix64)."""
     x = (seed * 0x9E3779B97F4A7C15 + (number + 1) * 0xD1B54A32D192ED03) & _MASK
     x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9 & _MASK
     x = (x ^ (x >> 27)) * 0x94D049BB133111EB & _MASK
@@ -96,7 +96,7 @@ def draw_key(seed: int, number: int) -> int:
 
 
 def kumaraswamy(uniform: Tensor, a: float) -> Tensor:
-    """Numbers u in [0, 1] to noise in [-1/2, 1/2]: the Kumaraswamy density with mode 1/2, minus 1/2. a >= 1."""
+    """Kumaraswamy noise in [-1/2, 1/2] from u in [0, 1]: the density has its mode at 1/2, shifted to 0. a >= 1."""
     _check(a)
     b = (2.0**a * (a - 1.0) + 1.0) / a
     inner = torch.pow(1.0 - uniform, 1.0 / b)

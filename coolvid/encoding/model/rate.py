@@ -1,4 +1,4 @@
-"""What a latent costs, as one differentiable step: laplace.laplace_bits on the entropy model's raw outputs."""
+"""Rate of latents as one differentiable step: laplace.laplace_bits on the entropy model's raw outputs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class _LatentBits(torch.autograd.Function):
     """With a = |y - mu|, s = 1 / scale, near = exp(-|a - 1/2| s) and far = exp(-(a + 1/2) s), the mass of y ± 1/2 is
     P = (sign(a - 1/2) (near - 1) + 1 - far) / 2; 2 dP/da = s (far - near), 2 dP/ds = (a + 1/2) far - (a - 1/2) near.
 
-    Slopes are made in the forward pass, where their ingredients are at hand.
+    The forward pass computes the slopes, where the intermediate values are available.
     """
 
     @staticmethod

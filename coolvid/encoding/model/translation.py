@@ -1,4 +1,4 @@
-"""The whole-pixel shift between two frames, and the shift itself."""
+"""Global translation between two frames: search and application."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from torch import Tensor
 from coolvid.picture.types import Frame, PixelFormat
 
 COARSE_SIDE = 32
-"""All shifts are tried on pictures averaged until no side is longer than this."""
+"""The exhaustive search runs on pictures averaged down until no side exceeds this."""
 KEPT = 3
-"""Shifts that each finer step starts from."""
+"""Number of shifts that each refinement starts from."""
 GAIN_NEEDED = 0.97
-"""A shift is kept when it lowers the mean absolute difference below this part of what no shift gives."""
+"""A shift must bring the mean absolute difference below this fraction of the difference without a shift."""
 
 Shift = tuple[int, int]
 Picture = NDArray[np.float32]
@@ -23,8 +23,9 @@ Picture = NDArray[np.float32]
 def global_translation(target: Frame, reference: Frame) -> Shift:
     """(dy, dx) such that target[i, j] ~ reference[i + dy, j + dx], coarse to fine.
 
-    All shifts of small averaged pictures, then the neighbours of the best ones at every doubling of the resolution.
-    Shifts stay within half the frame, and pictures are compared where both overlap. (0, 0) unless a shift clearly pays.
+    The search tries all shifts of small averaged pictures, then the neighbours of the best at every doubling of the
+    resolution. Shifts stay within half the frame; pictures are compared where they overlap. Returns (0, 0) unless a
+    shift clearly pays.
     """
     a, b = _luma(target), _luma(reference)
     block = 1
@@ -60,7 +61,7 @@ def _around(middle: int, reach: int) -> range:
 
 
 def _best(a: Picture, b: Picture, trials: set[Shift], block: int) -> list[Shift]:
-    """The KEPT trials of least difference on pictures averaged over block x block; of equals the shortest."""
+    """The KEPT trials with the least difference on pictures averaged over block x block; ties go to the shortest."""
     small_a, small_b = _averaged(a, block), _averaged(b, block)
     inside = [(dy, dx) for dy, dx in trials if 2 * abs(dy) <= a.shape[0] and 2 * abs(dx) <= a.shape[1]]
     scored = [
@@ -70,7 +71,7 @@ def _best(a: Picture, b: Picture, trials: set[Shift], block: int) -> list[Shift]
 
 
 def _averaged(picture: Picture, block: int) -> Picture:
-    """Means of whole block x block squares; what is left at the right and bottom is dropped."""
+    """Means of whole block x block squares; incomplete blocks at the right and bottom are dropped."""
     h, w = picture.shape[0] // block, picture.shape[1] // block
     out: Picture = picture[: h * block, : w * block].reshape(h, block, w, block).mean(axis=(1, 3))
     return out

@@ -1,4 +1,4 @@
-"""From a trained frame encoder to integers: quantize_model, rdo_parameters, rdo_latents, code_frame; back: inherit."""
+"""Trained frame encoder to integers: quantize_model, rdo_parameters, rdo_latents, code_frame. Inverse: inherit."""
 
 from .coded import code_coolchic, code_frame
 from .inherit import warm_start

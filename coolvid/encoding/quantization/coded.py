@@ -1,4 +1,4 @@
-"""A quantised frame encoder as integers: what the packet will say."""
+"""A quantized frame encoder as integers, ready for packing."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def code_frame(
 ) -> CodedFrame:
     """The frame's integers, with activation scales chosen for its own latents.
 
-    references: display indices of the frame encoder's references, in order. predictor: that of the frame from whose
-    networks the packet is to predict these. Raises ConfigError unless quantize_model has run on this encoder.
+    references: display indices of the frame encoder's references, in order. predictor: that of the frame whose
+    networks predict these. Raises ConfigError unless quantize_model has run on this encoder.
     """
     height, width = frame_encoder.format.height, frame_encoder.format.width
     architecture = frame_encoder.architecture
@@ -35,6 +35,6 @@ def code_frame(
 
 
 def code_coolchic(coolchic: CoolChicEncoder) -> CodedCoolChic:
-    """One Cool-chic's modules and latents, without scales. Raises ConfigError unless it is quantised."""
+    """Modules and latents of one Cool-chic, without scales. Raises ConfigError unless it is quantized."""
     modules = {name: QuantizedModule.of(coolchic, name).coded for name in MODULES}
     return CodedCoolChic(coolchic.architecture, modules, coolchic.quantized_latents())

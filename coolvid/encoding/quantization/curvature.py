@@ -1,10 +1,10 @@
-"""How the loss of a frame curves in the parameters of one module: Gauss-Newton matrices, from random projections.
+"""Curvature of a frame's loss in the parameters of one module: Gauss-Newton matrices from random projections.
 
 Near the end of training loss(w + d) - loss(w) is about d' C d / 2, with C the sum of J' F J over all outputs of the
-module: J are their slopes by its parameters, F what the loss makes of an output. That is a constant for squared errors
-and the Fisher information for bits: the mean outer product of their slopes, for latents drawn from the model itself.
-With a random sign for each output, g = J' sqrt(F) s has the expectation E[g g'] = C; so outputs are taken in chunks,
-with one g for each. Where parameters are few, J is taken column by column instead.
+module. J is the Jacobian of an output with respect to the parameters, F the curvature of the loss in that output. F is
+constant for squared errors. For bits it is the Fisher information: the mean outer product of their slopes, for latents
+drawn from the model itself. With a random sign s for each output, g = J' sqrt(F) s has the expectation E[g g'] = C, so
+each chunk of outputs gives one g. If there are few parameters, J is computed column by column instead.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from .state import named_parameters
 from .steps import Floats
 
 SEED = 0
-# A matrix of so many rows takes 128 MiB; modules with more parameters are rounded without one.
+# A matrix of this many rows takes 128 MiB. Modules with more parameters are rounded without a matrix.
 MAX_PARAMETERS = 4096
 EXTRA_SAMPLES = 16
-# Latents that a projection of the entropy model has at least; how often a latent is drawn at most.
+# Minimum number of latents per projection of the entropy model; maximum number of draws per latent.
 MIN_ROWS = 64
 MAX_DRAWS = 8
 TILES = (16, 8, 4)
-# Pixels around a tile that its outputs may depend on; squares of samples that are added up; what filters are moved by.
+# Margin around a tile that its outputs may depend on, pixels; side of the squares of summed samples; filter increment.
 MARGIN = 2
 TOGETHER = 4
 DELTA = 2**-10
@@ -44,7 +44,7 @@ _BLOCK = 256
 
 @dataclass(frozen=True, eq=False)
 class _Sampler:
-    """What projections of one module are drawn from. count: how many are wanted, roughly."""
+    """Source of random projections of one module. count: approximate number wanted."""
 
     loss: FrameLoss
     branch: str
@@ -62,13 +62,13 @@ class _Sampler:
         return (drawn * 2 - 1).to(like)
 
     def slopes(self, outputs: Tensor | Sequence[Tensor], by_output: Tensor | Sequence[Tensor], keep: bool) -> Tensor:
-        """Derivatives [n], double, of outputs times by_output, summed, by all parameters. keep: the graph, too."""
+        """Derivatives [n], double, of sum(outputs * by_output) with respect to all parameters. keep: keep the graph."""
         found = torch.autograd.grad(outputs, self.parameters, by_output, retain_graph=keep, allow_unused=True)
         pairs = zip(self.parameters, found, strict=True)
         return torch.cat([(torch.zeros_like(p) if g is None else g).reshape(-1) for p, g in pairs]).double()
 
     def bit_slopes(self, laplace: Tensor) -> Tensor:
-        """Slopes of bits by mean and raw log scale [2, N], of latents drawn from laplace [2, N]."""
+        """Slopes of bits with respect to mean and raw log scale [2, N], for latents drawn from laplace [2, N]."""
         leaf = laplace.clone().requires_grad_(True)
         centred = torch.rand(laplace.shape[1:], generator=self.random).to(laplace) - 0.5
         distance = -scale_of(laplace[1]) * torch.log1p(-2 * centred.abs().clamp(max=MAX_CENTRED))
@@ -76,17 +76,17 @@ class _Sampler:
         return torch.autograd.grad(latent_bits(drawn, leaf[0], leaf[1]).sum(), leaf)[0]
 
     def signed(self, planes: Sequence[Tensor]) -> list[Tensor]:
-        """Random signs for decoded planes, so weighted that squares of slopes add up to the curvature of their MSE."""
+        """Random signs for decoded planes, weighted so that the squared slopes sum to the curvature of the MSE."""
         weight = math.sqrt(2 / sum(plane.numel() for plane in planes))
         return [self.signs(plane) * weight for plane in planes]
 
 
 def curvature(loss: FrameLoss, name: str, samples_per_parameter: float) -> Floats | None:
-    """The matrix [n, n] of a module, parameters in stream order, as they and the other modules are now.
+    """The matrix [n, n] of a module at the current parameters, in stream order.
 
-    samples_per_parameter: how many projections are drawn, fewer of small frames; the fewer, the rougher. None where
-    there is no matrix: with 0 samples, for inter-feature maps, which gain nothing by it, for modules of more than
-    MAX_PARAMETERS, and where the distortion is not the squared error.
+    samples_per_parameter: number of projections, fewer for small frames; fewer projections give a rougher matrix. None
+    if there is no matrix: with 0 samples, for inter-feature maps (no gain), for modules of more than MAX_PARAMETERS,
+    and if the distortion is not the squared error.
     """
     branch, module = name.split(".")
     own = named_parameters(loss.coolchic(name), module)
@@ -103,7 +103,7 @@ def curvature(loss: FrameLoss, name: str, samples_per_parameter: float) -> Float
 
 
 def _squared(projections: Iterable[Tensor], n: int) -> Floats:
-    """The sum of the outer products of projections [n] with themselves."""
+    """Sum of the outer products of projections [n] with themselves."""
     out = torch.zeros(n, n, dtype=torch.float64)
     rest = iter(projections)
     while block := list(islice(rest, _BLOCK)):
@@ -113,7 +113,7 @@ def _squared(projections: Iterable[Tensor], n: int) -> Floats:
 
 
 def _of_entropy_model(sampler: _Sampler) -> Iterator[Tensor]:
-    """Chunks of latents, whose bits have slopes by mean and scale."""
+    """One projection per chunk of latents, from the slopes of their bits with respect to mean and scale."""
     coolchic, arm = sampler.coolchic, sampler.coolchic.modules_by_name["arm"]
     flat = coolchic.rounded_latents().detach()
     contexts = coolchic.contexts(flat).detach()
@@ -130,7 +130,7 @@ def _of_entropy_model(sampler: _Sampler) -> Iterator[Tensor]:
 
 
 def _of_synthesis(sampler: _Sampler) -> Iterator[Tensor]:
-    """Tiles of the branch's planes, computed with MARGIN more on every side, so that borders do not matter."""
+    """One projection per tile of the branch's planes, with MARGIN extra on every side against border effects."""
     coolchic, synthesis = sampler.coolchic, sampler.coolchic.modules_by_name["synthesis"]
     dense = coolchic.synthesis_input(coolchic.rounded_latents()).detach()
     coarse = synthesis(dense).detach().requires_grad_(True)
@@ -150,7 +150,7 @@ def _of_synthesis(sampler: _Sampler) -> Iterator[Tensor]:
 
 
 def _tiles(height: int, width: int, count: int) -> list[tuple[slice, slice]]:
-    """Rows and columns of the tiles of a plane: of the largest side that makes count / 4 of them."""
+    """Row and column slices of a plane's tiles, with the largest side that gives count / 4 tiles."""
     enough = (side for side in TILES if (height // side) * (width // side) * 4 >= count)
     side = next(enough, TILES[-1])
     corners = product(range(0, height, side), range(0, width, side))
@@ -166,7 +166,7 @@ def _inside(part: slice, of: slice) -> slice:
 
 
 def _of_upsampling(sampler: _Sampler) -> Iterator[Tensor]:
-    """Filters are few, and reach far: how the whole picture moves with each of them, in random sums of samples."""
+    """Projections of the few, far-reaching filters: slopes of the whole picture by each tap, in random sums."""
     coolchic = sampler.coolchic
     flat = coolchic.rounded_latents().detach()
 
@@ -180,7 +180,7 @@ def _of_upsampling(sampler: _Sampler) -> Iterator[Tensor]:
 
 
 def _difference(planes: Callable[[], list[Tensor]], value: Tensor) -> list[Tensor]:
-    """Slopes of planes by one parameter, a view of where it lies."""
+    """Slopes of planes with respect to one parameter, given as a view of its storage."""
     before = value.clone()
     value += DELTA
     above = planes()
@@ -191,7 +191,7 @@ def _difference(planes: Callable[[], list[Tensor]], value: Tensor) -> list[Tenso
 
 
 def _added(planes: Sequence[Tensor], signs: Sequence[Tensor]) -> Tensor:
-    """Sums [n], double, of samples that stand together, with their signs."""
+    """Signed sums [n], double, over squares of samples."""
     signed = (plane * sign for plane, sign in zip(planes, signs, strict=True))
     sums = [F.avg_pool2d(each, TOGETHER, divisor_override=1, ceil_mode=True) for each in signed]
     return torch.cat([each.reshape(-1) for each in sums]).double()

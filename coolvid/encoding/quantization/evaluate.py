@@ -1,7 +1,7 @@
-"""The loss of a frame encoder while one module at a time changes: what the module does not influence is kept.
+"""Loss of a frame encoder while one module at a time changes, with a cache of everything the module does not affect.
 
-Changing the entropy model leaves the picture alone; changing synthesis or upsampling leaves the rate alone; the
-prediction is warped anew only when motion changes, and not even then when every rounded vector stays the same.
+The entropy model does not affect the picture; synthesis and upsampling do not affect the rate. The prediction is
+warped again only when motion changes, and not if every rounded vector stays the same.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from coolvid.encoding.objective import Objective, planes_of
 from .state import QuantizedModule, float_parameters, named_parameters, write_parameters
 from .steps import Floats
 
-# Stages that a module's parameters reach, inside its branch; and what a branch's planes reach in the frame.
+# Stages that a module's parameters affect, within its branch; and the frame's stages that a branch's planes affect.
 _REACHES = {
     "arm": ("rate",),
     "ifce": ("contexts", "rows", "rate"),
@@ -38,8 +38,8 @@ _WORTH_MERGING = 0.8
 class FrameLoss:
     """The objective of a frame encoder in evaluation mode, on the objective's device.
 
-    modules: names as ``motion.arm``, sorted. loss_per_bit: lmbda / pixels. Module parameters
-    are changed through load(); whoever changes them otherwise calls changed(). Latents must not change.
+    modules: names, for example ``motion.arm``, sorted. loss_per_bit: lmbda / pixels. Change module parameters with
+    load(), or call changed() after any other change. Latents must not change.
     """
 
     def __init__(self, frame_encoder: FrameEncoder, objective: Objective) -> None:
@@ -60,29 +60,29 @@ class FrameLoss:
         return self.coolchic(name).tensors[name.split(".")[1]]
 
     def floats(self, name: str) -> dict[str, Floats]:
-        """A module's parameters as they are now."""
+        """Current parameters of a module."""
         return float_parameters(self.coolchic(name), name.split(".")[1])
 
     def canonical(self, name: str, is_predicted: bool = True) -> dict[str, Floats]:
-        """floats(), by the plugin turned into the cheapest ones of the same function. is_predicted: the order of units
-        stays what it is."""
+        """floats(), converted by the plugin to the cheapest equivalent parameters. is_predicted: keep the order of
+        units."""
         plugin, values = self.coolchic(name).plugins.by_name().get(name.split(".")[1]), self.floats(name)
         if plugin is None:
             return values
         return dict(plugin.canonical(values if is_predicted else plugin.ordered(values)))
 
     def write(self, name: str, values: Mapping[str, Floats]) -> None:
-        """Put float parameters into the model."""
+        """Write float parameters into the model."""
         write_parameters(self.coolchic(name), name.split(".")[1], values)
         self.changed(name)
 
     def load(self, module: QuantizedModule) -> None:
-        """Put a quantised module into the model."""
+        """Write a quantized module into the model."""
         module.write(self.coolchic(module.name))
         self.changed(module.name)
 
     def changed(self, name: str) -> None:
-        """Forget what this module's parameters influence."""
+        """Invalidate everything that this module's parameters affect."""
         branch, module = name.split(".")
         for stage in _REACHES[module]:
             self._kept.pop((branch, stage), None)
@@ -91,7 +91,7 @@ class FrameLoss:
 
     @torch.no_grad()
     def settle(self, name: str) -> None:
-        """Announce that only this module will change for a while."""
+        """Declare that only this module will change for a while."""
         branch, module = name.split(".")
         if module == "arm" and self.branches[branch].fused_rate(self._flat(branch)) is None:
             self._keep(branch, "rows", lambda: _merged(self._contexts(branch), self._flat(branch)))
@@ -100,16 +100,16 @@ class FrameLoss:
 
     @torch.no_grad()
     def value(self) -> float:
-        """Distortion + lmbda * latent bits per pixel; networks not counted."""
+        """Distortion + lmbda * latent bits per pixel, without networks."""
         return float(self._value())
 
     def total(self, module: QuantizedModule) -> float:
-        """value() and the bits of this one module, which must have been loaded."""
+        """value() plus the bits of this module, which must be loaded."""
         return self.value() + self.loss_per_bit * module.bits
 
     @torch.no_grad()
     def least(self, name: str) -> float:
-        """What value() cannot fall below by changing this module alone."""
+        """Lower bound of value() if only this module changes."""
         branch, module = name.split(".")
         others = sum(float(self._rate(b)) for b in self.branches if b != branch) * self.loss_per_bit
         if module in ("arm", "ifce"):
@@ -117,11 +117,11 @@ class FrameLoss:
         return others + float(self._rate(branch)) * self.loss_per_bit
 
     def slope(self, module: QuantizedModule) -> Floats:
-        """Derivative of value() by each integer [n] of the module (flow is not rounded here)."""
+        """Derivative of value() with respect to each integer [n] of the module (without rounding of the flow)."""
         name = module.name
         own = named_parameters(self.coolchic(name), name.split(".")[1])
         parameters = [own[spec.name].requires_grad_(True) for spec in module.specs]
-        self.value()  # keeps all that this module does not influence, without gradients
+        self.value()  # caches, without gradients, everything that this module does not affect
         self._forget_for(name, smooth=True)
         with torch.enable_grad():
             found = torch.autograd.grad(self._value(), parameters, allow_unused=True)
@@ -133,7 +133,7 @@ class FrameLoss:
         return np.concatenate(parts) * module.flat_steps()
 
     def work(self, name: str) -> float:
-        """Multiplications of one value() after this module changed, roughly."""
+        """Approximate multiplications of one value() after a change of this module."""
         branch, module = name.split(".")
         coolchic = self.branches[branch]
         macs = coolchic.complexity().macs
@@ -146,7 +146,7 @@ class FrameLoss:
         return macs["synthesis"] + upsampling + pixels * (_RATE_MACS + _WARP_MACS * warps)
 
     def planes_of(self, branch: str, raw: Tensor) -> list[Tensor]:
-        """Decoded planes if a branch put out raw [1, n_out, H, W]; the other stays what it is, flow is not rounded."""
+        """Decoded planes for one branch's output raw [1, n_out, H, W], the other unchanged; flow is not rounded."""
         if branch == "motion":
             residue, predictions = self._raw("residue"), self.frame_encoder.warp(raw)
         else:
@@ -183,7 +183,7 @@ class FrameLoss:
         return out
 
     def _make_rate(self, branch: str) -> Tensor:
-        """Latent bits of a branch, added up in double precision."""
+        """Latent bits of a branch, summed in double precision."""
         fused = self.branches[branch].fused_rate(self._flat(branch))
         if fused is not None:
             return fused.double().sum()
@@ -209,7 +209,7 @@ class FrameLoss:
         return self.objective.distortion(decoded)
 
     def _predictions(self) -> tuple[Tensor, ...]:
-        """The warped references, kept as long as the flow that made them stays what it was."""
+        """The warped references, cached as long as the flow does not change."""
         raw = self._raw("motion")
         flow = raw if self._smooth else round_flow(raw)
         known = self._kept.get(("frame", "predictions"))
@@ -220,14 +220,14 @@ class FrameLoss:
 
 
 def _merged(contexts: Tensor, latents: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Equal columns of contexts [n, N] with equal latents [N], taken together: (contexts, latents, how often or None).
+    """Merge equal columns of contexts [n, N] with equal latents [N]: (contexts, latents, counts or None).
 
-    Most latents of a cheap frame are zeros among zeros, and cost the same. Columns are told apart by 64-bit hashes.
+    Most latents of a low-rate frame are zeros among zeros, with equal cost. 64-bit hashes distinguish the columns.
     """
     keys = np.zeros(latents.numel(), np.uint64)
     factors = np.random.default_rng(0).integers(1, 2**63, len(contexts) + 1, dtype=np.uint64)
     for row, factor in zip((*contexts, latents), factors * np.uint64(2) + np.uint64(1), strict=True):
-        bits = (row.cpu().numpy() + np.float32(0.0)).view(np.uint32)  # + 0: one zero only
+        bits = (row.cpu().numpy() + np.float32(0.0)).view(np.uint32)  # + 0 turns -0 into 0
         keys += bits.astype(np.uint64) * factor
     _, first, counts = np.unique(keys, return_index=True, return_counts=True)
     if len(first) > _WORTH_MERGING * len(keys):

@@ -1,8 +1,8 @@
-"""Rounding in which parameters make up for each other's errors, and for what they cost.
+"""Rounding in which parameters compensate for each other's errors, weighed against their bits.
 
-Babai's nearest plane (Combinatorica 6, 1986), as GPTQ has it for networks (arXiv 2210.17323): parameters become
-integers one after the other, and those still to come move to where the loss is least, given the errors so far. Linear
-algebra is torch's, because numpy's would use threads of its own.
+Babai's nearest plane (Combinatorica 6, 1986), as in GPTQ for networks (arXiv 2210.17323): parameters become
+integers one after the other, and the remaining ones move to the minimum of the loss, given the errors so far. Linear
+algebra uses torch, because numpy would start its own threads.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Integers64 = NDArray[np.int64]
 
 
 class _Prices(NamedTuple):
-    """Bits [n] of each difference: of none, of one of 1 or -1, and what each further step adds."""
+    """Bits [n] per difference: of 0, of 1 or -1, and of each further step."""
 
     zero: Floats
     one: Floats
@@ -33,7 +33,7 @@ class _Prices(NamedTuple):
 
     @classmethod
     def like(cls, differences: Floats, tensors: NDArray[np.int64]) -> _Prices:
-        """As if a tensor's differences that are not zero were two-sided geometric, with the mean magnitude of these."""
+        """Prices if each tensor's nonzero differences were two-sided geometric, with the mean magnitude of these."""
         zero, one, more = (np.zeros(len(differences)) for _ in range(3))
         for tensor in np.unique(tensors):
             own = tensors == tensor
@@ -49,8 +49,8 @@ class _Prices(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class FeedbackRounding:
-    """exact [n]: a module's parameters. curvature [n, n]: second derivatives of the loss by them. tensors [n]: to which
-    of its tensors each belongs. loss_per_bit: what a bit is worth."""
+    """exact [n]: a module's parameters. curvature [n, n]: second derivatives of the loss with respect to them.
+    tensors [n]: index of each parameter's tensor. loss_per_bit: loss per bit of rate."""
 
     exact: Floats
     curvature: Floats
@@ -58,15 +58,15 @@ class FeedbackRounding:
     loss_per_bit: float
 
     def integers(self, steps: Floats, target: Integers64, lengths: Integers64) -> Integers64:
-        """Multiples [n] of steps [n] that differ from target [n], which is cheap to send, by multiples of lengths [n].
-        What rounds to the target becomes it first; the others follow, those first whose errors cost most."""
+        """Multiples [n] of steps [n] whose differences from target [n], which is cheap to send, are multiples of
+        lengths [n]. Parameters that round to the target are set to it first; then the most costly errors first."""
         differences = _Differences.of(self, self.exact - target * steps, steps * lengths, False)
         return target + lengths * differences.rounded(1.0, 1)
 
     def thorough(
         self, steps: Floats, target: Integers64, lengths: Integers64, prices: Iterable[float]
     ) -> Iterator[Integers64]:
-        """integers() with bits at these multiples of their price, in a better order, as the best of WIDTH at a time."""
+        """integers() at these multiples of the bit price, in a better order, with a beam of WIDTH."""
         differences = _Differences.of(self, self.exact - target * steps, steps * lengths, True)
         for price in prices:
             yield target + lengths * differences.rounded(price, WIDTH)
@@ -74,8 +74,8 @@ class FeedbackRounding:
 
 @dataclass(frozen=True, eq=False)
 class _Differences:
-    """Parameters on their way to integers. exact [n]: in steps. order [n]: the last one first, those that stay 0 at its
-    end. n_free: how many do not. factor [n, n]: upper, factor' factor the curvature, both in this order."""
+    """Parameters during rounding. exact [n]: in steps. order [n]: last to first, with those that stay 0 at the end.
+    n_free: number of the others. factor [n, n]: upper triangular; factor' factor is the curvature, in this order."""
 
     source: FeedbackRounding
     exact: Floats
@@ -110,8 +110,8 @@ class _Differences:
 
 
 def _least_first(matrix: Floats) -> Integers64:
-    """The order that makes the pivots of a Cholesky factor most alike: always the least that is left (sorted QR, Wübben
-    et al., Electronics Letters 37, 2001). What is decided last has nobody to make up for it, so it should cost little.
+    """Order that makes the pivots of a Cholesky factor most alike: always the smallest that is left (sorted QR, Wübben
+    et al., Electronics Letters 37, 2001). Nothing compensates for the last parameter's error, so it should cost little.
     """
     n, given = len(matrix), torch.from_numpy(matrix)
     columns, left = torch.zeros(n, n, dtype=torch.float64), given.diagonal().clone()
@@ -126,15 +126,15 @@ def _least_first(matrix: Floats) -> Integers64:
 
 
 class _NearestPlane(NamedTuple):
-    """Parameters in steps, the last one first, of which those from n_free on become 0. factor [n, n]: upper, factor'
-    factor the curvature."""
+    """Parameters in steps, last to first; those from n_free on become 0. factor [n, n]: upper triangular;
+    factor' factor is the curvature."""
 
     exact: Floats
     n_free: int
     factor: Floats
 
     def run(self, prices: _Prices) -> Floats:
-        """The integers [n], each the cheapest when its turn comes."""
+        """The integers [n], each the cheapest at its turn."""
         pivots = self.factor.diagonal()
         rows = self.factor / pivots[:, None]
         halves = (pivots**2 / 2).tolist()
@@ -146,7 +146,7 @@ class _NearestPlane(NamedTuple):
         return np.rint(self.exact - errors)
 
     def run_wide(self, prices: _Prices, width: int) -> Floats:
-        """The same, with the `width` cheapest beginnings kept at every turn (the M-algorithm)."""
+        """The same with a beam of the `width` cheapest prefixes (the M-algorithm)."""
         pivots = self.factor.diagonal()
         rows = self.factor / pivots[:, None]
         errors, costs = self.exact[None].copy(), np.zeros(1)
@@ -156,7 +156,7 @@ class _NearestPlane(NamedTuple):
             sizes = np.stack([np.zeros_like(below), below, below + 1])
             bits = np.where(sizes > 0, prices.one[k] + prices.more[k] * (sizes - 1), prices.zero[k])
             total = costs + pivots[k] ** 2 / 2 * (np.abs(wanted) - sizes) ** 2 + bits
-            total[1, below == 0] = np.inf  # the same as the one before
+            total[1, below == 0] = np.inf  # duplicate of the previous one
             best = np.argsort(total, axis=None, kind="stable")[: min(width, int(np.isfinite(total).sum()))]
             which, parent = np.divmod(best, len(costs))
             errors, costs = errors[parent], total.ravel()[best]
@@ -166,7 +166,7 @@ class _NearestPlane(NamedTuple):
 
 
 def _cheapest(wanted: float, half: float, zero: float, one: float, more: float) -> float:
-    """The integer that costs least: the one nearest to wanted, the one before it, or 0."""
+    """The integer with the least cost: the nearest to wanted, the one next to it toward 0, or 0."""
     best, least = 0.0, half * wanted * wanted + zero
     nearest = float(round(wanted))
     for size in (abs(nearest), abs(nearest) - 1):

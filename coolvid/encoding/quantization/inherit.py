@@ -1,4 +1,4 @@
-"""Networks of a coded frame, put into the encoder of another one."""
+"""Transfer of a coded frame's networks into the encoder of another frame."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from .steps import dequantize
 
 
 def warm_start(frame_encoder: FrameEncoder, networks: FrameNetworks) -> FrameEncoder:
-    """The encoder, changed in place, with the parameters of a coded frame, from which training goes on.
+    """The encoder, changed in place, with the parameters of a coded frame as the start of training.
 
-    What that frame does not have, or not in this size, stays as it is; so does the synthesis if one of the two has no
-    motion: what makes whole pictures is not a start for what corrects predictions.
+    Modules that the coded frame lacks, or has in another size, stay unchanged. So does the synthesis if only one of the
+    two has motion: a network that outputs whole pictures is a poor start for one that corrects predictions.
     """
     set_predictor(frame_encoder, networks)
     same_task = (networks.architecture.motion is None) == (frame_encoder.architecture.motion is None)
@@ -29,7 +29,7 @@ def warm_start(frame_encoder: FrameEncoder, networks: FrameNetworks) -> FrameEnc
 
 
 def _write_common(coolchic: CoolChicEncoder, module: str, source: CodedModule) -> None:
-    """Write what two modules have in common into the model."""
+    """Write the common part of two modules into the model."""
     own = named_parameters(coolchic, module)
     specs = [spec for spec in coolchic.tensors[module] if spec.name in source.parameters]
     with torch.no_grad():
@@ -40,7 +40,7 @@ def _write_common(coolchic: CoolChicEncoder, module: str, source: CodedModule) -
 
 
 def set_predictor(frame_encoder: FrameEncoder, networks: FrameNetworks | None) -> None:
-    """Say which networks the stream may predict those of the encoder from; None: none."""
+    """Set the networks that the stream may predict the encoder's networks from; None for no prediction."""
     for branch, coolchic in frame_encoder.branches.items():
         known = {} if networks is None else networks.modules.get(branch, {})
         found = {name: fitted(known.get(name), specs) for name, specs in coolchic.tensors.items() if specs}

@@ -1,7 +1,7 @@
-"""The loss of a frame as its latents change: where in the picture it arises, and what a step of one latent may do.
+"""Loss of a frame as a function of its latents: its distribution over the picture, and the effect of single steps.
 
-FrameLoss is the same loss while networks change. Pixels are taken in cells of CELL × CELL; a latent lies in the cell of
-the first pixel that it covers.
+FrameLoss is the same loss as a function of networks. Pixels are grouped into cells of CELL × CELL. A latent belongs to
+the cell of its first pixel.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ SMOOTHING = 2
 
 @dataclass
 class Measured:
-    """cells [n]: the part of each cell in the distortion. bits [N] of each latent."""
+    """cells [n]: distortion per cell. bits [N]: of each latent."""
 
     cells: Floats
     bits: Floats
 
 
 class LatentLoss:
-    """The objective of a quantized frame encoder in evaluation mode, by the latents of one branch.
+    """The objective of a quantized frame encoder in evaluation mode, as a function of one branch's latents.
 
-    flat [N]: its latents as they are now, float32. loss_per_bit: lmbda / pixels. cells: (rows, columns) of cells; rows,
-    columns [N]: first pixel of each latent; cell [N]: its cell; sides [N]: how many pixels it covers each way.
+    flat [N]: its current latents, float32. loss_per_bit: lmbda / pixels. cells: (rows, columns) of cells; rows,
+    columns [N]: first pixel of each latent; cell [N]: its cell; sides [N]: height and width in pixels that it covers.
     planes: raw outputs of all branches by name.
     """
 
@@ -73,15 +73,15 @@ class LatentLoss:
         self.cell = self.rows // CELL * self.cells[1] + self.columns // CELL
 
     def grids(self) -> list[slice]:
-        """Where each grid lies in flat, finest first."""
+        """Slice of each grid in flat, finest first."""
         ends = np.cumsum([0, *(g.height * g.width for g in self.coolchic.grids)]).tolist()
         return [slice(*pair) for pair in pairwise(ends)]
 
-    # -- the loss as it is --------------------------------------------------------------------------------------
+    # -- current loss -------------------------------------------------------------------------------------------
 
     @torch.no_grad()
     def measure(self, flat: Tensor) -> Measured:
-        """That of latents flat [N]."""
+        """Distortion and bits for latents flat [N]."""
         return Measured(self._errors(self._picture(flat)), self.coolchic.bits(flat).double().numpy())
 
     def _errors(self, picture: Picture) -> Floats:
@@ -99,24 +99,24 @@ class LatentLoss:
         return torch.stack(cells).sum(0).double().numpy().ravel()
 
     def _sample_errors(self, picture: Picture) -> tuple[Tensor, ...]:
-        """The part of each sample in the distortion."""
+        """Each sample's share of the distortion."""
         errors = self._objective.errors(picture)
         assert errors is not None, "latents are searched only where the distortion is a sum over samples"
         return errors
 
     def total(self, measured: Measured) -> float:
-        """Distortion + lmbda * bits per pixel; bits of other branches and networks not counted."""
+        """Distortion + lmbda * bits per pixel, without bits of other branches and networks."""
         return float(measured.cells.sum() + self.loss_per_bit * measured.bits.sum())
 
     def _by_cell(self, errors: Tensor) -> Tensor:
-        """Sums of errors [1, n, h, w], of planes at full or half size, over each cell."""
+        """Sums of errors [1, n, h, w] over each cell, for planes at full or half size."""
         rows, columns = self.cells
         side = CELL if errors.shape[-1] == self._width else CELL // 2
         padded = F.pad(errors, (0, columns * side - errors.shape[-1], 0, rows * side - errors.shape[-2]))
         return padded.view(-1, rows, side, columns, side).sum((0, 2, 4))
 
     def _picture(self, flat: Tensor, smooth: bool = False) -> Picture:
-        """The decoded picture. smooth: with flow not rounded, for derivatives."""
+        """The decoded picture. smooth: without rounding of the flow, for derivatives."""
         raw = self.coolchic.synthesised(self.coolchic.synthesis_input(flat))
         predictions = self._predictions
         if self._branch == "motion":
@@ -124,12 +124,13 @@ class LatentLoss:
             raw = self._planes["residue"]
         return self._encoder.compose(raw, predictions)
 
-    # -- what a step may do -------------------------------------------------------------------------------------
+    # -- effect of a step ---------------------------------------------------------------------------------------
 
     def estimate(self) -> Floats:
-        """Change of the loss by each of STEPS of each latent alone [2, N]; inf beyond MAX_LATENT.
+        """Change of the loss for each of STEPS of each latent alone [2, N]; inf beyond MAX_LATENT.
 
-        Distortion to second order; a latent's own bits exactly; those of latents whose contexts it is in, to first.
+        Distortion is to second order, the latent's own bits are exact, and bits of latents with it in their context are
+        to first order.
         """
         leaf = self.flat.clone().requires_grad_(True)
         with torch.enable_grad():
@@ -158,8 +159,8 @@ class LatentLoss:
         return torch.stack(errors).sum() / self._n_samples
 
     def _curvatures(self, picture: Picture, leaf: Tensor) -> Tensor:
-        """Second derivative [N] of the distortion by each latent, were the picture linear in it: the mean square of
-        slopes of randomly signed sums of all samples, smoothed over neighbours."""
+        """Second derivative [N] of the distortion with respect to each latent, if the picture were linear in it: the
+        mean square of slopes of randomly signed sums of all samples, smoothed over neighbours."""
         signs, planes = torch.Generator().manual_seed(0), planes_of(picture)
         squares = torch.zeros_like(leaf)
         weights, factor = self._bends(picture)
@@ -172,21 +173,21 @@ class LatentLoss:
         return torch.cat(smooth) * (factor / PROBES)
 
     def _bends(self, picture: Picture) -> tuple[Sequence[Tensor | float], float]:
-        """(weights, factor): factor * weights**2 is the second derivative of each sample's error by the sample."""
+        """(weights, factor): factor * weights**2 is the second derivative of each sample's error."""
         planes = planes_of(picture)
         if self._objective.is_squared_error:
             return [1.0] * len(planes), 2 / self._n_samples
         flat = [plane.detach().requires_grad_() for plane in planes]
         moved = DictTensorYUV(y=flat[0], u=flat[1], v=flat[2]) if isinstance(picture, dict) else flat[0]
         slopes = torch.autograd.grad(self._distortion(moved), flat, create_graph=True)
-        if not any(slope.requires_grad for slope in slopes):  # the error is linear between its corners
+        if not any(slope.requires_grad for slope in slopes):  # the error is piecewise linear
             return [0.0] * len(planes), 1.0
         bends = torch.autograd.grad(torch.stack([slope.sum() for slope in slopes]).sum(), flat)
         return [bend.clamp_min(0).sqrt() for bend in bends], 1.0
 
 
 def _smoothed(plane: Tensor) -> Tensor:
-    """Means over a square around each position of a plane [h, w], flat; over the whole of a small plane."""
+    """Means over a square around each position of a plane [h, w], flat; for a small plane, over all of it."""
     if min(plane.shape) <= SMOOTHING:
         return plane.mean().expand(plane.numel())
     side = 2 * SMOOTHING + 1
@@ -195,7 +196,7 @@ def _smoothed(plane: Tensor) -> Tensor:
 
 @contextmanager
 def frozen(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode, and no derivatives by parameters; afterwards as before."""
+    """Evaluation mode without parameter derivatives; restores the previous state."""
     before = [(p, p.requires_grad) for p in module.parameters()]
     was_training = module.training
     module.eval().requires_grad_(False)

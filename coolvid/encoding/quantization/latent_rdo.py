@@ -1,9 +1,9 @@
-"""Rate-distortion optimisation of single latents: one more or one less where the loss of the whole frame falls.
+"""Rate-distortion optimization of single latents: +-1 where the loss of the whole frame falls.
 
-A change is felt nearby alone: in the picture as far as upsampling and synthesis reach, in the rate by later latents
-whose contexts it is in and by finer ones that it covers. So changes far enough apart are tried together, in one
-evaluation of the frame, and each is kept or dropped by what happened in its own window. Which are worth a trial is
-estimated; evaluations go where the estimate promises most.
+A change has local effect: in the picture, as far as upsampling and synthesis reach; in the rate, on later latents with
+it in their context and on finer latents that it covers. So one evaluation of the frame tries several distant changes,
+and each is kept or dropped by the loss in its own window. An estimate selects the candidates; evaluations go to the
+most promising first.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from coolvid.encoding.objective import Objective
 from .latent_loss import CELL, STEPS, LatentLoss, Measured, frozen
 from .steps import Floats
 
-# TRIALS: evaluations of the frame in one round for one branch. A grid with PATIENCE batches in a row that lower the
-# loss by less than LEAST, relatively, gets no more in this round. Steps that seem to cost up to MARGIN_BITS are tried.
+# TRIALS: evaluations of the frame per round and branch. A grid is done for this round after PATIENCE batches in a row
+# lower the loss by less than LEAST, relatively. Steps with an estimated cost of up to MARGIN_BITS are tried.
 TRIALS = 32
 PATIENCE = 5
 LEAST = 1e-6
@@ -33,11 +33,11 @@ Window = tuple[slice, slice]
 
 
 def rdo_latents(frame_encoder: FrameEncoder, objective: Objective, rounds: int) -> int:
-    """Improve the latents of a quantised frame encoder in place; how many changes were kept.
+    """Improve the latents of a quantized frame encoder in place. Returns the number of changes kept.
 
-    The loss, as the float model has it, never rises. rounds: of estimates, each followed by up to TRIALS evaluations,
-    for each branch; it ends early when a round changes nothing. Does nothing for a distortion that is no sum over
-    samples (see DistortionPlugin.errors). Deterministic.
+    The loss of the float model never rises. rounds: maximum number of estimates, each followed by up to TRIALS
+    evaluations, for each branch; stops early when a round changes nothing. Does nothing for a distortion that is not a
+    sum over samples (see DistortionPlugin.errors). Deterministic.
     """
     if not objective.is_sum:
         return 0
@@ -63,8 +63,8 @@ def _until_zero(counts: Iterator[int]) -> Iterator[int]:
 
 @dataclass(frozen=True)
 class _Batch:
-    """Steps of one grid, tried together. latents [n]; steps [n]: indices into STEPS; windows [n]: cells in which each
-    is felt, no two having one in common; promise: by how much the loss may fall."""
+    """Steps of one grid, tried together. latents [n]; steps [n]: indices into STEPS; windows [n]: affected cells of
+    each, without overlap; promise: estimated decrease of the loss."""
 
     grid: int
     latents: Indices
@@ -73,7 +73,7 @@ class _Batch:
     promise: float
 
     def owners(self, cells: tuple[int, int]) -> Indices:
-        """1 + the step to which each cell belongs, 0 for none, flat."""
+        """1 + index of the step that owns each cell, 0 for none, flat."""
         out = np.zeros(cells, np.int64)
         for number, window in enumerate(self.windows, 1):
             out[window] = number
@@ -81,15 +81,14 @@ class _Batch:
 
 
 class _Search:
-    """The latents of one branch while they change. tried [2, N]: steps that did not help, nothing nearby having changed
-    since."""
+    """The latents of one branch during the search. tried [2, N]: failed steps without a change nearby since."""
 
     def __init__(self, loss: LatentLoss) -> None:
         self.loss = loss
         self._tried = np.zeros((len(STEPS), len(loss.flat)), dtype=np.bool_)
 
     def round(self) -> int:
-        """Estimate, then try the batches that promise most; the number of changes kept, none if the loss rose."""
+        """Estimate, then try the most promising batches. Returns the number of changes kept, 0 if the loss rose."""
         loss, before = self.loss, self.loss.flat.clone()
         state = loss.measure(loss.flat)
         start = loss.total(state)
@@ -110,7 +109,7 @@ class _Search:
         return kept
 
     def _try(self, batch: _Batch, state: Measured) -> tuple[int, float]:
-        """Keep what lowers the loss; state follows. How many were kept, and what they gained."""
+        """Keep the steps that lower the loss, and update state. Returns their number and their gain."""
         loss = self.loss
         owners = batch.owners(loss.cells)
         found = loss.measure(_moved(loss.flat, batch.latents, batch.steps))
@@ -124,11 +123,11 @@ class _Search:
         near = np.flatnonzero(cells[loss.cell])
         state.cells[cells], state.bits[near] = found.cells[cells], found.bits[near]
         self._tried[:, near] = False
-        self._tried[1 - batch.steps[better], batch.latents[better]] = True  # the way back
+        self._tried[1 - batch.steps[better], batch.latents[better]] = True  # the step back
         return int(better.sum()), float(-changes[better].sum())
 
     def _by_owner(self, owners: Indices, before: Measured, after: Measured) -> Floats:
-        """Change of the loss [n] in the window of each step; owners as _Batch.owners()."""
+        """Change of the loss [n] in the window of each step; owners as in _Batch.owners()."""
         loss, n = self.loss, int(owners.max()) + 1
         extra_bits = after.bits - before.bits
         felt = np.flatnonzero(extra_bits)
@@ -138,7 +137,7 @@ class _Search:
         return out
 
     def _batches(self, estimate: Floats) -> list[_Batch]:
-        """All that may be worth a trial, what promises most first."""
+        """All batches worth a trial, most promising first."""
         open_ = np.where(self._tried, np.inf, estimate)
         limit = MARGIN_BITS * self.loss.loss_per_bit
         made = []
@@ -151,7 +150,7 @@ class _Search:
         return sorted(made, key=lambda batch: -batch.promise)
 
     def _packed(self, grid: int, latents: Indices, steps: Indices, estimates: Floats) -> list[_Batch]:
-        """Batches of steps, given best first: each goes into the batch after the last one that uses its window."""
+        """Batches of steps, given best first. Each step joins the batch after the last one that uses its window."""
         used = np.zeros(self.loss.cells, np.int64)
         windows = self._windows(latents)
         members: list[list[int]] = []
@@ -170,8 +169,8 @@ class _Search:
         ]
 
     def _windows(self, latents: Indices) -> list[Window]:
-        """The cells in which a change of each latent is taken to be felt: those of the pixels that it covers, and of
-        twice its side and two pixels more around them."""
+        """Cells that a change of each latent is assumed to affect: those of the pixels that it covers, plus a margin of
+        twice its side and two pixels."""
         loss = self.loss
         sides = loss.sides[latents]
         reach = 2 * sides + 2
@@ -184,7 +183,7 @@ class _Search:
 
 
 def _moved(flat: torch.Tensor, latents: Indices, steps: Indices) -> torch.Tensor:
-    """A copy of flat [N] with steps taken."""
+    """A copy of flat [N] with the steps applied."""
     out = flat.clone()
     out[torch.from_numpy(latents)] += torch.from_numpy(np.asarray(STEPS, np.float32)[steps])
     return out

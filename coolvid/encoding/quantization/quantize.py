@@ -1,4 +1,4 @@
-"""quantize_model: float parameters to integers, module after module, by the loss of the whole frame."""
+"""quantize_model: float parameters to integers, module by module, by the loss of the whole frame."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from .search import search_pair
 from .state import QuantizedModule
 from .steps import Floats, dequantize, quantize, step_range
 
-# Distances, in steps, below which an integer may fall to its target; rounding alone is 0.5.
+# Distances, in steps, within which an integer is set to its target; plain rounding is 0.5.
 DEAD_ZONES = (0.6, 0.75, 0.95, 1.2)
-# What a bit may count when parameters make up for each other's errors, in bits.
+# Multiples of the bit price for rounding with feedback.
 PRICES = (0.5, 1.0, 1.5, 2.5)
 
 
@@ -41,12 +41,12 @@ def quantize_model(
 ) -> FrameEncoder:
     """The frame encoder, changed in place, with parameters that are multiples of power-of-two steps.
 
-    Modules are taken in sorted order; each gets the pair of steps (weights, biases) of least distortion + lmbda *
-    (latent bits + parameter bits) / pixels (codec.md, section 4), by config.training.step_search, or, where
-    that is better, the predictor's parameters, which cost next to nothing; then config.training.rdo_rounds passes over
-    single integers follow. With config.training.curvature_samples, parameters make up for each other's errors
+    Modules are quantized in sorted order. Each gets the pair of steps (weights, biases) with the least distortion +
+    lmbda * (latent bits + parameter bits) / pixels (codec.md, section 4), by config.training.step_search, or the
+    predictor's parameters, which cost almost no bits, if those are better. Then config.training.rdo_rounds passes over
+    single integers follow. With config.training.curvature_samples, parameters compensate for each other's errors
     (FeedbackRounding), and every tensor has its own step. predictor: networks that the stream may predict these from.
-    objective: of the frame, where it is at hand. Raises TrainingError for parameters that no integer can represent.
+    objective: of the frame, if available. Raises TrainingError for parameters that no integer can represent.
     """
     training = frame_encoder.config.training
     _check_finite(frame_encoder)
@@ -63,7 +63,7 @@ def quantize_model(
 
 
 def _or_unchanged(loss: FrameLoss, chosen: QuantizedModule) -> QuantizedModule:
-    """The chosen module, which is loaded, or the predictor's if that is no worse; what is returned is loaded then."""
+    """The chosen module, already loaded, or the predictor's if that is no worse. The returned module is loaded."""
     if chosen.predictor is None:
         return chosen
     least = loss.total(chosen)
@@ -85,9 +85,9 @@ Shifts = tuple[int, ...]
 
 
 class ModuleSearch:
-    """The search of one module's steps 2**-shift. Equal parameters, which different steps may give, are measured once.
+    """Search for one module's steps 2**-shift. Parameters that several steps have in common are measured once.
 
-    samples_per_parameter: see curvature(); without a curvature, integers are the nearest ones.
+    samples_per_parameter: see curvature(). Without a curvature, integers are rounded to nearest.
     """
 
     def __init__(self, loss: FrameLoss, name: str, samples_per_parameter: float = 0.0) -> None:
@@ -110,7 +110,7 @@ class ModuleSearch:
         return FeedbackRounding(self._exact(), matrix, tensors, self.loss.loss_per_bit)
 
     def _spread(self, by_tensor: Sequence[int]) -> NDArray[np.int64]:
-        """A number for each tensor, for each of its parameters [n]."""
+        """Expand one number per tensor to one per parameter [n]."""
         return np.repeat(np.array(by_tensor, np.int64), [math.prod(spec.shape) for spec in self.specs])
 
     def _exact(self) -> Floats:
@@ -118,7 +118,7 @@ class ModuleSearch:
         return np.concatenate([self.values[spec.name].ravel() for spec in self.specs] or [np.zeros(0)])
 
     def run(self, method: str) -> QuantizedModule:
-        """The module at the steps found."""
+        """The module at the steps that the search finds."""
         self.loss.settle(self.name)
         steps = step_range(self.name.split(".")[1])
         pair, least = search_pair(steps.shifts(self.specs), self.loss_of, method, steps.start)
@@ -130,11 +130,11 @@ class ModuleSearch:
         return self._best_at(shifts, least)
 
     def _of_kinds(self, weight_shift: int, bias_shift: int) -> Shifts:
-        """The shift of every tensor."""
+        """Shifts of all tensors from those of the kinds."""
         return tuple(weight_shift if spec.kind == "weight" else bias_shift for spec in self.specs)
 
     def _each_tensor(self, shifts: Shifts, least: float) -> tuple[Shifts, float]:
-        """Better shifts than these, whose loss is `least`, found by moving one tensor's at a time, and their loss."""
+        """Improve shifts with loss `least` by moving one tensor's shift at a time. Returns shifts and loss."""
         before = None
         while before != shifts:
             before = shifts
@@ -144,7 +144,7 @@ class ModuleSearch:
         return shifts, least
 
     def _best_at(self, shifts: Shifts, least: float) -> QuantizedModule:
-        """The module at these shifts, or the best of the others that rounding makes there."""
+        """The module at these shifts, or the best of its alternative roundings."""
         best = self._at(shifts)
         assert best is not None, "a loss was measured at these shifts"
         for trial in self._alternatives(best, shifts):
@@ -156,7 +156,7 @@ class ModuleSearch:
         return best
 
     def _alternatives(self, module: QuantizedModule, shifts: Shifts) -> Iterator[QuantizedModule | None]:
-        """The module with bits at other prices, or, rounded to the nearest, with dead zones."""
+        """The module with other bit prices, or, without feedback, with dead zones."""
         for target in module.targets():
             if self._rounding is not None:
                 lengths = self._lengths(module, shifts)
@@ -166,13 +166,13 @@ class ModuleSearch:
                 yield from (module.with_flat(self._fallen(module, target, width)) for width in DEAD_ZONES)
 
     def _fallen(self, module: QuantizedModule, target: NDArray[np.int64], width: float) -> NDArray[np.int64]:
-        """The integers [n], the target's wherever the float parameter is less than `width` steps from it."""
+        """The integers [n], set to the target's where the float parameter is less than `width` steps from it."""
         near = np.abs(self._exact() / module.flat_steps() - target) < width
         return np.where(near, target, module.flat())
 
     def loss_of(self, weight_shift: int, bias_shift: int) -> float:
-        """Loss with the bits of this module; inf for integers out of range; only a lower bound where that is already
-        above the least loss seen."""
+        """Loss with the bits of this module; inf for integers out of range; only a lower bound if that already exceeds
+        the least loss so far."""
         return self._loss_at(self._of_kinds(weight_shift, bias_shift))
 
     def _loss_at(self, shifts: Shifts) -> float:
@@ -188,7 +188,7 @@ class ModuleSearch:
         return loss
 
     def _at(self, shifts: Shifts) -> QuantizedModule | None:
-        """The module with a shift for each tensor, which without feedback must be one for each kind."""
+        """The module with one shift per tensor; without feedback, tensors of one kind must share a shift."""
         if not all(0 <= shift <= MAX_SHIFT for shift in shifts):
             return None
         finest = dict(sorted(zip((spec.kind for spec in self.specs), shifts, strict=True)))  # the largest of each kind
@@ -202,7 +202,7 @@ class ModuleSearch:
         return module.with_flat(self._rounding.integers(module.flat_steps(), module.sent_from(), lengths))
 
     def _lengths(self, module: QuantizedModule, shifts: Shifts) -> NDArray[np.int64]:
-        """The steps [n] of these shifts, in steps of the module."""
+        """The steps [n] of these shifts, in units of the module's steps."""
         finest = self._of_kinds(module.coded.weight_shift, module.coded.bias_shift)
         return self._spread([1 << own - shift for own, shift in zip(finest, shifts, strict=True)])
 
@@ -223,5 +223,5 @@ def _moved(shifts: Shifts, tensor: int, by: int) -> Shifts:
 
 
 def _ordered(values: dict[str, Floats]) -> list[Floats]:
-    """Arrays by name, without the sign of zero."""
+    """Arrays by name, with -0 replaced by 0."""
     return [values[name] + 0.0 for name in sorted(values)]

@@ -1,9 +1,9 @@
-"""Rate-distortion optimisation of single parameter integers: +-1, +-2, ... while the loss falls.
+"""Rate-distortion optimization of single parameter integers: +-1, +-2, ... while the loss falls.
 
-Every trial costs a forward of what the parameter influences, so trials are chosen: to first order, and exactly
+Every trial costs a forward pass of what the parameter affects, so trials are selected. To first order, and exactly
 where the loss is convex along one parameter, a step can help only if slope * step + lmbda * extra bits per pixel is
-negative. When even those are more than the work limit allows, the most promising are taken. They are tried in random
-order, from a fixed seed, so the same model gives the same integers.
+negative. If these exceed the work limit, only the most promising are tried. Their order is random, from a fixed seed,
+so the same model gives the same integers.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from .evaluate import FrameLoss
 from .state import QuantizedModule
 
 SEED = 0
-# Multiplications spent on one module in one round, roughly five seconds on one core.
+# Multiplications per module and round, about five seconds on one core.
 WORK_LIMIT = 2e10
 MIN_TRIALS = 64
 
 
 @dataclass
 class _Descent:
-    """A module's integers while they move. values [n]: all parameters, flat, in stream order. lengths [n]: what each
-    moves by."""
+    """A module's integers during the descent. values [n]: all parameters, flat, in stream order. lengths [n]: size of
+    each one's moves."""
 
     module: QuantizedModule
     loss: FrameLoss
@@ -43,7 +43,7 @@ class _Descent:
         return cls(module, loss, module.flat(), module.lengths(), loss.total(module))
 
     def move(self, index: int, direction: int) -> bool:
-        """Move one integer by its length if the loss falls, else leave everything as it was."""
+        """Move one integer by its length if the loss falls, else change nothing."""
         trial = self.values.copy()
         trial[index] += direction * self.lengths[index]
         moved = self.module.with_flat(trial)
@@ -59,9 +59,9 @@ class _Descent:
 
 
 def rdo_parameters(frame_encoder: FrameEncoder, objective: Objective, rounds: int) -> FrameEncoder:
-    """The quantised frame encoder with its integers improved in place; the loss never rises (codec.md, section 4).
+    """The quantized frame encoder, its integers improved in place. The loss never rises (codec.md, section 4).
 
-    rounds: passes over all modules; it ends early when a pass changes nothing. Raises ConfigError before quantisation.
+    rounds: passes over all modules; stops early if a pass changes nothing. Raises ConfigError before quantization.
     """
     loss = FrameLoss(frame_encoder, objective)
     random = np.random.default_rng(SEED)
@@ -72,7 +72,7 @@ def rdo_parameters(frame_encoder: FrameEncoder, objective: Objective, rounds: in
 
 
 def _refine(loss: FrameLoss, name: str, random: np.random.Generator) -> int:
-    """One pass over a module; the number of parameters changed."""
+    """One pass over a module. Returns the number of changed parameters."""
     descent = _Descent.start(loss, name)
     changed = 0
     for index, direction in _promising(loss, descent, random):
@@ -85,7 +85,7 @@ def _refine(loss: FrameLoss, name: str, random: np.random.Generator) -> int:
 
 
 def _promising(loss: FrameLoss, descent: _Descent, random: np.random.Generator) -> list[tuple[int, int]]:
-    """(index, direction) of the trials worth their time, in random order."""
+    """(index, direction) of the trials worth trying, in random order."""
     n = descent.values.size
     if not n:
         return []

@@ -1,4 +1,4 @@
-"""The choice of a module's two steps: all pairs, or a descent that evaluates few of them."""
+"""Search for a module's two steps: all pairs, or a descent that evaluates few of them."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _STRIDES = (2, 1)
 
 
 def search_pair(ranges: tuple[range, range], loss_of: LossOf, method: str, start: Pair) -> tuple[Pair, float]:
-    """The pair (weight shift, bias shift) of least loss that the method finds, and its loss.
+    """The pair (weight shift, bias shift) with the least loss that the method finds, and its loss.
 
-    loss_of gives inf for pairs that cannot be represented; when there is no other, the loss returned is inf.
-    Among equals the coarser pair wins. method: "full" or "descent" (see TrainingConfig.step_search). start: a usual
-    pair; a descent begins with a scan of pairs that keep its difference, and ends with a look along both axes.
+    loss_of returns inf for pairs that cannot be represented; if all are inf, so is the returned loss. Ties go to the
+    coarser pair. method: "full" or "descent" (see TrainingConfig.step_search). start: a typical pair. A descent first
+    scans pairs with the same difference as start, then descends, and finally scans both axes.
     """
     if method == "full":
         return _least(loss_of, product(*ranges))
@@ -40,7 +40,7 @@ def search_pair(ranges: tuple[range, range], loss_of: LossOf, method: str, start
 
 
 def _least(loss_of: LossOf, pairs: Iterable[Pair]) -> tuple[Pair, float]:
-    """The first pair of least loss."""
+    """The first pair with the least loss."""
     best, least = (0, 0), math.inf
     for pair in pairs:
         loss = loss_of(*pair)

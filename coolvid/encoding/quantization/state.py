@@ -1,4 +1,4 @@
-"""A quantised module and its way into and out of the model that holds it."""
+"""A quantized module, and its transfer to and from the model."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .steps import KINDS, LIMITS, Floats, dequantize, quantize
 
 @dataclass(frozen=True, eq=False)
 class QuantizedModule:
-    """Integers of one module. name: branch and module, as ``residue.arm``. predictor: what it may be coded from."""
+    """Integers of one module. name: branch and module, for example ``residue.arm``. predictor: may predict it."""
 
     name: str
     specs: tuple[TensorSpec, ...]
@@ -31,37 +31,37 @@ class QuantizedModule:
 
     @classmethod
     def of(cls, coolchic: CoolChicEncoder, name: str) -> QuantizedModule:
-        """The module `name` (``residue.arm`` or just ``arm``) of a quantised Cool-chic. Raises ConfigError before."""
+        """Module `name` (``residue.arm`` or just ``arm``) of a Cool-chic. Raises ConfigError if it is not quantized."""
         module = name.split(".")[-1]
         specs = coolchic.tensors[module]
         steps = coolchic.get_network_quantization_step()[module]
         missing = [spec.name for spec in specs if steps[spec.kind] is None]
         if missing:
-            raise ConfigError(f"{name}: {missing[0]} has no quantisation step; run quantize_model first")
+            raise ConfigError(f"{name}: {missing[0]} has no quantization step; run quantize_model first")
         weight, bias = (-round(math.log2(steps[kind] or 1.0)) for kind in KINDS)
         coded = quantize(float_parameters(coolchic, module), specs, weight, bias)
         if coded is None:
-            raise ConfigError(f"{name}: parameters changed after quantisation; run quantize_model again")
+            raise ConfigError(f"{name}: parameters changed after quantization; run quantize_model again")
         return cls(name, specs, coded, coolchic.predictor.get(module))
 
     @property
     def bits(self) -> float:
-        """Of the parameters, sent the cheapest way."""
+        """Bits of the parameters in their cheapest coding."""
         bits = module_bits(self.name.split(".")[-1], self.coded, self.specs, self.predictor)
         return bits["weight"] + bits["bias"]
 
     def write(self, coolchic: CoolChicEncoder) -> None:
-        """Put the values into the model."""
+        """Write the values into the model."""
         write_parameters(coolchic, self.name.split(".")[-1], dequantize(self.coded, self.specs))
 
     def record(self, coolchic: CoolChicEncoder) -> None:
-        """Remember the steps in the model, for the kinds that the module has."""
+        """Record the steps in the model, for the kinds that the module has."""
         kinds = {spec.kind for spec in self.specs}
         shifts = zip(KINDS, (self.coded.weight_shift, self.coded.bias_shift), strict=True)
         steps = {kind: 2.0**-shift if kind in kinds else None for kind, shift in shifts}
         coolchic.set_network_quantization(self.name.split(".")[-1], steps)
 
-    # -- the module as one row of integers ----------------------------------------------------------------------
+    # -- the module as one vector of integers -------------------------------------------------------------------
 
     def flat(self) -> NDArray[np.int64]:
         """All integers [n], in stream order."""
@@ -69,7 +69,7 @@ class QuantizedModule:
         return np.concatenate(parts).astype(np.int64) if parts else np.zeros(0, np.int64)
 
     def with_flat(self, values: NDArray[np.int64]) -> QuantizedModule | None:
-        """The module with other integers, or None when one cannot be represented."""
+        """The module with other integers, or None if one cannot be represented."""
         parameters, start = {}, 0
         for spec in self.specs:
             part = values[start : start + math.prod(spec.shape)]
@@ -86,15 +86,15 @@ class QuantizedModule:
         return np.concatenate(parts) if parts else np.zeros(0)
 
     def lengths(self) -> NDArray[np.int64]:
-        """What every integer [n] moves by: the power of two of which all differences of its tensor to sent_from() are
-        multiples."""
+        """Size [n] of each integer's moves: the largest power of two that divides all differences of its tensor from
+        sent_from()."""
         tensors = np.split(self.flat() - self.sent_from(), np.cumsum([math.prod(s.shape) for s in self.specs])[:-1])
         parts = [np.full(values.size, 1 << halvings(values.tolist())) for values in tensors]
         return np.concatenate(parts) if self.specs else np.zeros(0, np.int64)
 
     def extra_bits(self, direction: int) -> Floats:
-        """What it may cost [n] to move each integer alone by `direction` times its length: as if all of a kind, or
-        their differences to the predictor where the module is sent so, were two-sided geometric with their mean
+        """Approximate bits [n] for moving each integer alone by `direction` times its length. Assumes that all integers
+        of a kind, or their differences from the predictor if these are sent, are two-sided geometric with their mean
         magnitude."""
         values, shifts = (self.flat() - self.sent_from()) // self.lengths(), self.flat_steps()
         out = np.zeros(values.size)
@@ -105,12 +105,12 @@ class QuantizedModule:
         return out
 
     def sent_from(self) -> NDArray[np.int64]:
-        """What the integers [n] are differences to: the predictor's, or zeros."""
+        """Origin [n] of the coded differences: the predictor's integers, or zeros."""
         mode = best_mode(self.name.split(".")[-1], self.coded, self.specs, self.predictor)
         return self.targets()[-1 if mode is not Mode.FRESH else 0]
 
     def targets(self) -> tuple[NDArray[np.int64], ...]:
-        """What is cheap to send: zeros [n], and the predictor's integers at these steps if there is one."""
+        """Integers that are cheap to send: zeros [n], and the predictor's integers at these steps, if there is one."""
         zeros = np.zeros(self.flat().size, np.int64)
         if self.predictor is None or not self.specs:
             return (zeros,)
@@ -121,12 +121,12 @@ class QuantizedModule:
 
 
 def named_parameters(coolchic: CoolChicEncoder, module: str) -> dict[str, Tensor]:
-    """The torch parameters of one module by the names of its specs."""
+    """The torch parameters of one module by spec name."""
     return dict(coolchic.modules_by_name[module].named_parameters())
 
 
 def write_parameters(coolchic: CoolChicEncoder, module: str, values: Mapping[str, Floats]) -> None:
-    """Put parameters of one module into the model."""
+    """Write parameters of one module into the model."""
     own = named_parameters(coolchic, module)
     with torch.no_grad():
         for name, value in values.items():
@@ -134,5 +134,5 @@ def write_parameters(coolchic: CoolChicEncoder, module: str, values: Mapping[str
 
 
 def float_parameters(coolchic: CoolChicEncoder, module: str) -> dict[str, Floats]:
-    """The parameters of one module as they are now."""
+    """Current parameters of one module."""
     return {name: p.detach().double().cpu().numpy() for name, p in named_parameters(coolchic, module).items()}

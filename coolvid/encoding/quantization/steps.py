@@ -1,4 +1,4 @@
-"""From float parameters to integers: which steps there are, and what a step makes of a module.
+"""Quantization steps: their ranges, and conversion between float parameters and integers.
 
 Steps are powers of two, 2**-shift; a module has one shift for its weights and one for its biases.
 """
@@ -21,14 +21,14 @@ LIMITS = {"weight": INT16_MAX, "bias": MAX_PARAMETER}
 
 @dataclass(frozen=True)
 class StepRange:
-    """Shifts that may be chosen for a module (inclusive upper ends; the lower end is 0), and where to start looking."""
+    """Permitted shifts for a module (inclusive upper ends; the lower end is 0), and the start of the search."""
 
     weight: int
     bias: int
     start: tuple[int, int]
 
     def shifts(self, specs: Sequence[TensorSpec]) -> tuple[range, range]:
-        """Candidates for weights and for biases; a kind that the module does not have takes shift 0 only."""
+        """Candidate shifts for weights and for biases; only 0 for a kind that the module does not have."""
         kinds = {spec.kind for spec in specs}
         weight, bias = (range(top + 1 if kind in kinds else 1) for top, kind in zip(self._tops, KINDS, strict=True))
         return weight, bias
@@ -44,16 +44,16 @@ _RANGES = {"arm": _ENTROPY_MODEL, "ifce": _ENTROPY_MODEL}
 
 
 def step_range(module: str) -> StepRange:
-    """Range of a module by its name inside a Cool-chic; modules that make the picture share one."""
+    """Range of a module by its name within a Cool-chic; modules of the picture share one."""
     return _RANGES.get(module, _PICTURE)
 
 
 def quantize(
     values: Mapping[str, Floats], specs: Sequence[TensorSpec], weight_shift: int, bias_shift: int
 ) -> CodedModule | None:
-    """Parameters rounded to multiples of 2**-shift, or None when an integer cannot be represented.
+    """Parameters rounded to multiples of 2**-shift, or None if an integer cannot be represented.
 
-    Biases reach coded.MAX_PARAMETER, weights int16, which is what the integer modules multiply with.
+    Biases are limited to coded.MAX_PARAMETER, weights to int16, the operand type of the integer modules.
     """
     integers: dict[str, Integers] = {}
     for spec in specs:
@@ -66,6 +66,6 @@ def quantize(
 
 
 def dequantize(coded: CodedModule, specs: Sequence[TensorSpec]) -> dict[str, Floats]:
-    """The exact values that the integers stand for (all fit float32)."""
+    """The exact values of the integers (all fit float32)."""
     shifts = {"weight": coded.weight_shift, "bias": coded.bias_shift}
     return {s.name: np.ldexp(coded.parameters[s.name].astype(np.float64), -shifts[s.kind]) for s in specs}

@@ -1,6 +1,6 @@
-"""The gradient of a training loss without autograd, where all modules have compiled kernels for it.
+"""The gradient of a training loss without autograd, if all modules have compiled kernels.
 
-A task's loss() is the definition; what FusedLoss makes agrees with it up to rounding.
+A task's loss() is the definition; FusedLoss agrees with it up to rounding.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ Array = NDArray[np.float32]
 
 
 class Measure(Protocol):
-    """The distortion of the branches' coarse planes [n_out, h, w], by name; its derivatives are written into `slopes`,
+    """A distortion of the branches' coarse planes [n_out, h, w], by branch name. Writes its derivatives into `slopes`,
     arrays of the same shapes."""
 
     def __call__(self, coarse: Mapping[str, Array], slopes: Mapping[str, Array], state: TrainingState) -> float: ...
 
 
 class ByAutograd:
-    """A measure for any distortion: a function from the branches' outputs to a scalar, which sees nothing but the
-    outputs' planes."""
+    """Measure for any distortion: a function from the branches' outputs to a scalar that depends only on the outputs'
+    planes."""
 
     def __init__(
         self,
@@ -53,7 +53,7 @@ class ByAutograd:
 class FusedLoss:
     """distortion + bit_slope * latent bits + network_slope * estimated network bits, and its gradient.
 
-    Parameters are moved in memory: from then on .grad of each is a view of what differentiate() writes.
+    Moves parameters in memory: afterwards .grad of each parameter is a view of what differentiate() writes.
     """
 
     def __init__(self, branches: FusedBranches, measure: Measure, bit_slope: float, network_slope: float = 0.0) -> None:
@@ -66,12 +66,12 @@ class FusedLoss:
     def of(
         cls, branches: Mapping[str, CoolChicEncoder], measure: Measure, bit_slope: float, network_slope: float = 0.0
     ) -> FusedLoss | None:
-        """None where a module has no kernel for this."""
+        """None if a module lacks a kernel."""
         fused = FusedBranches.of(branches)
         return None if fused is None else cls(fused, measure, bit_slope, network_slope)
 
     def differentiate(self, settings: Phase, temperature: float, noise_parameter: float, state: TrainingState) -> float:
-        """The loss; its gradients are left in .grad of all parameters of the branches."""
+        """The loss. Writes the gradients into .grad of all parameters of the branches."""
         quantization = settings.quantizer_noise_type, settings.quantizer_type, temperature, noise_parameter, state
         branches = self._branches.by_name.values()
         bits = sum(branch.forward(self._bit_slope, *quantization) for branch in branches)

@@ -1,4 +1,4 @@
-"""The loop that every phase runs: optimise, validate, remember the best."""
+"""The loop of every phase: optimize, validate, keep the best parameters."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ LATENTS = (".latents", ".coarse")
 
 
 class TrainingManager(Protocol):
-    """What training needs of a FrameEncoderManager: counters that it advances, and somebody to tell.
+    """The part of FrameEncoderManager that training uses: counters that it advances, and a progress callback.
 
     total_training_time_sec, iterations_counter: of the frame so far. best_loss: validation loss of the encoder that the
-    last train() returned. progress() is called at each validation, after iterations_counter was brought up to
-    date; its iteration counts inside the phase.
+    last train() returned. Training calls progress() at each validation, after it updates iterations_counter; the
+    argument iteration counts within the phase.
     """
 
     total_training_time_sec: float
@@ -40,19 +40,19 @@ class TrainingManager(Protocol):
 
 @dataclass
 class Counters:
-    """The least TrainingManager: counts, and tells nobody."""
+    """Minimal TrainingManager: counts, and ignores progress."""
 
     total_training_time_sec: float = 0.0
     iterations_counter: int = 0
     best_loss: float | None = None
 
     def progress(self, phase: str, iteration: int, loss: float, psnr_db: float, rate_bpp: float) -> None:
-        """Nobody listens."""
+        """Ignored."""
 
 
 @dataclass(frozen=True)
 class Validation:
-    """loss as minimised; psnr_db over all samples; rate_bpp of latents and networks, bits per pixel."""
+    """loss: the minimized value. psnr_db: over all samples. rate_bpp: latents and networks, bits per pixel."""
 
     loss: float
     psnr_db: float
@@ -60,9 +60,9 @@ class Validation:
 
 
 class Task(Protocol):
-    """Something to optimise. groups: parameters of module by name; those named as LATENTS says get Adam, others SOAP.
+    """An optimization problem. groups: parameters of each module, by name. Adam trains LATENTS, SOAP the rest.
 
-    is_fresh: untrained, so that big first steps do no harm. fused: loss() and its gradient without autograd, or None.
+    is_fresh: untrained, so that large first steps are safe. fused: loss() and its gradient without autograd, or None.
     """
 
     module: nn.Module
@@ -82,9 +82,9 @@ class Task(Protocol):
 
 
 def optimize(task: Task, settings: Phase, manager: TrainingManager, name: str, warmup: bool = False) -> Validation:
-    """Run one phase; the task is left with the parameters of its best validation, which is returned.
+    """Run one phase. Restores the parameters of the best validation into the task and returns that validation.
 
-    Raises TrainingError when a validation is not finite; the task then has its best parameters so far.
+    Raises TrainingError when a validation is not finite; the task then holds its best parameters so far.
     """
     started = time.monotonic()
     try:
@@ -97,7 +97,7 @@ def optimize(task: Task, settings: Phase, manager: TrainingManager, name: str, w
 
 
 class PhaseRun:
-    """One phase on its way: the optimisers, the best validation so far and how long ago it was."""
+    """State of one phase in progress: optimizers, best validation so far, and validations since then."""
 
     def __init__(self, task: Task, settings: Phase, manager: TrainingManager, name: str, warmup: bool) -> None:
         self.task, self.settings, self.manager, self.name = task, settings, manager, name
@@ -137,7 +137,7 @@ class PhaseRun:
         self.optimizers.step(self.lr(i))
 
     def differentiate(self, settings: Phase, temperature: float, noise_parameter: float, state: TrainingState) -> bool:
-        """Gradients of the loss by autograd; False where the loss depends on nothing that is trained."""
+        """Gradients of the loss by autograd. False if the loss does not depend on any trained parameter."""
         self.optimizers.zero_grad()
         loss = self.task.loss(settings, temperature, noise_parameter, state)
         if loss.requires_grad:
@@ -145,13 +145,13 @@ class PhaseRun:
         return loss.requires_grad
 
     def lr(self, i: int) -> float:
-        """Constant or down a cosine; a trained model starts gently, while the optimisers learn its second moments."""
+        """Constant or cosine. For a trained model it starts low, while the optimizers estimate the second moments."""
         s = self.settings
         lr = cosine_lr(s.start_lr, i, self.n_iterations) if s.cosine_scheduling_lr else s.start_lr
         return lr if self.task.is_fresh else lr * min(1.0, (i + 1) / RAMP)
 
     def validate(self, done: int) -> Validation:
-        """Measure; keep the parameters when they are the best; returns the best."""
+        """Validate; keep the parameters if they are the best so far. Returns the best validation."""
         with evaluation(self.task.module):
             measured = self.task.validate()
         self.count(done)
@@ -165,7 +165,7 @@ class PhaseRun:
         return self.best
 
     def shorten(self, done: int, gain: float) -> None:
-        """Leave out half of what is left of a cosine when a validation gained little, its first quarter being over."""
+        """Skip half of the remaining cosine if a validation gained little, after the first quarter of the cosine."""
         assert self.best is not None
         is_due = self.settings.cosine_scheduling_lr and 4 * done >= self.settings.max_iterations
         if is_due and gain < self.settings.least_gain * self.best.loss:
@@ -203,7 +203,7 @@ def linear(span: tuple[float, float], progress: float) -> float:
 
 @contextmanager
 def evaluation(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode and no gradients, then the mode it was in."""
+    """Evaluation mode without gradients; restores the previous mode."""
     was_training = module.training
     module.eval()
     try:
@@ -215,7 +215,7 @@ def evaluation(module: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def only_trainable(task: Task) -> Iterator[None]:
-    """Training mode with gradients for the task's groups alone; afterwards all as before, gradients dropped."""
+    """Training mode with gradients for the task's groups only. Restores the previous state and drops the gradients."""
     module = task.module
     before = [(p, p.requires_grad) for p in module.parameters()]
     was_training = module.training

@@ -1,8 +1,8 @@
-"""Rate-distortion losses: the codec's own, and a module for users of the other convention.
+"""Rate-distortion losses: the codec's own, and a module for users of CompressAI's convention.
 
-Ours: loss = distortion + lmbda * bits per pixel, distortion on samples in [0, 1]; pixels are those of the luma.
+Ours: loss = distortion + lmbda * bits per pixel, with samples in [0, 1] and luma pixels.
 CompressAI's: loss = lmbda' * 255**2 * MSE + bits per pixel. Both have the same optimum when
-lmbda = 1 / (255**2 * lmbda'); `convert_lmbda` goes either way.
+lmbda = 1 / (255**2 * lmbda'); `convert_lmbda` converts in both directions.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def n_pixels(picture: Picture) -> int:
 
 @dataclass(frozen=True)
 class LossFunctionOutput:
-    """loss: scalar tensor to differentiate. The rest only with compute_logs: MSE on [0, 1], bits per pixel."""
+    """loss: scalar tensor to differentiate. Other fields only with compute_logs: MSE on [0, 1], bits per pixel."""
 
     loss: Tensor
     mse: float | None = None
@@ -63,7 +63,7 @@ def loss_function(
     """distortion + lmbda * (latent bits + network bits) / pixels (arXiv 2212.05458, sec. 3).
 
     decoded_image, target_image: DictTensorYUV or [B, 3, H, W] in [0, 1]. rate_latent_bit: bits, any shape, summed.
-    rate_mlp_bit: bits of the networks, a constant. distortion: MSE unless given. Logs wait for the device.
+    rate_mlp_bit: bits of the networks, a constant. distortion: MSE by default. compute_logs synchronizes the device.
     """
     pixels = n_pixels(target_image)
     latent_bpp = rate_latent_bit.sum() / pixels
@@ -78,10 +78,10 @@ def loss_function(
 
 
 def convert_lmbda(value: float, to: str) -> float:
-    """The lambda of the other convention with the same optimum; `to` is "mse" or "compressai".
+    """The lambda with the same optimum in the convention `to`, "mse" or "compressai".
 
-    value is then in the convention not named by `to`. The formula 1 / (255**2 * value) is its own inverse.
-    Raises ConfigError for another name or a value that is not positive.
+    value is in the other convention. The formula 1 / (255**2 * value) is its own inverse.
+    Raises ConfigError for another name, or if value is not positive.
     """
     choose("lambda convention", to, CONVENTIONS)
     within("lambda", value, 1e-12, 1e12)
@@ -89,7 +89,7 @@ def convert_lmbda(value: float, to: str) -> float:
 
 
 class RateDistortionLoss(nn.Module):
-    """The loss as a module, for codecs that give likelihoods of one or several latent streams, and for batches.
+    """The loss as a module, for batches and for codecs that return likelihoods of one or several latent streams.
 
     convention "mse": distortion + lmbda * bpp; "compressai": lmbda * 255**2 * distortion + bpp.
     forward(output, target): output has "x_hat" [B, 3, H, W] or DictTensorYUV in [0, 1] and "likelihoods", a mapping of

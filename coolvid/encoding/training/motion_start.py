@@ -1,13 +1,13 @@
-"""The motion branch learns an optical flow before it learns to serve the picture.
+"""Motion start: the motion branch first learns an optical flow, then joins the training of the picture.
 
 Gradient descent through a warp only sees motion of a pixel or two, so a fresh motion branch finds large motion by luck.
-A classical estimator gives a flow per reference; the branch is trained to code it as if it were an image, where a wrong
-vector costs what it would cost in the picture: with the mean squared slopes S (2x2) of the warped luma around it,
+A classical estimator provides one flow per reference, and the branch learns to code it like an image. The error of a
+vector approximates its cost in the picture, from the mean squared slopes S (2x2) of the warped luma around it:
 
-    error = d' S d / (1 + d' S d / SATURATION) + FLATNESS * d' d      for a vector that is off by d pixels
+    error = d' S d / (1 + d' S d / SATURATION) + FLATNESS * d' d      for a vector error of d pixels
     loss = mean(error) + RATE_FACTOR * lmbda * motion bits / pixels
 
-so that flat areas, and what the estimator invented there, cost few bits.
+so that flat areas, and spurious vectors there, cost few bits.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from coolvid.encoding.model.frame_encoder import FrameEncoder
 
 SATURATION = 0.01
-"""A vector that is far off is as bad as one that is a little nearer: the picture there has nothing to do with it."""
+"""Limit of a vector's error: beyond it, the warped picture is unrelated to the target, and distance does not matter."""
 FLATNESS = 1e-5
 RATE_FACTOR = 4.5
 _REACH = 4
@@ -50,7 +50,7 @@ def start_motion(
 ) -> Any:
     """Parameters (get_param) of the encoder's motion branch after config.training.motion_start iterations.
 
-    Raises PluginError when the motion estimator fails, TrainingError.
+    Raises TrainingError, and PluginError when the motion estimator fails.
     """
     flow = torch.from_numpy(flows(frame_encoder, objective.frame, config))[None].to(device_of(frame_encoder))
     task = FlowTask(frame_encoder, flow, slopes(frame_encoder, flow), objective.lmbda)
@@ -66,7 +66,7 @@ def start_motion(
 
 
 def flows(frame_encoder: FrameEncoder, frame: Frame, config: FrameConfig) -> Luma:
-    """Flow to every reference, x then y: float32 [2 * n_references, H, W] pixels, after global translation."""
+    """Flow to every reference, x then y: float32 [2 * n_references, H, W] in pixels, after global translation."""
     choice = config.motion_estimator
     estimator = cast(MotionPlugin, make("motion", choice.name, dict(choice.options)))
     pixel_format = frame.format.pixel_format
@@ -83,15 +83,15 @@ def flows(frame_encoder: FrameEncoder, frame: Frame, config: FrameConfig) -> Lum
 
 
 def luma(planes: Luma, pixel_format: PixelFormat) -> Luma:
-    """Luma [H, W] of planes [n, H, W]: the first one, or the weighted sum of red, green and blue (BT.601)."""
+    """Luma [H, W] of planes [n, H, W]: the first plane, or the weighted sum of red, green and blue (BT.601)."""
     if pixel_format is not PixelFormat.RGB:
         return np.ascontiguousarray(planes[0])
     return np.tensordot(np.asarray(_RGB_TO_LUMA, dtype=np.float32), planes, axes=1)
 
 
 def slopes(frame_encoder: FrameEncoder, flow: Tensor) -> Tensor:
-    """Products of the luma's slopes in each reference as warped by flow, [n_references, 3, H, W]: xx, xy and yy, means
-    over the pixels around."""
+    """Products of the luma slopes in each reference warped by flow, [n_references, 3, H, W]: xx, xy and yy, averaged
+    over a neighbourhood."""
     products = []
     pixel_format = frame_encoder.format.pixel_format
     with torch.no_grad():
@@ -103,8 +103,8 @@ def slopes(frame_encoder: FrameEncoder, flow: Tensor) -> Tensor:
 
 
 class FlowTask:
-    """Coding flows [1, 2n, H, W] (pixels) with the motion branch of an encoder; products as slopes() gives them. Where
-    pixels share vectors, flows and products are means over them."""
+    """Codes flows [1, 2n, H, W] (pixels) with an encoder's motion branch. products: as from slopes(). If pixels share a
+    vector, flows and products are averaged over them."""
 
     def __init__(self, frame_encoder: FrameEncoder, target: Tensor, products: Tensor, lmbda: float) -> None:
         self.coolchic = frame_encoder.branches["motion"]
@@ -139,13 +139,13 @@ class FlowTask:
 
     @property
     def fused(self) -> FusedLoss | None:
-        """loss() and its gradient through compiled kernels alone; None where they do not apply."""
+        """loss() and its gradient in compiled kernels only; None if the kernels do not apply."""
         branches = {"motion": self.coolchic}
         measure = ByAutograd(branches, lambda outputs, _: self._error(outputs["motion"]))
         return FusedLoss.of(branches, measure, self.lmbda / self.n_pixels)
 
     def validate(self) -> Validation:
-        """psnr_db: what the picture would lose by the wrong vectors alone."""
+        """psnr_db: the picture's loss from the vector errors alone."""
         error, bpp = self._measure(quantizer_noise_type="none", quantizer_type="hardround")
         psnr_db = -10.0 * float(torch.log10(error.clamp_min(1e-12)))
         return Validation(float(error + self.lmbda * bpp), psnr_db, float(bpp))
@@ -165,5 +165,5 @@ class FlowTask:
 
 
 def _pairs(flow: Tensor) -> Tensor:
-    """[1, 2n, h, w] as [n, 2, h, w]."""
+    """Reshape [1, 2n, h, w] to [n, 2, h, w]."""
     return flow.view(-1, 2, *flow.shape[2:])

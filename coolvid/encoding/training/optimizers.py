@@ -1,8 +1,8 @@
 """SOAP for the network weights, Adam for the latents.
 
 SOAP (arXiv 2409.11321, algorithm 3) is Adam in the eigenbasis of Shampoo's two gradient covariances. The networks
-here are some thirty tiny tensors, so time goes into dispatch, not arithmetic: everything element-wise runs on one flat
-vector, matrices of one shape are rotated together, and covariances of one size are factorised together.
+here are about thirty tiny tensors, so dispatch takes the time, not arithmetic: everything element-wise runs on one flat
+vector, matrices of one shape are rotated together, and covariances of one size are factorized together.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Array = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class _Side:
-    """Where the covariances of one side of a block of matrices lie: [start : start + count] of all those of `size`."""
+    """Position of one side's covariances in a block of matrices: [start : start + count] among all those of `size`."""
 
     size: int
     start: int
@@ -40,7 +40,7 @@ class _Side:
 
 @dataclass(frozen=True)
 class _Block:
-    """Matrices of one shape, [count, rows, columns], at `start` of the flat vector; None: that side is not rotated."""
+    """Matrices of one shape, [count, rows, columns], at `start` of the flat vector. A side of None is not rotated."""
 
     start: int
     count: int
@@ -50,16 +50,16 @@ class _Block:
     right: _Side | None
 
     def of(self, flat: Tensor) -> Tensor:
-        """The block of a flat vector [N], or of several [k, N], as a view [..., count, rows, columns]."""
+        """The block in a flat vector [N], or in several [k, N], as a view [..., count, rows, columns]."""
         stop = self.start + self.count * self.rows * self.columns
         return flat[..., self.start : stop].view(*flat.shape[:-1], self.count, self.rows, self.columns)
 
 
 class _Covariances:
-    """All covariances of one size [k, n, n], and their eigenvectors as columns, in order of decreasing eigenvalue.
+    """All covariances of one size [k, n, n], and their eigenvectors as columns, by decreasing eigenvalue.
 
-    Early covariances do not have full rank. A little of a fixed matrix (start) or of the old basis (refresh) settles
-    the directions that they leave open, which rounding errors would choose otherwise, differently on every machine.
+    Early covariances do not have full rank. A small multiple of a fixed matrix (start) or of the old basis (refresh)
+    determines the open directions. Otherwise rounding errors would choose them, differently on every machine.
     """
 
     def __init__(self, count: int, size: int, like: Tensor) -> None:
@@ -73,7 +73,7 @@ class _Covariances:
         self.basis.copy_(torch.linalg.eigh(self._scaled(self.moment) + preference).eigenvectors.flip(-1))
 
     def refresh(self) -> Tensor:
-        """One step of orthogonal iteration; returns the order [k, n] in which the old directions were taken."""
+        """One step of orthogonal iteration. Returns the order [k, n] of the old directions in the new basis."""
         turned = self.moment @ self.basis
         power = (self.basis * turned).sum(dim=1)
         order = power.argsort(dim=1, descending=True)
@@ -88,13 +88,13 @@ class _Covariances:
 
 
 class SOAP:
-    """Adam in the slowly turning eigenbasis of the gradient's row and column covariances.
+    """Adam in the slowly rotating eigenbasis of the gradient's row and column covariances.
 
     betas: of the first and of both second moments. weight_decay is decoupled. max_norm clips the gradient norm over
-    all parameters. The basis is refreshed every `precondition_every` steps. Tensors with one long axis get plain
+    all parameters. The basis is refreshed every `precondition_every` steps. Tensors with one long axis use plain
     Adam, as do sides longer than `max_dimension`; others are read as [first axis, rest]. The first step only
-    looks. All parameters must have one dtype and device. No torch.optim.Optimizer: those import PyTorch's compiler,
-    which takes as long as all of PyTorch.
+    initializes the covariances. All parameters must have one dtype and device. Not a torch.optim.Optimizer: that class
+    imports PyTorch's compiler, which doubles the import time.
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class SOAP:
         self._lay_out(list(params), max_dimension)
 
     def _lay_out(self, params: Sequence[Tensor], max_dimension: int) -> None:
-        """Order the parameters by shape and give each block its place in the flat vector and in the covariances."""
+        """Order the parameters by shape and assign each block a range in the flat vector and in the covariances."""
         by_shape: dict[tuple[int, int], list[Tensor]] = {}
         for p in params:
             by_shape.setdefault(_matrix_shape(p), []).append(p)
@@ -133,15 +133,15 @@ class SOAP:
         self._kernel = self._compiled() if compiled is not None and usable(like) else None
 
     def _side_by_side(self, params: Sequence[Tensor]) -> None:
-        """Parameters that lie one after another in memory, and their gradients, are read and written as one vector, in
-        which _order tells where each element of ours lies; others are collected in our order. For the kernel only."""
+        """If parameters and their gradients are contiguous, read and write them as one vector, where _order is the
+        index of each element of our order. Otherwise collect them in our order. Used by the kernel only."""
         self._vectors = vectors_of(params)
         row = params if self._vectors else self._params
         starts = dict(zip(map(id, row), _starts(row), strict=False))
         self._order = np.concatenate([np.arange(starts[id(p)], starts[id(p)] + p.numel()) for p in self._params])
 
     def _compiled(self) -> Any:
-        """The compiled kernel, which works on our moments and covariances."""
+        """The compiled kernel, bound to our moments and covariances."""
         assert compiled is not None
 
         def of(side: _Side | None, count: int) -> tuple[Any, Any]:
@@ -165,7 +165,7 @@ class SOAP:
         return _Side(size, start)
 
     def step(self, lr: float | None = None) -> None:
-        """One update from the parameters' .grad (an absent one counts as zero), at this rate from now on if given."""
+        """One update from the parameters' .grad (None counts as zero). lr: sets the learning rate from now on."""
         self._lr = self._lr if lr is None else lr
         if self._kernel is not None and self._vectors is not None:
             values, gradients = self._vectors
@@ -183,7 +183,7 @@ class SOAP:
 
     @torch.no_grad()
     def _step_of_tensors(self) -> None:
-        """The step of parameters that lie apart in memory."""
+        """The step for parameters that are not contiguous."""
         if self._kernel is None:
             self._plain_step()
             return
@@ -205,7 +205,7 @@ class SOAP:
         return torch.cat([g.reshape(-1) for g in grads])
 
     def _pieces(self, flat: Tensor) -> list[Tensor]:
-        """A vector in our order, in the parameters' shapes."""
+        """Views of a vector in our order, in the parameters' shapes."""
         return [u.view_as(p) for u, p in zip(torch.split(flat, self._sizes), self._params, strict=True)]
 
     def _gradient(self) -> Tensor:
@@ -258,7 +258,7 @@ class SOAP:
                     moment.baddbmm_(a, b, beta=beta, alpha=1 - beta)
 
     def _refresh(self) -> None:
-        """Let the bases follow the covariances, and the second moments their order."""
+        """Update the bases from the covariances, and reorder the second moments."""
         orders = {size: covariances.refresh() for size, covariances in self._covariances.items()}
         for block in self._blocks:
             second = block.of(self._second)
@@ -270,19 +270,19 @@ class SOAP:
             second.copy_(moved)
 
     def forget_momentum(self) -> None:
-        """Restart the first moment, after the parameters were put back to earlier values."""
+        """Reset the first moment, after parameters were restored to earlier values."""
         self._first.zero_()
 
 
 def _matrix_shape(p: Tensor) -> tuple[int, int]:
-    """(rows, columns) of a tensor read as a matrix; rows 1 for those that get plain Adam."""
+    """(rows, columns) of a tensor read as a matrix; rows is 1 for tensors with plain Adam."""
     rows = p.shape[0] if p.dim() > 1 else 1
     columns = p.numel() // max(rows, 1)
     return (rows, columns) if rows > 1 and columns > 1 else (1, p.numel())
 
 
 class FlatAdam:
-    """torch.optim.Adam through the compiled kernel, for float32 parameters on the CPU that lie in one vector."""
+    """torch.optim.Adam in the compiled kernel, for float32 parameters on the CPU in one vector."""
 
     def __init__(self, values: Array, gradients: Array, betas: tuple[float, float], eps: float) -> None:
         self._values, self._gradients = values, gradients
@@ -290,7 +290,7 @@ class FlatAdam:
         self._first, self._second = np.zeros((2, values.size), np.float32)
 
     def step(self, lr: float) -> None:
-        """One update from the gradients as they are now."""
+        """One update from the current gradients."""
         assert compiled is not None
         self._steps += 1
         corrections = tuple(1 - beta**self._steps for beta in self._betas)
@@ -298,12 +298,12 @@ class FlatAdam:
         compiled.adam(self._gradients, self._values, *moments, lr, self._betas, self._eps, corrections, threads())
 
     def forget_momentum(self) -> None:
-        """Restart the first moment."""
+        """Reset the first moment."""
         self._first[:] = 0
 
 
 class TorchAdam:
-    """torch.optim.Adam, with the rate given at each step."""
+    """torch.optim.Adam with the learning rate given at each step."""
 
     def __init__(self, parameters: Sequence[Tensor], betas: tuple[float, float], eps: float) -> None:
         self._adam = torch.optim.Adam(parameters, betas=betas, eps=eps, fused=True)
@@ -313,13 +313,13 @@ class TorchAdam:
         self._adam.step()
 
     def forget_momentum(self) -> None:
-        """Restart the first moment."""
+        """Reset the first moment."""
         for state in self._adam.state.values():
             state["exp_avg"].zero_()
 
 
 def one_vector(tensors: Sequence[Tensor]) -> Tensor | None:
-    """A view [N] of tensors that lie one after another in memory, or None."""
+    """A view [N] of tensors that are contiguous in memory, or None."""
     if not tensors:
         return None
     first = tensors[0]
@@ -334,8 +334,8 @@ def one_vector(tensors: Sequence[Tensor]) -> Tensor | None:
 
 
 def vectors_of(parameters: Sequence[Tensor]) -> tuple[Array, Array] | None:
-    """Parameters and gradients as vectors [N] in the memory where they lie one after another, as compiled kernels take
-    them; None where they do not."""
+    """Parameters and gradients as vectors [N] for the compiled kernels, if they are contiguous in memory; None
+    otherwise."""
     gradients = [p.grad for p in parameters if p.grad is not None]
     if len(gradients) < len(parameters) or not usable(*parameters, *gradients):
         return None
@@ -344,7 +344,7 @@ def vectors_of(parameters: Sequence[Tensor]) -> tuple[Array, Array] | None:
 
 
 def _starts(parameters: Sequence[Tensor]) -> list[int]:
-    """Where each would begin in one vector of them all."""
+    """Start of each parameter in one vector of all."""
     return [0, *np.cumsum([p.numel() for p in parameters]).tolist()]
 
 
@@ -354,7 +354,7 @@ def _adam(latents: Sequence[Tensor], betas: tuple[float, float]) -> FlatAdam | T
 
 
 class Optimizers:
-    """Both optimisers of a phase behind one step; either may have nothing to do.
+    """Both optimizers of a phase as one step; either may be empty.
 
     warmup: short phases forget faster (Adam betas 0.725, 0.97) and refresh SOAP's basis at every step.
     """
@@ -374,7 +374,7 @@ class Optimizers:
             p.grad = None
 
     def forget_momentum(self) -> None:
-        """Restart both first moments, after the parameters were put back to earlier values."""
+        """Reset both first moments, after parameters were restored to earlier values."""
         for optimizer in (self.soap, self.adam):
             if optimizer is not None:
                 optimizer.forget_momentum()

@@ -1,4 +1,4 @@
-"""One frame from nothing to a trained model: motion start, warm-up, phases."""
+"""Training of one frame from start to end: motion start, warm-up, phases."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def train_frame(
     config: FrameConfig,
     is_trained: bool = False,
 ) -> FrameEncoder:
-    """Train one frame by its configuration and return the best encoder (float networks, to be quantized next).
+    """Train one frame by its configuration and return the best encoder (float networks, not yet quantized).
 
-    frame_encoder_factory(i) makes a new encoder, the same each time for the same candidate i = 0, 1, ...; all
-    else is deterministic. is_trained: the networks are those of a frame like this one; there is then no warm-up, since
-    there is nothing to choose from, and learning rates are multiplied by inherit_lr_scale. With a motion start, motion
-    begins with the optical flow. Raises ConfigError, PluginError (motion estimator), TrainingError.
+    frame_encoder_factory(i) returns a new encoder, always the same for the same candidate i = 0, 1, ...; everything
+    else is deterministic. is_trained: the networks come from a similar frame. Then there is no warm-up, because there
+    is nothing to choose from, and learning rates are multiplied by inherit_lr_scale. With a motion start, the motion
+    branch first learns the optical flow. Raises ConfigError, PluginError (motion estimator), TrainingError.
     """
     if is_trained:
         encoder = _started(frame_encoder_factory(0), objective, manager, config)
@@ -47,7 +47,7 @@ def train_frame(
 def _started(
     encoder: FrameEncoder, objective: Objective, manager: TrainingManager, config: FrameConfig
 ) -> FrameEncoder:
-    """The encoder, whose motion follows the optical flow if there is a motion start."""
+    """The encoder, after the motion start if there is one."""
     if config.motion is not None and config.training.motion_start:
         encoder.branches["motion"].set_param(start_motion(encoder, objective, manager, config))
     return encoder
@@ -56,7 +56,7 @@ def _started(
 def _with_motion_start(
     factory: Callable[[int], FrameEncoder], objective: Objective, manager: TrainingManager, config: FrameConfig
 ) -> Callable[[int], FrameEncoder]:
-    """The factory, whose candidates come with a motion branch trained beforehand."""
+    """The factory, with a pretrained motion branch in each candidate."""
     if config.motion is None or config.training.motion_start == 0:
         return factory
     motion = start_motion(factory(0), objective, manager, config)

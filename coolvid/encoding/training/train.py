@@ -1,4 +1,4 @@
-"""train(): one phase of the optimisation of one frame."""
+"""train(): one phase of the optimization of one frame."""
 
 from __future__ import annotations
 
@@ -50,17 +50,18 @@ def train(
     """Train the named modules on one frame and return the encoder with the parameters of its best validation.
 
     frame: the target. lmbda: of the objective, in the units of the encoder's distortion plugin. start_lr: of both
-    optimizers, constant or down a cosine to 0.
-    Every frequency_validation iterations (and before the first and after the last) the loss is measured as it will be
-    coded: integer latents, no noise. After `patience` validations in a row without improvement, training stops or,
-    with cosine_scheduling_lr, goes on from the best parameters. A validation that lowers the best loss by less than the
-    part least_gain of it halves what a cosine has left. A model that is already trained (latents not all 0)
-    gets its first ten iterations at a rising rate. optimized_module: one or several names such as residue.arm,
-    motion.all, all.synthesis, all. quantizer_type: NAME or NAME:key=value. softround_temperature, noise_parameter: one
-    value, or (first, last) reached linearly. network_rate_weight: adds weight * lmbda * (estimated bits of the
-    networks) / pixels to the loss, in training and validation, so that parameters that do little fade to 0.
+    optimizers, constant or following a cosine to 0.
 
-    phase: its name in the progress events. warmup: optimizers that forget faster. The manager's counters advance.
+    Every frequency_validation iterations, and before the first and after the last, validation measures the loss as
+    coded: integer latents, no noise. After `patience` validations in a row without improvement, training stops, or,
+    with cosine_scheduling_lr, continues from the best parameters. A validation that lowers the best loss by less than
+    the fraction least_gain halves the rest of the cosine. For a trained model (latents not all 0), the learning rate
+    rises over the first ten iterations. optimized_module: one or several names, for example residue.arm, motion.all,
+    all.synthesis, all. quantizer_type: NAME or NAME:key=value. softround_temperature, noise_parameter: one value, or
+    (first, last) for a linear change. network_rate_weight: adds weight * lmbda * (estimated bits of the
+    networks) / pixels to the loss, in training and validation, so that parameters of little use fade to 0.
+
+    phase: its name in the progress events. warmup: optimizers with shorter memory. Advances the manager's counters.
     Raises ConfigError for a setting outside its choices, PluginError for a plugin whose first result is unusable,
     TrainingError when the loss is not finite.
     """
@@ -90,7 +91,7 @@ def train_phase(
     name: str,
     warmup: bool = False,
 ) -> FrameEncoder:
-    """train() for an objective that is at hand, with settings as one record. name: of the phase, in progress events."""
+    """train() with an existing objective and settings as one record. name: of the phase, in progress events."""
     task = FrameTask(frame_encoder, objective, settings.optimized_module, settings.network_rate_weight)
     optimize(task, settings, manager, name, warmup)
     return frame_encoder
@@ -101,14 +102,14 @@ def _pair(value: Span) -> tuple[float, float]:
 
 
 def _noise(quantizer_type: str, quantizer_noise_type: str) -> str:
-    """The noise that the quantizer's own options ask for, else the phase's."""
+    """The noise in the quantizer's options, else the phase's noise."""
     return str(dict(PluginChoice.parse(quantizer_type).options).get("noise") or quantizer_noise_type)
 
 
 class FrameTask:
-    """One frame as the training loop sees it: parameters, training loss, validation.
+    """One frame as a task for the training loop: parameters, training loss, validation.
 
-    names: modules to train, see train(). network_rate_weight: how much of the networks' estimated bits the loss counts.
+    names: modules to train, see train(). network_rate_weight: weight of the networks' estimated bits in the loss.
     """
 
     def __init__(
@@ -134,7 +135,7 @@ class FrameTask:
         self.encoder.set_param(param)
 
     def loss(self, settings: Phase, temperature: float, noise_parameter: float, state: TrainingState) -> Tensor:
-        """Of the training forward, differentiable."""
+        """Loss of the training forward, differentiable."""
         loss = self._measure(
             state,
             compute_logs=False,
@@ -147,7 +148,7 @@ class FrameTask:
 
     @property
     def fused(self) -> FusedLoss | None:
-        """loss() and its gradient through compiled kernels alone; None where they do not apply."""
+        """loss() and its gradient in compiled kernels only; None if the kernels do not apply."""
         encoder, objective = self.encoder, self.objective
         if encoder.warper is not None and any(True for _ in encoder.warper.parameters()):
             return None
@@ -163,7 +164,7 @@ class FrameTask:
         return self.objective.distortion(self.encoder.decoded(outputs)[0], state)
 
     def validate(self) -> Validation:
-        """Of the evaluation forward, in the units of the distortion plugin; the encoder is in evaluation mode."""
+        """Result of the evaluation forward, in the distortion plugin's units. Requires evaluation mode."""
         out = self._measure(TRAINED, compute_logs=True, quantizer_noise_type="none", quantizer_type="hardround")
         loss = float(out.loss) + (float(self._network_loss()) if self.loss_per_network_bit else 0.0)
         return Validation(loss * self.objective.scale, cast(float, out.psnr_db), cast(float, out.total_rate_bpp))
@@ -187,14 +188,14 @@ class FrameTask:
 
 
 def evaluate(frame_encoder: FrameEncoder, objective: Objective) -> Validation:
-    """Loss, PSNR and rate as a validation of train() measures them."""
+    """Loss, PSNR and rate, as in a validation of train()."""
     task = FrameTask(frame_encoder, objective, ())
     with evaluation(frame_encoder):
         return task.validate()
 
 
 def select_groups(groups: Mapping[str, Sequence[Tensor]], names: Sequence[str]) -> dict[str, list[Tensor]]:
-    """The named groups, each once, by their basic name (residue.arm, motion.latents, ...).
+    """The named groups, each once, by basic name (residue.arm, motion.latents, ...).
 
     names: BRANCH.MODULE, BRANCH.all, all.MODULE or all. Raises ConfigError, listing the choices, for any other.
     """
@@ -212,7 +213,7 @@ def select_groups(groups: Mapping[str, Sequence[Tensor]], names: Sequence[str]) 
 
 
 def is_basic(name: str) -> bool:
-    """Whether a group is not made of others, as residue.all is."""
+    """Whether a group is elementary; residue.all, for example, is not."""
     return "all" not in name.split(".")
 
 

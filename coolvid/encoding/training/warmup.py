@@ -1,9 +1,9 @@
-"""The warm-up: several fresh models compete; the best one is trained on.
+"""Warm-up: several fresh models compete, and training continues with the best.
 
-Where latents of the finest grid and of the next could both carry a picture's details, the first iterations decide which
-of them does, and training stays with it; which is cheaper depends on the picture. So every second candidate gives the
-coarser grids a start: its finest grid is left out at first (a coarse start). Coarse starts are mostly ahead early on,
-also where they lose, so that they have to be ahead by a margin (docs/experiments/coarse-start.md).
+If latents of the finest and of the next grid can both carry a picture's details, the first iterations decide between
+them, and training does not change it later. Which grid is cheaper depends on the picture. So every second candidate
+gets a coarse start: it first trains without the finest grid. Early on, coarse starts usually have the lower loss,
+even if they lose in the end, so they must win by a margin (docs/experiments/coarse-start.md).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ COARSE_HANDICAP = 1.08
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """A model in the competition, whether it had a coarse start, and its latest loss."""
+    """A competing model, whether it had a coarse start, and its latest loss."""
 
     seed: int
     encoder: FrameEncoder
@@ -35,7 +35,7 @@ class Candidate:
 
     @property
     def rank(self) -> tuple[float, int]:
-        """The lower, the better: the loss expected in the end, and the seed."""
+        """Sort key, lower is better: the expected final loss, then the seed."""
         return self.loss * (COARSE_HANDICAP if self.is_coarse else 1.0), self.seed
 
 
@@ -46,12 +46,11 @@ def compete(
     rounds: Sequence[WarmupRound],
     coarse_start: int = 0,
 ) -> FrameEncoder:
-    """The winner. Round r trains the best rounds[r].candidates models of the round before; the first, fresh ones.
+    """The winner. Round r trains the best rounds[r].candidates models of the previous round; round 0 trains fresh ones.
 
-    make(seed) gives a fresh model; seeds count from 0. Of equal losses the lower seed wins. Without rounds: make(0).
-    coarse_start: iterations that candidates with odd seeds train before the first round without the finest grid of the
-    residue (0: none); where it is over, they are better if their loss times COARSE_HANDICAP is less.
-    Afterwards manager.best_loss is the winner's.
+    make(seed) returns a fresh model; seeds count from 0. On equal losses the lower seed wins. Without rounds: make(0).
+    coarse_start: iterations that candidates with odd seeds train without the finest residue grid before the first
+    round (0: none). Their losses then count times COARSE_HANDICAP. Sets manager.best_loss to the winner's loss.
     """
     if not rounds:
         return make(0)
