@@ -116,10 +116,12 @@ class _Pipeline:
             _run(step.picture, self._finish, step)
 
     def _take_ready(self) -> _Step | None:
-        """The first step in coding order that can be finished."""
+        """The first step in coding order that can be finished. Where there are more, an idle thread looks, too."""
         with self._lock:
-            index = next((index for index, step in self._unfinished.items() if step.is_ready()), None)
-            return None if index is None else self._unfinished.pop(index)
+            ready = [index for index, step in self._unfinished.items() if step.is_ready()]
+            if len(ready) > 1:
+                self._pool.submit(self._finish_ready, None)
+            return self._unfinished.pop(ready[0]) if ready else None
 
     def _prepare(self, index: int) -> _Prepared:
         start = perf_counter()
