@@ -364,7 +364,7 @@ def test_what_cannot_be_predicted_is_not_written() -> None:
     frame, intra = predicted(*ALL), coded_frame(FrameType.I)
     with pytest.raises(ConfigError, match=r"those of \[\] are kept"):
         write_packet(frame, 2, MODELS, tensors_of)
-    with pytest.raises(ConfigError, match="frame 20 is an I frame, which nothing but the prior can predict"):
+    with pytest.raises(ConfigError, match="frame 20 is an I frame, which the prior alone can predict"):
         write_packet(replace(intra, predictor=18), 0, MODELS, tensors_of, networks=STORE)
     with pytest.raises(ConfigError, match=r"frame 20: .* of frame -1"):
         write_packet(replace(frame, predictor=PRIOR), 2, MODELS, tensors_of, networks=STORE)

@@ -95,7 +95,7 @@ INVALID = [
     (4, {"p_pos": (0,)}, "the first frame is always intra"),
     (1, {"p_pos": (-1,)}, "the first frame is always intra"),
     (4, {"p_pos": (2,), "intra_pos": (2,)}, "frame 2, but it is also in intra_pos"),
-    (4, {"p_pos": (2,), "low_delay": True}, "low_delay does not go with"),
+    (4, {"p_pos": (2,), "low_delay": True}, "low_delay cannot be combined with"),
 ]
 
 

@@ -1,6 +1,6 @@
-"""Latents out of their sub-streams by the compiled kernel, for context models of linear layers.
+"""Latents decoded by the compiled kernel, for context models of linear layers.
 
-The definition is in latents.py, rans.py and laplace.py; this gives the same latents and the same errors.
+latents.py, rans.py and laplace.py define the format; the kernel gives the same latents and the same errors.
 """
 
 from __future__ import annotations
@@ -56,5 +56,5 @@ def decode_latents(
 
 @cache
 def _starts() -> NDArray[np.uint16]:
-    """Where the symbols of each row start, uint16 [rows, 64]."""
+    """The cumulative frequency before each symbol, uint16 [rows, 64]."""
     return tables().starts.astype(np.uint16)

@@ -26,7 +26,7 @@ def crc32c(data: bytes) -> int:
 
 
 def plain_crc32c(data: bytes) -> int:
-    """The same in Python: what the compiled kernel must give."""
+    """crc32c() in Python: the reference of the compiled kernel."""
     table = _table()
     crc = 0xFFFFFFFF
     for byte in data:
@@ -40,5 +40,5 @@ def sealed(data: bytes) -> bytes:
 
 
 def is_sealed(data: bytes) -> bool:
-    """Whether data ends with the checksum of the rest."""
+    """Whether data ends with the checksum of all before it."""
     return len(data) >= CRC_BYTES and crc32c(data[:-CRC_BYTES]) == int.from_bytes(data[-CRC_BYTES:], "big")

@@ -1,4 +1,4 @@
-"""The deflate dictionary of the configuration table: what tables often hold, likeliest last. Part of the format."""
+"""The preset deflate dictionary of the configuration table: common content, most common last. Part of the format."""
 
 DICTIONARY = b"".join(
     (

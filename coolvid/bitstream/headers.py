@@ -1,4 +1,4 @@
-"""The stream header: what all packets share, and the table of what frames are made of.
+"""The stream header: what all packets share, and the table of frame architectures.
 
 Bytes: MAGIC, format version, size of the body (varint), body (StreamHeader's fields), CRC-32C of all before it. The
 table of configurations is a string of bytes, deflated against DICTIONARY where that is shorter.
@@ -36,7 +36,7 @@ PLUGIN = Layout(
     {
         "name": (Value(str), "entry-point name"),
         "version": (U(8), "of the plugin"),
-        "options": (Value(tuple), "what they mean is the plugin's affair"),
+        "options": (Value(tuple), "defined by the plugin"),
     },
 )
 _SPAN = Many(U(8), 2)
@@ -73,7 +73,7 @@ FRAME = Layout(
 
 
 class Table(FieldCode):
-    """The configurations: a count byte and each in turn, as bytes, deflated or not."""
+    """The frame architectures: a byte with their number, then each; all deflated where that is shorter."""
 
     def write(self, writer: BitWriter, value: Any, so_far: SoFar) -> None:
         if not 1 <= len(value) <= MAX_CONFIGURATIONS:
@@ -97,7 +97,7 @@ class Table(FieldCode):
         table: tuple[FrameArchitecture, ...] = Many(FRAME, U(8)).read(plain, {})
         plain.finish()
         if not table:
-            raise StreamError("the stream has no frame configuration; it is damaged")
+            raise StreamError("the stream header has no frame configuration; the stream is damaged")
         return table
 
     def text(self) -> str:
@@ -144,7 +144,7 @@ FRACTION = Layout(
 
 @dataclass(frozen=True)
 class StreamHeader(Record):
-    """What all frames of a stream share. n_frames 0: unknown, because the writer did not finish."""
+    """What all frames of a stream share. n_frames is 0 (unknown) until the writer has finished."""
 
     format: VideoFormat = coded(VIDEO_FORMAT, "picture size and samples")  # noqa: RUF009
     fps: Fraction = coded(Usual(USUAL_FPS, 4, FRACTION), "frames per second")  # noqa: RUF009
@@ -153,16 +153,16 @@ class StreamHeader(Record):
     gop: int = coded(Golomb(3, 4096, 1), "frames of a B hierarchy")
     intra_period: int = coded(Golomb(3, 1_000_000), "frames from one I to the next; 0: only the first")
     low_delay: bool = coded(Flag(), "no frame refers to a later one")
-    configurations: tuple[FrameArchitecture, ...] = coded(Table(), "what frames are made of; packets name the entry")
+    configurations: tuple[FrameArchitecture, ...] = coded(Table(), "frame architectures; a packet names its entry")
 
     def pack(self) -> bytes:
-        """The whole header. Its size does not depend on n_frames. Raises ConfigError for values that do not fit."""
+        """The whole header; its size does not depend on n_frames. Raises ConfigError for values that do not fit."""
         body = super().pack()
         return sealed(MAGIC + bytes([FORMAT_VERSION]) + write_varint(len(body)) + body)
 
     @classmethod
     def parse(cls, data: bytes) -> tuple[StreamHeader, int]:
-        """(header, its size in bytes) from the start of data. Raises StreamError, UnsupportedStream."""
+        """(header, its size in bytes) at the start of data. Raises StreamError, UnsupportedStream."""
         if data[: len(MAGIC)] != MAGIC:
             raise StreamError(f"this is not a coolvid stream: it starts with {data[:4].hex() or 'nothing'}")
         if len(data) <= len(MAGIC):
@@ -174,14 +174,16 @@ class StreamHeader(Record):
         size, start = read_varint(data, len(MAGIC) + 1)
         end = start + size + CRC_BYTES
         if size > MAX_TABLE or end > len(data):
-            raise StreamError(f"a stream header of {size} bytes where {len(data) - start} are left; damaged stream")
+            raise StreamError(
+                f"a stream header of {size} bytes, but only {len(data) - start} are left; the stream is damaged"
+            )
         if not is_sealed(data[:end]):
             raise StreamError("the stream header does not match its checksum; the stream is damaged")
         return super().unpack(data[start : start + size]), end
 
     @classmethod
     def unpack(cls, data: bytes) -> StreamHeader:
-        """A header alone. Raises StreamError."""
+        """Inverse of pack(). Raises StreamError."""
         header, end = cls.parse(data)
         if end != len(data):
             raise StreamError(f"{len(data) - end} bytes follow the stream header")

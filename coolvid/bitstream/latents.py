@@ -1,11 +1,11 @@
-"""Latent grids <-> bytes, coarsest grid first, each in waves that respect the causal contexts.
+"""Latent grids <-> bytes, coarsest grid first, each in waves that follow the causal contexts.
 
 Wave t of a grid holds the positions (row r, column c) with c + D r = t, D = wave_delay(n_context): all their
-contexts lie in earlier waves, so a wave is one call of the model. Row r of every grid belongs to sub-stream r mod S.
+contexts are in earlier waves, so one call of the model covers a wave. Row r of every grid is in sub-stream r mod S.
 
-Payload: two bits log2 S, one bit per grid (coarsest first) that says whether it has any value but zero, padding to
-whole bytes, the sizes of all sub-streams but the last (varints), the sub-streams. A grid of
-zeros takes nothing more; a payload of zeros is empty.
+Payload: two bits log2 S, one bit per grid (coarsest first) that is set if any of its latents is not zero, padding to
+whole bytes, the sizes of all sub-streams but the last (varints), the sub-streams. A grid of zeros takes no further
+bits; a payload of zeros is empty.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class ContextModel(compiled.Foldable, Protocol):
 
 
 class _GridCoder:
-    """One grid's padded plane and the contexts drawn from it."""
+    """The padded plane of one grid, and the contexts that it gives."""
 
     def __init__(self, grid: Grid, index: int, model: ContextModel, latents: Sequence[Integers]) -> None:
         self.grid = grid
@@ -75,7 +75,7 @@ class _GridCoder:
         self.plane[(row + _PAD) * self.stride + column + _PAD] = _as_contexts(values)
 
     def lookup(self, row: Integers, column: Integers) -> tuple[Integers, Integers]:
-        """(centre [N], table row [N]) of positions (row [N], column [N]) whose contexts are known."""
+        """(centre [N], table row [N]) of positions (row [N], column [N]), whose contexts must be in the plane."""
         at = (row + _PAD) * self.stride + column + _PAD
         spatial = self.plane[at[:, None] + self.steps]
         contexts = np.concatenate((spatial, self.features[row * self.grid.width + column]), axis=1)
@@ -99,26 +99,26 @@ class _GridCoder:
         return row[order], column[order]
 
     def lookup_all(self, row: Integers, column: Integers) -> tuple[Integers, Integers]:
-        """lookup() in chunks, for a plane that is known as a whole."""
+        """lookup() in chunks, for a complete plane."""
         spans = (slice(i, i + _CHUNK) for i in range(0, row.size, _CHUNK))
         parts = [self.lookup(row[span], column[span]) for span in spans]
         return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
 
 
 def _as_contexts(values: Integers) -> Integers:
-    """Latents, within +-MAX_LATENT, with CONTEXT_BITS fractional bits, limited to int16."""
+    """Latents, within +-MAX_LATENT, with CONTEXT_BITS fractional bits, clamped to int16."""
     limited: Integers = np.minimum(np.maximum(values << CONTEXT_BITS, INT16_MIN), INT16_MAX)
     return limited
 
 
 def _rows(model: ContextModel, contexts: Integers) -> tuple[Integers, Integers]:
-    """Look-ups of latents; mu beyond the latents' range is brought back into it."""
+    """(centre [N], table row [N]) of contexts [N, n]; centres are clamped to +-MAX_CENTRE."""
     centre, row = rows(model.laplace(contexts))
     return np.minimum(np.maximum(centre, -MAX_CENTRE), MAX_CENTRE), row
 
 
 def _known(latents: Sequence[Integers], grids: Sequence[Grid]) -> list[tuple[int, Grid, Integers]]:
-    """(index, grid, latents) coarsest first, of the grids that hold any value but zero."""
+    """(index, grid, latents) of the grids that are not all zero, coarsest first."""
     out = []
     for index in reversed(range(len(grids))):
         values = latents[index]
@@ -170,7 +170,7 @@ def _substreams(grids: Sequence[_Coded], n: int) -> list[bytes]:
 
 
 def choose_substreams(n_bytes: int) -> int:
-    """How many sub-streams latents of so many bytes are split into: each costs 3 to 4 bytes."""
+    """The number of sub-streams for latents of n_bytes; each costs 3 to 4 bytes."""
     return max(s for s in SUBSTREAMS if s == 1 or n_bytes >= s * BYTES_PER_SUBSTREAM)
 
 
@@ -184,12 +184,12 @@ def _join(present: Sequence[bool], parts: Sequence[bytes]) -> bytes:
 
 
 def _split(data: bytes, n_grids: int) -> tuple[list[bool], list[bytes]]:
-    """Which grids are present, finest first, and the sub-streams."""
+    """(whether each grid is present, finest first, sub-streams). Raises StreamError."""
     reader = BitReader(data)
     n_substreams = SUBSTREAMS[reader.read(2)]
     present = [bool(reader.read(1)) for _ in range(n_grids)][::-1]
     if not any(present) or reader.read(-reader.position % 8):
-        raise StreamError("a latent payload has an impossible header; the stream is damaged")
+        raise StreamError("a latent payload has an invalid header; the stream is damaged")
     sizes = []
     at = reader.position // 8
     for _ in range(n_substreams - 1):
@@ -198,7 +198,9 @@ def _split(data: bytes, n_grids: int) -> tuple[list[bool], list[bytes]]:
     parts = []
     for size in [*sizes, len(data) - at - sum(sizes)]:
         if not 0 <= size <= len(data) - at:
-            raise StreamError(f"a latent sub-stream of {size} bytes where {len(data) - at} are left; damaged stream")
+            raise StreamError(
+                f"a latent sub-stream of {size} bytes, but only {len(data) - at} are left; damaged stream"
+            )
         parts.append(check_head(data[at : at + size]))
         at += size
     return present, parts
@@ -247,7 +249,7 @@ def _decode_grid(coder: _GridCoder, decoders: Sequence[RansDecoder]) -> Integers
 
 
 def latent_bits(latents: Sequence[Integers], grids: Sequence[Grid], model: ContextModel) -> list[NDArray[np.float64]]:
-    """Bits [h, w] that the tables ask for every latent, grids finest first; 0 in a grid of zeros."""
+    """Cost of every latent in bits, [h, w] per grid, finest first, by the tables; 0 in a grid of zeros."""
     out = [np.zeros(grid.shape) for grid in grids]
     for index, grid, values in _known(latents, grids):
         coder = _GridCoder(grid, index, model, latents)

@@ -1,7 +1,7 @@
 """One frame as bytes.
 
 Bytes: size of the body (varint), body, CRC-32C of all before it. Body: PacketHeader, the networks of every branch,
-padding to a byte, the latent payloads of every branch. What a packet takes from its predictor, weights.py says.
+padding to a byte, the latent payloads of every branch. weights.py defines what a packet takes from its predictor.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ TensorsOf = Callable[[Architecture], tuple[Mapping[str, tuple[TensorSpec, ...]],
 
 
 def _branches(known: Mapping[str, Any]) -> tuple[str, ...]:
-    """The branches that a packet holds, as far as its header is known."""
+    """The branches of a packet, from the header fields read so far."""
     if known["is_copy"]:
         return ()
     return BRANCHES[:1] if known["frame_type"] is FrameType.I else BRANCHES
@@ -39,14 +39,14 @@ def _branches(known: Mapping[str, Any]) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class PacketHeader(Record):
-    """What a packet says before networks and latents."""
+    """The fields of a packet before its networks and latents."""
 
     configuration: int = coded(Golomb(0, MAX_CONFIGURATIONS - 1), "entry of the stream header's table")
     frame_type: FrameType = coded(OneOf(tuple(FrameType), 2), "as in that entry")  # noqa: RUF009
     display_index: int = coded(Golomb(5, MAX_FRAMES), "position in display order, from 0")
     references: tuple[int, ...] = coded(
         Many(Signed(1, MAX_FRAMES), lambda known: known["frame_type"].n_references, "references"),
-        "display indices less this frame's",
+        "display indices minus this frame's",
     )
     global_translation: tuple[tuple[int, int], ...] | None = coded(
         When(
@@ -68,7 +68,7 @@ class PacketHeader(Record):
     )
     predictor: int | None = coded(
         When(lambda known: not known["is_copy"], "not a copy", Maybe(Signed(1, MAX_FRAMES))),
-        "display index, less this frame's, of the frame whose networks this one's are predicted from; I: 0, the prior",
+        "display index, minus this frame's, of the frame that predicts this one's networks; I: 0, the prior",
     )
     output_range: tuple[tuple[int, int], ...] | None = coded(
         When(lambda known: known["frame_type"] is FrameType.I, "I", Maybe(Many(Many(U(10), 2), 3))),
@@ -82,10 +82,12 @@ class PacketHeader(Record):
 
 @dataclass(frozen=True)
 class PacketInfo:
-    """What is known of a packet without decoding it. bits_by_part adds up to 8 * n_bytes: "header" (with checksum,
-    padding), "residue.latents", and "residue.arm" ..., or "networks" for all modules where they were not told apart; a
-    copy has nothing but "header". predictor: display index of the frame from whose networks its own are predicted, or
-    PRIOR."""
+    """A packet described without decoding it.
+
+    bits_by_part adds up to 8 * n_bytes: "header" (checksum and padding included), "residue.latents" ..., and either
+    "residue.arm" ... or "networks" for all modules together; a copy has "header" alone. predictor: display index of the
+    frame that predicts its networks, or PRIOR.
+    """
 
     display_index: int
     configuration: int
@@ -98,13 +100,13 @@ class PacketInfo:
 
     @property
     def sources(self) -> tuple[int, ...]:
-        """The references; of a copy, which names a single one twice, each once."""
+        """The references, each once: a copy of a single frame names it twice."""
         return tuple(dict.fromkeys(self.references)) if self.is_copy else self.references
 
 
 @dataclass(frozen=True)
 class Packet:
-    """A frame's bytes, size and checksum included."""
+    """The bytes of a frame, size and checksum included."""
 
     data: bytes
     info: PacketInfo
@@ -112,10 +114,11 @@ class Packet:
 
 @dataclass(frozen=True, eq=False)
 class PacketContent:
-    """A packet taken apart. modules: by branch and module, unchanged ones too; latents: undecoded payloads by branch.
+    """A parsed packet, its latents not decoded.
 
-    references: display indices. global_translation: one (dy, dx) per reference. modes: what is sent of each module, by
-    "residue.arm" ... A copy has no modules and no latents.
+    references: display indices. global_translation: (dy, dx) in whole pixels per reference. modules: by branch and
+    module, unchanged ones included. latents: payloads by branch. modes: by "residue.arm" ... A copy has neither modules
+    nor latents.
     """
 
     display_index: int
@@ -139,10 +142,10 @@ def write_packet(
 ) -> Packet:
     """The packet of a frame; configuration: its index in StreamHeader.configurations; models: by branch.
 
-    tensors_of as for read_packet(). networks: holds the frame's predictor, if it has one. payloads: latent_payloads(),
-    where they are known. Raises ConfigError for values that a stream cannot carry.
+    tensors_of: as for read_packet(). networks: holds the frame's predictor, if it has one. payloads: those of
+    latent_payloads(), if already made. Raises ConfigError for values that a stream cannot carry.
     """
-    predictor = _found(frame, networks or NetworkStore())
+    predictor = _predictor_of(frame, networks or NetworkStore())
     if payloads is None:
         payloads = latent_payloads(frame, models)
     header = _header_of(frame, configuration, tuple(map(len, payloads.values())))
@@ -155,7 +158,7 @@ def write_packet(
 
 
 def latent_payloads(frame: CodedFrame, models: Mapping[str, ContextModel]) -> dict[str, bytes]:
-    """Coded latents by branch, which depend on its modules, but not on how these are sent. Raises ConfigError."""
+    """Coded latents by branch. They depend on its modules, but not on the modes of these. Raises ConfigError."""
     return {
         branch: encode_latents(coolchic.latents, _grids(coolchic), models[branch])
         for branch, coolchic in frame.coolchics.items()
@@ -179,14 +182,14 @@ def _write_networks(
     return bits
 
 
-def _found(frame: CodedFrame, networks: NetworkStore) -> FrameNetworks | None:
+def _predictor_of(frame: CodedFrame, networks: NetworkStore) -> FrameNetworks | None:
     """The frame's predictor, if it has one. Raises ConfigError."""
     if frame.predictor is None:
         return None
     if frame.is_copy:
         raise ConfigError(f"frame {frame.display_index} is a copy, which has no networks to predict")
     if frame.frame_type is FrameType.I and frame.predictor != PRIOR:
-        raise ConfigError(f"frame {frame.display_index} is an I frame, which nothing but the prior can predict")
+        raise ConfigError(f"frame {frame.display_index} is an I frame, which the prior alone can predict")
     try:
         return networks.find(frame.predictor, frame.architecture)
     except StreamError as error:
@@ -198,7 +201,7 @@ def _of_branch(predictor: FrameNetworks | None, branch: str) -> Modules | None:
 
 
 def _grids(coolchic: CodedCoolChic) -> list[Grid]:
-    """The grids as the latents' own shapes say them."""
+    """The grids, with the sizes of the latents."""
     known = coolchic.architecture.grids(1, 1)
     return [
         Grid(grid.log2, values.shape[0], values.shape[1], grid.is_hyper)
@@ -238,7 +241,7 @@ def _info(header: PacketHeader, n_bytes: int, module_bits: Mapping[str, int]) ->
 
 
 def _distance(frame: CodedFrame) -> int | None:
-    """What a packet header says of the predictor."""
+    """The predictor as a packet header stores it: its distance, 0 for the prior, None for none."""
     if frame.predictor is None:
         return None
     return 0 if frame.predictor == PRIOR else frame.predictor - frame.display_index
@@ -252,7 +255,7 @@ def _predictor(header: PacketHeader) -> int | None:
 
 
 def _may_inherit(header: PacketHeader, last: int) -> bool:
-    """Whether a predictor is one: the prior for an I frame, another frame for others."""
+    """Whether the predictor is valid: the prior for an I frame, another frame for a P or B frame."""
     if header.frame_type is FrameType.I or not header.predictor:
         return header.frame_type is FrameType.I and not header.predictor
     return 0 <= header.display_index + header.predictor <= last
@@ -267,12 +270,14 @@ def packet_size(data: bytes, at: int = 0) -> int:
     size, start = read_varint(data, at)
     total = start - at + size + CRC_BYTES
     if not size or at + total > len(data):
-        raise StreamError(f"a packet of {size} bytes where {len(data) - start} are left; truncated or damaged stream")
+        raise StreamError(
+            f"a packet of {size} bytes, but only {len(data) - start} are left; truncated or damaged stream"
+        )
     return total
 
 
 def _open(data: bytes, header: StreamHeader) -> tuple[BitReader, PacketHeader]:
-    """A reader behind the packet header, and that header, checked against the stream header."""
+    """(reader at the end of the packet header, that header), checked against the stream header."""
     if packet_size(data) != len(data):
         raise StreamError(f"{len(data)} bytes given for a packet of {packet_size(data)}; the stream is damaged")
     if not is_sealed(data):
@@ -297,7 +302,7 @@ def _open(data: bytes, header: StreamHeader) -> tuple[BitReader, PacketHeader]:
 
 
 def read_info(data: bytes, header: StreamHeader) -> PacketInfo:
-    """What a packet says of itself, without plugins. Raises StreamError."""
+    """The description of a packet; needs no plugins. Raises StreamError."""
     reader, found = _open(data, header)
     rest = {} if found.is_copy else {"networks": reader.n_left - 8 * sum(found.latent_sizes)}
     return _info(found, len(data), rest)
@@ -306,9 +311,9 @@ def read_info(data: bytes, header: StreamHeader) -> PacketInfo:
 def read_packet(
     data: bytes, header: StreamHeader, tensors_of: TensorsOf, networks: NetworkStore | None = None
 ) -> PacketContent:
-    """A packet taken apart, checked to the last bit. networks: where its predictor is looked up.
+    """The content of a packet, checked to the last bit. networks: holds its predictor, if it has one.
 
-    tensors_of(architecture) -> (tensor specs by module, number of scales by module), which the plugins know.
+    tensors_of(architecture) -> (tensor specs by module, number of scales by module), as the plugins define them.
     Raises StreamError for anything that write_packet() cannot have written.
     """
     reader, found = _open(data, header)
@@ -336,7 +341,7 @@ def _read_networks(
     tensors_of: TensorsOf,
     predictor: FrameNetworks | None,
 ) -> tuple[dict[str, Modules], dict[str, int], dict[str, Mode]]:
-    """(modules by branch, bits and modes by "residue.arm" ...), the reader left where the latents start."""
+    """(modules by branch, bits and modes by "residue.arm" ...); moves the reader to the start of the latents."""
     if header.is_copy:
         reader.finish()
         return {}, {}, {}

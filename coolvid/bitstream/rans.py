@@ -1,14 +1,14 @@
 """rANS: one sub-stream of latents (Duda, arXiv 1311.2540). 48-bit state, 16-bit words, 16-bit probabilities.
 
-The state has twice as many bits above its floor as a probability has (32 bits of state at all cost 0.7 % of the rate).
-The encoder works backwards from state 1, so that the decoder, having read all words, must arrive at 1 again; as long
-as the state has not reached 32 bits no word has been written, and the decoder then finds none to read. The bytes are
-the final state without leading zeros (all bytes if there are no more than 6, else 5 if their number is odd and 6 if it
-is even), then the words in the order the decoder wants them.
+The state stays at 2**32 or more, twice the bits of a probability (a 32-bit state would cost 0.7 % of the rate). The
+encoder works backwards from state 1, so the decoder must arrive at 1 after the last word. The encoder writes no word
+until the state first reaches 2**32; there the decoder has none left to read. The bytes are the final state without
+leading zeros (all bytes if there are at most 6; else 5 if their number is odd, 6 if it is even), then the words in the
+order of decoding.
 
-A symbol is coded with a row of laplace.tables(): cell -31..31 or the escape, after an escape the cell's zigzag
-number + 1 (its bits but one as zeros, a one, its bits but the top one), and for wide scales the low bits. All raw bits
-go through the state.
+A symbol is coded with a row of laplace.tables(): cell -31..31 or the escape. An escape is followed by the cell's zigzag
+number + 1 (as many zeros as it has bits but one, a one, its bits below the top one). Wide scales add low bits. All raw
+bits pass through the state.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Integers = NDArray[np.int32]
 
 
 class RansEncoder:
-    """Collects symbols in decoding order; finish() gives the bytes."""
+    """Collects symbols in decoding order; finish() codes them."""
 
     def __init__(self) -> None:
         self._starts, self._frequencies = array("I"), array("I")
@@ -47,7 +47,7 @@ class RansEncoder:
             self._frequencies.append(1 << (PROBABILITY_BITS - n_bits))
 
     def put_latents(self, values: Integers, centres: Integers, rows: Integers) -> None:
-        """values, centres, rows [N], the last two from laplace.rows()."""
+        """Latents values [N], with centres [N] and table rows [N] from laplace.rows()."""
         table = tables()
         shifts = table.shifts[rows]
         cells, low = split(values, centres, shifts)
@@ -86,7 +86,7 @@ class RansEncoder:
         return out
 
     def _finish(self) -> bytes:
-        """What the compiled kernel must give."""
+        """finish() in Python: the reference of the compiled kernel."""
         state = _START
         words: list[int] = []
         for start, frequency in zip(reversed(self._starts), reversed(self._frequencies), strict=True):
@@ -100,7 +100,7 @@ class RansEncoder:
 
 
 class RansDecoder:
-    """Reads what RansEncoder wrote, in the same order."""
+    """Decodes what RansEncoder coded, in the same order."""
 
     def __init__(self, data: bytes) -> None:
         n_head = len(data) if len(data) <= _HEAD_BYTES else _HEAD_BYTES - len(data) % 2
@@ -123,7 +123,7 @@ class RansDecoder:
             self._next += 1
 
     def get_latents(self, centres: list[int], rows: list[int]) -> list[int]:
-        """The next len(rows) values. Raises StreamError for one outside the latents' range."""
+        """The next len(rows) latents. Raises StreamError for one outside +-MAX_LATENT."""
         table = tables()
         cumulative, frequencies, shifts = table.cumulative, table.frequency_lists, table.shift_list
         words, at, state = self._words, self._next, self._state
@@ -165,13 +165,13 @@ class RansDecoder:
         return unzigzag((1 << n) + rest + self.get_bits(min(n, 8)) - 1)
 
     def finish(self) -> None:
-        """Check that all words are read and the state is back at its start. Raises StreamError."""
+        """Check that all words are read and the state is 1 again. Raises StreamError."""
         if self._state != _START or self._next < len(self._words):
             raise wrong_end()
 
 
 def check_head(data: bytes) -> bytes:
-    """The bytes of a sub-stream, unless they start impossibly. Raises StreamError."""
+    """The bytes of a sub-stream, unchanged. Raises StreamError if they start with a zero."""
     if data and not data[0]:
         raise StreamError("a latent sub-stream starts with a zero byte; the stream is damaged")
     return data
@@ -182,11 +182,11 @@ def out_of_range(value: int) -> StreamError:
 
 
 def no_escape() -> StreamError:
-    return StreamError("no escape code where one should be; the stream is damaged")
+    return StreamError("an escape code is too long; the stream is damaged")
 
 
 def wrong_end() -> StreamError:
-    return StreamError("latents end in the wrong state; the stream is damaged")
+    return StreamError("a latent sub-stream ends in the wrong state; the stream is damaged")
 
 
 def split(values: Integers, centres: Integers, shifts: Integers) -> tuple[Integers, Integers]:
@@ -197,6 +197,6 @@ def split(values: Integers, centres: Integers, shifts: Integers) -> tuple[Intege
 
 
 def cell_symbols(cells: Integers, frequencies: Integers, rows: Integers) -> Integers:
-    """The symbol 0..63 of each cell [N]; the escape where the row has no frequency for it."""
+    """The symbol 0..63 of each cell [N]: the escape where the row has frequency 0 for the cell."""
     symbols = np.where(np.abs(cells) <= REACH, cells + REACH, ESCAPE)
     return np.where(frequencies[rows, symbols] > 0, symbols, ESCAPE).astype(np.int32)

@@ -1,8 +1,8 @@
-"""Headers as declarations: frozen dataclasses that know their bits.
+"""Headers as declarations: the line that declares a field also writes, reads, checks and documents it.
 
-A `FieldCode` says how one value is written, read, checked and described. A `Record` is a frozen dataclass whose fields
-are declared with `coded(code, meaning)`; a `Layout` gives codes to the fields of a dataclass that lives elsewhere.
-The same line writes, reads, checks and prints a field. Bits go most significant first.
+A `FieldCode` defines how one value is written, read, checked and described. A `Record` is a frozen dataclass whose
+fields are declared with `coded(code, meaning)`; a `Layout` assigns codes to the fields of any other dataclass. Bits are
+stored most significant first.
 
     >>> @dataclass(frozen=True)
     ... class Point(Record):
@@ -27,7 +27,7 @@ MAX_PREFIX = 32
 
 
 class BitWriter:
-    """Collects bits; `n_bits` says how many so far."""
+    """Collects bits; `n_bits` is their number so far."""
 
     def __init__(self) -> None:
         self._bytes = bytearray()
@@ -70,7 +70,7 @@ class BitWriter:
         self._n_pending = keep
 
     def getvalue(self) -> bytes:
-        """Everything so far, padded with zero bits to whole bytes."""
+        """All bits so far, padded with zeros to whole bytes."""
         self._flush()
         tail = bytes([self._pending << (8 - self._n_pending)]) if self._n_pending else b""
         return bytes(self._bytes) + tail
@@ -102,13 +102,13 @@ class BitReader:
         return window >> (8 * last - end) & ((1 << n_bits) - 1)
 
     def read_golomb(self, order: int) -> int:
-        """An exp-Golomb code; a prefix of more than MAX_PREFIX zeros is a StreamError."""
+        """The value >= 0 of an exp-Golomb code. Raises StreamError for a prefix of more than MAX_PREFIX zeros."""
         first = self.position >> 3
         window = int.from_bytes(self._data[first : first + 9], "big") << 8 * max(0, first + 9 - len(self._data))
         window &= (1 << (72 - (self.position & 7))) - 1
         zeros = 72 - (self.position & 7) - window.bit_length()
         if zeros > MAX_PREFIX:
-            raise StreamError("no exp-Golomb code where one should be; the stream is truncated or damaged")
+            raise StreamError("not an exp-Golomb code; the stream is truncated or damaged")
         head = self.read(2 * zeros + 1) - 1
         return head << order | (self.read(order) if order else 0)
 
@@ -123,9 +123,9 @@ class BitReader:
         return bytes(self.read(8) for _ in range(n))
 
     def finish(self) -> None:
-        """Check that only zero bits of padding, less than a byte, are left. Raises StreamError."""
+        """Check that less than a byte is left, all of it zero padding. Raises StreamError."""
         if self.n_left >= 8 or self.read(self.n_left):
-            raise StreamError("bytes are left over where a header should end; the stream is damaged")
+            raise StreamError("a header is followed by unexpected bits; the stream is damaged")
 
 
 def zigzag(value: int) -> int:
@@ -134,12 +134,12 @@ def zigzag(value: int) -> int:
 
 
 def unzigzag(code: int) -> int:
-    """Inverse of zigzag."""
+    """Inverse of zigzag()."""
     return (code + 1) // 2 if code & 1 else -(code // 2)
 
 
 class FieldCode(ABC):
-    """How one value is coded. so_far: the fields of the same record that come before it."""
+    """How one value is coded. so_far: the values of the earlier fields of the same record, by name."""
 
     @abstractmethod
     def write(self, writer: BitWriter, value: Any, so_far: SoFar) -> None:
@@ -162,7 +162,7 @@ def _fits(value: int, low: int, high: int) -> int:
 
 @dataclass(frozen=True)
 class U(FieldCode):
-    """Unsigned integer of fixed size; stored less `low`."""
+    """Unsigned integer of `bits` bits, stored minus `low`."""
 
     bits: int
     low: int = 0
@@ -192,7 +192,7 @@ class Golomb(FieldCode):
     def read(self, reader: BitReader, so_far: SoFar) -> int:
         value = reader.read_golomb(self.order) + self.low
         if value > self.high:
-            raise StreamError(f"{value} where at most {self.high} is allowed; the stream is damaged")
+            raise StreamError(f"{value} is above the limit of {self.high}; the stream is damaged")
         return value
 
     def text(self) -> str:
@@ -212,7 +212,7 @@ class Signed(FieldCode):
     def read(self, reader: BitReader, so_far: SoFar) -> int:
         value = unzigzag(reader.read_golomb(self.order))
         if abs(value) > self.limit:
-            raise StreamError(f"{value} where at most +-{self.limit} is allowed; the stream is damaged")
+            raise StreamError(f"{value} is outside +-{self.limit}; the stream is damaged")
         return value
 
     def text(self) -> str:
@@ -248,7 +248,7 @@ class OneOf(FieldCode):
     def read(self, reader: BitReader, so_far: SoFar) -> Any:
         index = reader.read(self.bits)
         if index >= len(self.values):
-            raise StreamError(f"choice {index} where {len(self.values)} exist; the stream is damaged")
+            raise StreamError(f"choice {index} of 0..{len(self.values) - 1}; the stream is damaged")
         return self.values[index]
 
     def text(self) -> str:
@@ -258,7 +258,7 @@ class OneOf(FieldCode):
 
 @dataclass(frozen=True)
 class Many(FieldCode):
-    """A tuple; its length is a number, or a function of the earlier fields, or sent (a Golomb code)."""
+    """A tuple. Its length is fixed, a function of the earlier fields, or itself coded."""
 
     item: FieldCode
     count: int | FieldCode | Callable[[SoFar], int]
@@ -305,7 +305,7 @@ class Maybe(FieldCode):
 
 @dataclass(frozen=True)
 class When(FieldCode):
-    """The value if a condition on the earlier fields holds, else nothing at all (None)."""
+    """The value if a condition on the earlier fields holds; else None, which takes no bits."""
 
     condition: Callable[[SoFar], bool]
     condition_text: str
@@ -325,7 +325,7 @@ class When(FieldCode):
 
 
 class Layout(FieldCode):
-    """Fields of a dataclass, one code each, in the order given; (code, meaning) pairs by field name."""
+    """The fields of a dataclass in the order given; parts: (code, meaning) by field name."""
 
     def __init__(self, cls: Callable[..., Any], parts: Mapping[str, tuple[FieldCode, str]]) -> None:
         self.cls = cls
@@ -351,7 +351,7 @@ class Layout(FieldCode):
         return self.name
 
     def table(self) -> str:
-        """Markdown: one row per field, as BITSTREAM.md shows it."""
+        """Markdown for BITSTREAM.md, one row per field."""
         rows: Sequence[str] = [f"| `{n}` | {code.text()} | {doc} |" for n, (code, doc) in self.parts.items()]
         return "\n".join(("| field | code | meaning |", "|---|---|---|", *rows)) + "\n"
 
@@ -362,7 +362,7 @@ def coded(code: FieldCode, meaning: str) -> Any:
 
 
 class Record:
-    """Base of headers. Subclasses are frozen dataclasses with every field declared by coded()."""
+    """Base of headers. Subclasses are frozen dataclasses; coded() declares every field."""
 
     @classmethod
     @cache

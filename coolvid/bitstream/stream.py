@@ -30,7 +30,7 @@ PART = ".part"
 
 @dataclass(frozen=True)
 class SyncPoint:
-    """A packet from which decoding can start: its number in the stream and its first byte."""
+    """A packet at which decoding can start: its number in the stream and the offset of its first byte."""
 
     packet: int
     offset: int
@@ -137,10 +137,9 @@ def _as_file(target: object) -> BinaryIO:
 
 
 class StreamReader:
-    """A stream in memory. Raises InputError (no such file) or StreamError, at once or when a packet is asked for.
+    """A stream in memory. Raises InputError if the file cannot be read; StreamError for damage, at once or on access.
 
-    partial: accept a stream that ends too early, and offer the packets that are whole (None: if its
-    name ends in .part).
+    partial: accept a stream that ends too early, with its complete packets (None: if its name ends in .part).
     """
 
     def __init__(self, source: str | os.PathLike[str] | bytes, partial: bool | None = None) -> None:
@@ -161,7 +160,7 @@ class StreamReader:
 
     @cached_property
     def _spans(self) -> tuple[tuple[int, int], ...]:
-        """(first byte, end) of every packet: the sizes, followed from the header on."""
+        """(first byte, end) of every packet, by a scan of the sizes."""
         spans: list[tuple[int, int]] = []
         at, n_frames = self._start, self.header.n_frames
         while len(spans) < n_frames if n_frames else at < len(self._data) and not self._is_index(at):
@@ -187,8 +186,8 @@ class StreamReader:
 
     @cached_property
     def packets(self) -> tuple[PacketInfo, ...]:
-        """What every packet says of itself, in coding order; each frame appears once, after its references, and
-        inherits from a frame whose networks are still kept."""
+        """Every packet's description, in coding order. Raises StreamError unless each frame appears once, after its
+        references, and inherits from a frame whose networks are still kept."""
         infos: list[PacketInfo] = []
         seen: set[int] = set()
         kept = NetworkStore()
@@ -209,7 +208,7 @@ class StreamReader:
 
     @cached_property
     def sync_points(self) -> tuple[SyncPoint, ...]:
-        """The intra packets: from the index if there is one, else by a scan."""
+        """The intra packets, from the index if it is valid, else by a scan."""
         end = self._spans[-1][1] if self._spans else self._start
         stored = unpack_index(self._data[end:])
         if stored is not None and all(self._holds(point) for point in stored):
@@ -238,7 +237,7 @@ def pack_index(points: Sequence[SyncPoint]) -> bytes:
 
 
 def unpack_index(data: bytes) -> tuple[SyncPoint, ...] | None:
-    """Inverse of pack_index(); None when data is not a whole, undamaged index."""
+    """Inverse of pack_index(); None if data is not a complete, undamaged index."""
     if not data.startswith(INDEX_MAGIC) or not is_sealed(data):
         return None
     try:

@@ -1,4 +1,4 @@
-"""The field tables of docs/BITSTREAM.md, from the declarations that read and write the stream."""
+"""The field tables of docs/BITSTREAM.md, generated from the declarations that read and write the stream."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _MARK = re.compile(r"(<!-- table (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def field_tables() -> dict[str, str]:
-    """Markdown table by record name; `Value` lists the tag bytes of plugin options."""
+    """Markdown tables by record name; `Value` lists the tag bytes of plugin options."""
     rows = "".join(f"| `{tag}` | {meaning} |\n" for tag, meaning in VALUE_TAGS)
     return {layout.name: layout.table() for layout in LAYOUTS} | {"Value": f"| tag | value |\n|---|---|\n{rows}"}
 
 
 def refresh(text: str) -> str:
-    """The text with the content between `<!-- table NAME -->` and `<!-- end -->` made anew. KeyError: no such table."""
+    """The text with new tables between `<!-- table NAME -->` and `<!-- end -->`. KeyError: there is no such table."""
     tables = field_tables()
     return _MARK.sub(lambda match: match[1] + tables[match[2]] + match[3], text)

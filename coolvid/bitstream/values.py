@@ -1,4 +1,4 @@
-"""Values of no fixed type, for plugin options, and integers of no fixed size."""
+"""Values of any type, for plugin options, and integers of variable size."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MAX_INTEGER = 1 << 62
 
 
 def write_varint(value: int) -> bytes:
-    """7 bits a byte, low ones first; the top bit says that more follow."""
+    """value >= 0 in 7 bits per byte, low bits first; the top bit is set in all bytes but the last."""
     out = bytearray()
     while value >= 0x80:
         out.append(value & 0x7F | 0x80)
@@ -33,12 +33,12 @@ def read_varint(data: bytes, at: int, limit: int = 5) -> tuple[int, int]:
         value |= (byte & 0x7F) << 7 * i
         if byte < 0x80:
             return value, at + i + 1
-    raise StreamError("a length runs past its end; the stream is truncated or damaged")
+    raise StreamError("a length field does not end; the stream is truncated or damaged")
 
 
 @dataclass(frozen=True)
 class Usual(FieldCode):
-    """One of the usual values by its index from 1, or 0 and then the value itself."""
+    """A common value as its index from 1; any other as 0 and the value."""
 
     values: tuple[Any, ...]
     bits: int
@@ -53,7 +53,7 @@ class Usual(FieldCode):
     def read(self, reader: BitReader, so_far: SoFar) -> Any:
         index = reader.read(self.bits)
         if index > len(self.values):
-            raise StreamError(f"choice {index} where {len(self.values)} exist; the stream is damaged")
+            raise StreamError(f"choice {index} of 0..{len(self.values)}; the stream is damaged")
         return self.values[index - 1] if index else self.otherwise.read(reader, so_far)
 
     def text(self) -> str:
@@ -63,9 +63,9 @@ class Usual(FieldCode):
 
 @dataclass(frozen=True)
 class Value(FieldCode):
-    """An int, bool, float, str, None or nested tuple of them, one tag byte each, as VALUE_TAGS says.
+    """An int, bool, float, str, None or nested tuple of these, each with a tag byte (VALUE_TAGS).
 
-    only: the one type allowed, where there is but one.
+    only: the only type allowed; None for any.
     """
 
     only: type | None = None
@@ -77,7 +77,7 @@ class Value(FieldCode):
     def read(self, reader: BitReader, so_far: SoFar) -> Any:
         value = self._read(reader, reader.read(8))
         if self.only is not None and not isinstance(value, self.only):
-            raise StreamError(f"{value!r:.40} where a {self.only.__name__} should be; the stream is damaged")
+            raise StreamError(f"{value!r:.40} in place of a {self.only.__name__}; the stream is damaged")
         return value
 
     def _read(self, reader: BitReader, tag: int) -> Any:
@@ -93,7 +93,7 @@ class Value(FieldCode):
 
     def _read_tuple(self, reader: BitReader, n: int) -> tuple[Any, ...]:
         if self.depth >= MAX_DEPTH or 8 * n > reader.n_left:
-            raise StreamError(f"a tuple of {n} options at depth {self.depth}; the stream is damaged")
+            raise StreamError(f"an option has a tuple of {n} values at depth {self.depth}; the stream is damaged")
         item = Value(depth=self.depth + 1)
         return tuple(item.read(reader, {}) for _ in range(n))
 
@@ -115,7 +115,7 @@ VALUE_TAGS = (
 
 
 def _read_length(reader: BitReader) -> int:
-    """A varint of at most 9 bytes."""
+    """A varint of at most 9 bytes at the reader's position."""
     value = 0
     for i in range(9):
         byte = reader.read(8)

@@ -1,1 +1,1 @@
-"""What is coded, as values: architecture, integers, probability tables, networks, coding plan."""
+"""The values that are coded: architecture, integers, probability tables, networks, coding plan."""

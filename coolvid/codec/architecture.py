@@ -1,7 +1,6 @@
-"""What one Cool-chic is made of, as the decoder must know it: grids, contexts and plugins.
+"""The architecture of a Cool-chic, as far as the decoder must know it: grids, contexts and plugins.
 
-Pure values, shared by the encoder (which derives them from CoolChicEncoderParameter) and the
-decoder (which reads them from the stream header).
+Pure values: the encoder derives them from CoolChicEncoderParameter, the decoder reads them from the stream header.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ MAX_CONTEXT = 40
 MAX_FEATURES = 64
 FINAL_UPSAMPLINGS = ("nearest", "bilinear", "bicubic")
 
-# The 40 causal neighbours (dy, dx) inside a 9x9 window, most useful first.
+# The 40 causal neighbours (dy, dx) inside a 9x9 window, in decreasing order of use.
 _PRIORITY = (
     (38, 35, 30, 25, 23, 31, 36, 37, 39),
     (33, 28, 21, 20, 6, 15, 22, 29, 34),
@@ -31,13 +30,13 @@ NEIGHBOURS: tuple[tuple[int, int], ...] = tuple(
 
 
 def wave_delay(n_context: int) -> int:
-    """Columns a row must stay behind the row above so that all its contexts are decoded."""
+    """The lag of a row, in columns, relative to the row above, with which all its contexts are decoded in time."""
     return max([1] + [dx // -dy + 1 for dy, dx in NEIGHBOURS[:n_context] if dy < 0])
 
 
 @dataclass(frozen=True)
 class Grid:
-    """One latent grid: ceil(frame size / 2**log2)."""
+    """One latent grid of ceil(frame size / 2**log2) positions."""
 
     log2: int
     height: int
@@ -51,7 +50,7 @@ class Grid:
 
 @dataclass(frozen=True)
 class Ports:
-    """What a module is connected to.
+    """The inputs and outputs of a module.
 
     arm: n_in contexts -> 2. ifce: n_in stacked grids -> n_out features. upsampling: n_in grids -> n_in planes.
     synthesis: n_in planes, of which the last n_noise are common randomness -> n_out. warper: one plane -> one plane.
@@ -64,7 +63,7 @@ class Ports:
 
 @dataclass(frozen=True)
 class PluginRecord:
-    """A plugin as named in a stream; options are nested tuples of int, bool, float and str."""
+    """A plugin as a stream names it; options are nested tuples of int, bool, float and str."""
 
     name: str
     version: int
@@ -73,7 +72,7 @@ class PluginRecord:
 
 @dataclass(frozen=True)
 class Architecture:
-    """One Cool-chic. Resolutions are inclusive (finest, coarsest) log2 downsampling factors; None means absent."""
+    """One Cool-chic. Resolutions are inclusive ranges (finest, coarsest) of log2 downsampling; None: absent."""
 
     latent_resolution: tuple[int, int]
     hyperlatent_resolution: tuple[int, int] | None
@@ -91,7 +90,7 @@ class Architecture:
         spans = (self.latent_resolution, self.hyperlatent_resolution, self.ifce_resolution)
         for span in spans:
             if span is not None and not 0 <= span[0] <= span[1] <= MAX_RESOLUTION:
-                raise ConfigError(f"resolution range {span} is not ordered inside 0..{MAX_RESOLUTION}")
+                raise ConfigError(f"resolution range {span} must be ascending within 0..{MAX_RESOLUTION}")
         if not 1 <= self.n_context <= MAX_CONTEXT:
             raise ConfigError(f"{self.n_context} spatial contexts; choose 1..{MAX_CONTEXT}")
         if not 0 <= self.n_ifce <= MAX_FEATURES or bool(self.n_ifce) != (self.ifce_resolution is not None):
@@ -102,7 +101,7 @@ class Architecture:
             raise ConfigError(f"{self.n_out} outputs; choose 1..8")
 
     def grids(self, height: int, width: int) -> tuple[Grid, ...]:
-        """All grids, finest first; at one resolution the normal grid, then the hyper grid. Coding goes from the end."""
+        """All grids, finest first; at one resolution the normal grid, then the hyper grid. Coded in reverse order."""
         out = []
         for log2 in range(MAX_RESOLUTION + 1):
             for span, is_hyper in ((self.latent_resolution, False), (self.hyperlatent_resolution, True)):
@@ -112,11 +111,11 @@ class Architecture:
 
     @property
     def n_planes(self) -> int:
-        """Normal grids, that is planes of the upsampled stack."""
+        """The number of normal grids, which is that of the upsampled planes."""
         return self.latent_resolution[1] - self.latent_resolution[0] + 1
 
     def coarser(self, log2: int) -> int:
-        """How many grids (hyper ones included) are coarser than `log2`: inputs of its IFCE map, at least 1."""
+        """The number of grids coarser than `log2`, hyper ones included, but at least 1: the inputs of its IFCE map."""
         spans = (self.latent_resolution, self.hyperlatent_resolution)
         return max(1, sum(max(0, s[1] - max(log2 + 1, s[0]) + 1) for s in spans if s is not None))
 
@@ -144,7 +143,7 @@ class Architecture:
 
 @dataclass(frozen=True)
 class FrameArchitecture:
-    """What a frame is made of: one entry of the stream header's table, named by packets through its index."""
+    """The architecture of a frame: one entry of the stream header's table, to which packets refer by index."""
 
     frame_type: FrameType
     residue: Architecture

@@ -1,4 +1,4 @@
-"""A frame as integers: what quantization makes, what the bitstream carries, what reconstruction reads."""
+"""A frame as integers: the result of quantization, the content of a packet, the input of reconstruction."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .architecture import Architecture, FrameArchitecture
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """One parameter: its name in the torch module's state dict, its shape, and which quantisation step it takes."""
+    """One parameter: name in the torch module's state dict, shape, and kind, which sets its quantization step."""
 
     name: str
     shape: tuple[int, ...]
@@ -35,7 +35,7 @@ MODULES = ("arm", "ifce", "synthesis", "upsampling")
 class CodedModule:
     """One module's parameters as integers.
 
-    parameters: name -> int32 array in the order of the plugin's tensors(), |value| <= MAX_PARAMETER.
+    parameters: int32 arrays by name, in the order of the plugin's tensors(), |value| <= MAX_PARAMETER.
     A weight is value * 2**-weight_shift, a bias value * 2**-bias_shift.
     scales: fractional bits (0..15) of the module's int16 activations, chosen by the encoder.
     """
@@ -57,12 +57,12 @@ class CodedCoolChic:
 
 @dataclass(frozen=True, eq=False)
 class CodedFrame:
-    """Everything a packet says.
+    """The content of a packet.
 
     references: display indices. global_translation: (dy, dx) whole pixels per reference.
     output_range: per colour plane (minimum, maximum) code value that residue outputs 0 and 1 stand for; I frames only.
     coolchics: "residue", and "motion" for P and B frames; none for a copy, a P or B frame whose picture is the mean of
-    its references. predictor: display index of the frame from whose networks the packet predicts its own, if any.
+    its references. predictor: display index of the frame that predicts its networks, PRIOR, or None.
     """
 
     display_index: int

@@ -1,9 +1,9 @@
 """Integer arithmetic of the decoder: rounding shifts, saturation, and a linear map that cannot overflow.
 
 Activations are int16 with a chosen number of fractional bits, accumulators int32. `fit_weights` lowers a weight
-matrix's precision, where needed, until the sum of magnitudes of a row stays below 2**14: then no accumulator can
-leave int32, whatever the input, and the order of additions does not matter. Sums are computed here by exact
-float64 products (all integers below 2**53), which is fast and gives the same integers everywhere.
+matrix's precision, where needed, until the sum of magnitudes of every row is below 2**14: then no accumulator can
+exceed int32 for any input, and the order of additions does not matter. Sums are computed by exact float64 products
+(all integers below 2**53), which is fast and gives the same integers on every machine.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ Folded = tuple[Integers, Integers, int]
 
 @dataclass(frozen=True, eq=False)
 class FoldedModel:
-    """A context model of linear layers alone: ARM (hidden layers, output, stabiliser), and IFCE maps, one per grid."""
+    """A context model of linear layers: the ARM (hidden layers, output, stabiliser), and an IFCE map per grid."""
 
     hidden: list[Folded]
     output: Folded
@@ -65,7 +65,7 @@ def shift_round(x: NDArray[np.int64] | Integers, shift: int) -> NDArray[np.int64
 
 
 def _limited(x: NDArray[Any], low: int | np.int64, high: int | np.int64) -> NDArray[Any]:
-    """np.clip(), which takes several times as long for the few numbers of a layer."""
+    """np.clip(), but several times as fast for the few numbers of a layer."""
     out: NDArray[Any] = np.minimum(np.maximum(x, low), high)
     return out
 
@@ -94,7 +94,7 @@ def unit(shift: int) -> int:
 
 
 def align_bias(bias: FixedPoint, bits: int) -> NDArray[np.int64]:
-    """The bias as an accumulator value with `bits` fractional bits, limited to a quarter of int32."""
+    """The bias as an accumulator value with `bits` fractional bits, clamped to +-2**29."""
     return _limited(shift_round(bias.values, bias.shift - bits), -_BIAS_LIMIT, _BIAS_LIMIT)
 
 

@@ -1,4 +1,4 @@
-"""Which frame is coded when, as what, and from which references. Pure; nothing here knows pixels.
+"""The coding plan: order, type and references of every frame. Pure; no pixels are involved.
 
 Anchors (I and P) come first, each P predicted from the anchor before it; the frames between two anchors are B frames
 in a dyadic hierarchy: the middle one refers to both anchors, the middle of each half to its two neighbours, and so on.
@@ -17,8 +17,8 @@ from .networks import STORED_FRAMES
 
 @dataclass(frozen=True)
 class StructureConfig:
-    """Where I, P and B frames go. gop: B hierarchy of this size (1: all intra). intra_pos, p_pos: explicit display
-    positions, which override gop and intra_period; intra_period 0: only the first frame is intra."""
+    """The positions of I, P and B frames. gop: frames of a B hierarchy (1: all intra). intra_period: frames from one I
+    frame to the next, 0: only the first. intra_pos, p_pos: display positions, which override both."""
 
     gop: int = 8
     intra_period: int = 0
@@ -90,9 +90,9 @@ def _regular(n_frames: int, structure: StructureConfig) -> Anchors:
 
 
 def _explicit(n_frames: int, structure: StructureConfig) -> Anchors:
-    """Anchors where the user put them; frame 0 is I, and the last frame P unless it was named."""
+    """Anchors at the given positions; frame 0 is I, and the last frame is P unless it is given."""
     if structure.low_delay:
-        raise ConfigError("low_delay does not go with intra_pos or p_pos; choose one of the two")
+        raise ConfigError("low_delay cannot be combined with intra_pos or p_pos; choose one of the two")
     intra = {0, *_positions("intra_pos", structure.intra_pos, n_frames)}
     predicted = _positions("p_pos", structure.p_pos, n_frames)
     if both := intra & predicted:
@@ -103,7 +103,7 @@ def _explicit(n_frames: int, structure: StructureConfig) -> Anchors:
 
 
 def _positions(what: str, positions: tuple[int, ...], n_frames: int) -> set[int]:
-    """Display indices; negative ones count from the end, -1 being the last frame."""
+    """Display indices; negative positions count from the end, -1 is the last frame."""
     for position in positions:
         if not -n_frames <= position < n_frames:
             raise ConfigError(f"{what} has frame {position}; choose {-n_frames}..{n_frames - 1} for {n_frames} frames")

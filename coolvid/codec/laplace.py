@@ -1,15 +1,15 @@
-"""The probability model of latents, once: in floating point for training, as integer tables for coding.
+"""The probability model of latents: in floating point for training, as integer tables for coding.
 
 A latent y is Laplace(mu, b)-distributed with b = exp(clamp(raw - 4, -5, 5)); its probability is the mass of
 [y - 1/2, y + 1/2] (arXiv 2212.05458, section 3). For coding, log b is rounded to 1/8 and mu to 1/32, so that
-N_SCALES x N_FRACTIONS rows of integer frequencies describe every case. The rows are part of the format: they ship
-as laplace.bin, made by build_table() from integers alone.
+N_SCALES x N_FRACTIONS rows of integer frequencies cover every case. The rows are part of the format: build_table()
+makes them from integers alone, and laplace.bin holds them.
 
 A row describes d = y - centre, centre = round(mu), in cells of 2**shift values (wide scales have shift > 0; the low
 bits are sent raw). Symbols 0..62 are cells -31..31, symbol 63 is the escape: any other cell, and any cell whose
-probability rounds to nothing. From scale index 8 on, cells -6..6 have at least 2**-16, as every value has in training:
-one that the model all but rules out costs 16 bits then, and 21 or more through the escape. The rows below are for
-values that are sure.
+probability rounds to 0. From scale index 8 on, cells -6..6 have at least 2**-16, like every value in training: a very
+improbable value then costs 16 bits, where the escape would cost 21 or more. The rows below that index are for values
+that are nearly certain.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def laplace_bits(y: Tensor, mu: Tensor, scale: Tensor) -> Tensor:
 
 
 def rows(mu_log_scale: Integers) -> tuple[Integers, Integers]:
-    """Where to look up latents. mu_log_scale [N, 2]: raw ARM outputs with PARAMETER_BITS fractional bits.
+    """The place of latents in the tables. mu_log_scale [N, 2]: raw ARM outputs with PARAMETER_BITS fractional bits.
 
     Returns (centre [N], row [N]), int32: the value in the middle of the row's window, and the row of tables().
     """
@@ -87,8 +87,8 @@ def rows(mu_log_scale: Integers) -> tuple[Integers, Integers]:
 class Tables:
     """The rows, in the forms that coding needs.
 
-    frequencies: int32 [rows, 64], each row sums to 65536. starts: int32 [rows, 64], sums of what comes before.
-    shifts: int32 [rows]. cumulative: the starts as lists of 64 int; shift_list: the shifts as a list.
+    frequencies: int32 [rows, 64], each row sums to 65536. starts: int32 [rows, 64], the sum of the frequencies before.
+    shifts: int32 [rows]. cumulative, frequency_lists, shift_list: the same as lists, for coding in Python.
     """
 
     frequencies: Integers
@@ -101,7 +101,7 @@ class Tables:
 
 @cache
 def tables() -> Tables:
-    """The shipped tables, read once. Raises PluginError when the file is not the one of this format."""
+    """The tables of laplace.bin, read once. Raises PluginError for a file of another format."""
     content = TABLE_FILE.read_bytes() if TABLE_FILE.exists() else b""
     if hashlib.sha256(content).hexdigest() != TABLE_SHA256:
         raise PluginError(f"{TABLE_FILE} is not the table of this stream format; install coolvid again")
@@ -114,7 +114,7 @@ def pack_table(frequencies: Integers) -> bytes:
 
 
 def unpack_table(content: bytes) -> Tables:
-    """Inverse of pack_table(), with everything derived from it."""
+    """Inverse of pack_table(), with all derived forms."""
     frequencies = np.frombuffer(zlib.decompress(content), dtype=">u2").astype(np.int32).reshape(-1, N_SYMBOLS)
     starts = np.cumsum(frequencies, axis=1, dtype=np.int32) - frequencies
     shifts = np.repeat(np.array([scale_shift(k) for k in range(N_SCALES)], dtype=np.int32), N_FRACTIONS)
@@ -122,7 +122,7 @@ def unpack_table(content: bytes) -> Tables:
 
 
 def scale_shift(scale: int) -> int:
-    """Low bits sent raw at this scale index: the fewest with which REACH cells cover _COVERED_SCALES scales."""
+    """The low bits sent raw at this scale index: the fewest with which REACH cells cover _COVERED_SCALES scales."""
     wide = _COVERED_SCALES * _ONE * _ONE // _inverse_scale(scale)
     shift = 0
     while (REACH << shift) * _ONE < wide:
@@ -195,9 +195,8 @@ def _power(squares: list[int], exponent: int) -> int:
 
 
 def _quantize(masses: list[int], has_floor: bool) -> list[int]:
-    """Frequencies that sum to 65536: rounded masses, the escape from what they leave out, the rest to the largest.
-
-    has_floor: cells up to FLOOR_REACH have at least 1.
+    """Frequencies that sum to 65536: rounded masses, then the escape with the mass of all other cells; the largest
+    takes the rounding error. has_floor: cells up to FLOOR_REACH have at least 1.
     """
     drop = _PRECISION - PROBABILITY_BITS
     frequencies = [(mass + (1 << (drop - 1))) >> drop for mass in masses]

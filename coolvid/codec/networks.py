@@ -1,4 +1,4 @@
-"""Networks from which later frames may predict theirs: the store that encoder and decoder keep alike."""
+"""Networks from which later frames may predict theirs: the store, identical in encoder and decoder."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .prior import prior_modules
 
 STORED_FRAMES = 8
 PRIOR = -1
-"""Stands for the prior where a display index names a predictor."""
+"""Stands for the prior in place of a predictor's display index."""
 
 Branches = Mapping[str, Mapping[str, CodedModule]]
 
@@ -32,18 +32,18 @@ class FrameNetworks:
 
     @classmethod
     def of(cls, frame: CodedFrame) -> FrameNetworks:
-        """Those of this frame."""
+        """The networks of this frame."""
         modules = {name: coolchic.modules for name, coolchic in frame.coolchics.items()}
         return cls(frame.display_index, frame.architecture, modules)
 
     @classmethod
     def prior(cls, architecture: FrameArchitecture) -> FrameNetworks:
-        """Those that come with the codec, for an I frame of this architecture."""
+        """The networks that come with the codec, for an I frame of this architecture."""
         return cls(PRIOR, architecture, {"residue": prior_modules()})
 
 
 class NetworkStore:
-    """Networks of the STORED_FRAMES frames coded last, none of them older than the last I frame."""
+    """Networks of the last STORED_FRAMES coded frames, back to the last I frame."""
 
     def __init__(self, frames: Iterable[FrameNetworks] = ()) -> None:
         self._frames: deque[FrameNetworks] = deque(maxlen=STORED_FRAMES)
@@ -52,17 +52,17 @@ class NetworkStore:
 
     @property
     def frames(self) -> tuple[FrameNetworks, ...]:
-        """The frames, the one coded last first."""
+        """The frames, last coded first."""
         return tuple(reversed(self._frames))
 
     def add(self, networks: FrameNetworks) -> None:
-        """Keep a frame that has just been coded, and is not a copy; an I frame makes all others unreachable."""
+        """Add the frame just coded, which is not a copy; an I frame removes all others."""
         if networks.architecture.frame_type is FrameType.I:
             self._frames.clear()
         self._frames.append(networks)
 
     def find(self, display_index: int, architecture: FrameArchitecture) -> FrameNetworks:
-        """The frame that a frame of this architecture names as its predictor, or the prior. Raises StreamError."""
+        """The networks of a predictor, or the prior for an I frame. Raises StreamError for any other frame."""
         if display_index == PRIOR and architecture.frame_type is FrameType.I:
             return FrameNetworks.prior(architecture)
         found = next((each for each in self._frames if each.display_index == display_index), None)
@@ -89,8 +89,8 @@ def fits(module: CodedModule | None, specs: Sequence[TensorSpec]) -> bool:
 
 
 def fitted(module: CodedModule | None, specs: Sequence[TensorSpec]) -> CodedModule | None:
-    """A module in tensors of these specs: what both have of a tensor of the same name, from its first corner
-    on, zeros elsewhere. None where no tensor has the same name and number of dimensions."""
+    """A module in tensors of these specs: the values at indices that a tensor of the same name has, too, and zeros
+    elsewhere. None if no tensor has the same name and number of dimensions."""
     if module is None or fits(module, specs):
         return module
     parameters, found = {}, False

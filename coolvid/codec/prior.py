@@ -1,7 +1,7 @@
 """The prior: networks that come with the codec, from which an I frame may predict its own.
 
-They were trained once, on pictures that the project generates (sequences/prior.py), and belong to the stream format:
-another prior.npz is another format version. The file is numpy's, without pickles; for each module M there are
+They were trained once, on generated pictures (sequences/prior.py), and belong to the stream format: another prior.npz
+is another format version. The file is in numpy's format, without pickles; for each module M it holds
 
     M      weight shift, bias shift, then the activation scales
     M/P    parameter P, integers
@@ -28,10 +28,10 @@ _SHA256 = "0a787831f92206b6b580785dedb32891d9061599776500d315bb6e7e6439ff58"
 
 @cache
 def prior_modules() -> Mapping[str, CodedModule]:
-    """By name. Raises UnsupportedStream when the installed file is not the one of this format."""
+    """The modules by name. Raises UnsupportedStream for a file of another format."""
     data = _FILE.read_bytes()
     if hashlib.sha256(data).hexdigest() != _SHA256:
-        raise UnsupportedStream(f"{_FILE} is not the prior of this stream format; install coolvid anew")
+        raise UnsupportedStream(f"{_FILE} is not the prior of this stream format; install coolvid again")
     with np.load(io.BytesIO(data), allow_pickle=False) as file:
         arrays: dict[str, Any] = dict(file)
     out = {}

@@ -1,4 +1,4 @@
-"""Integer side of a frame: from coded integers to a Frame. The only formula; both sides of the codec use it."""
+"""Decoding in integers: from coded integers to a Frame. Encoder and decoder both use this formula."""
 
 from .contexts import ContextModel
 from .coolchic import choose_scales, decode_coolchic

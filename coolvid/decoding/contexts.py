@@ -34,10 +34,10 @@ _LEAST_SHIFT = 8
 
 
 class ContextModel:
-    """What the latents' coder asks: contexts from coarser grids, and the Laplace parameters of contexts.
+    """The entropy model of one Cool-chic: contexts from coarser grids, and the Laplace parameters of contexts.
 
-    modules: those of one Cool-chic; with choose=True the ARM takes its scales from the first contexts it sees
-    (encoder side), else they are the sent ones. Raises StreamError for parameters that do not fit the architecture.
+    choose: the ARM chooses its scales from the first contexts it is called with (encoder side), instead of those sent.
+    Raises StreamError for parameters that do not fit the architecture.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class ContextModel:
         self._maps = fixed_parameters(modules["ifce"], ifce_tensors(architecture)) if self._levels else {}
 
     def features(self, index: int, latents: Sequence[Integers]) -> Integers:
-        """IFCE contexts int32 [n_ifce, h, w] within int16 of grid `index`, from coarser `latents` alone."""
+        """IFCE contexts int32 [n_ifce, h, w] within int16 of grid `index`, from the coarser grids of `latents`."""
         grid = self.grids[index]
         number = self._levels.get((grid.log2, grid.is_hyper))
         if number is None:
@@ -104,7 +104,7 @@ class ContextModel:
         return np.ascontiguousarray(out.reshape(len(out), -1).T)
 
     def _coarser(self, grid: Grid, latents: Sequence[Integers]) -> Integers:
-        """All coarser grids at the next coarser resolution, finest first, int32 [n, h, w]; else one zero plane."""
+        """All coarser grids at the next coarser resolution, finest first, int32 [n, h, w]; one zero plane if none."""
         shape = (grid.height + 1) // 2, (grid.width + 1) // 2
         planes = [
             nearest(np.clip(latents[i], INT16_MIN, INT16_MAX), other.log2 - grid.log2 - 1, *shape)

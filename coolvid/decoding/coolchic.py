@@ -19,20 +19,20 @@ from .noise import common_noise
 from .parameters import fixed_parameters, sent_scales
 from .resize import enlarge
 
-# Contexts of a grid that the choice of the ARM's scales looks at: half of them the largest, half evenly spread.
+# Contexts of a grid from which the ARM's scales are chosen: half of them the largest, half evenly spread.
 _CONTEXT_SAMPLE = 1 << 16
 
 
 def decode_coolchic(coded: CodedCoolChic, height: int, width: int) -> tuple[Integers, int]:
-    """(int32 [n_out, height, width] within int16, its fractional bits). Raises StreamError for wrong parameters."""
+    """(int32 [n_out, height, width] within int16, its fractional bits). Raises StreamError for wrong shapes."""
     planes, bits = decode_planes(coded, height, width)
     return planes.astype(np.int32), bits
 
 
 def decode_planes(coded: CodedCoolChic, height: int, width: int, threads: int = 1) -> tuple[NDArray[Any], int]:
-    """What decode_coolchic() gives, as int16 where a compiled kernel made it, else as int32.
+    """The planes of decode_coolchic(), int16 from the compiled kernel, else int32, and their fractional bits.
 
-    threads: that share the rows where a kernel makes them; the result never depends on it.
+    threads: the number that share the rows in the kernel; the result never depends on it.
     """
     planes, bits = _decoded(coded, height, width, threads)
     architecture = coded.architecture
@@ -42,18 +42,18 @@ def decode_planes(coded: CodedCoolChic, height: int, width: int, threads: int = 
 
 @dataclass(frozen=True, eq=False)
 class Flow:
-    """Vectors int32 [n, h, w] with FLOW_BITS, x and y of each reference, one per block of 2**log2 x 2**log2 pixels."""
+    """Motion int32 [n, h, w] with FLOW_BITS, x and y of each reference, per block of 2**log2 x 2**log2 pixels."""
 
     vectors: Integers
     log2: int
 
     def dense(self, height: int, width: int) -> Integers:
-        """A vector for every pixel, int32 [n, height, width]."""
+        """The vector of every pixel, int32 [n, height, width]."""
         return nearest(self.vectors, self.log2, height, width)
 
 
 def decode_flow(coded: CodedCoolChic, height: int, width: int, threads: int = 1) -> Flow:
-    """What decode_coolchic() gives, rounded to FLOW_BITS. threads: as for decode_planes()."""
+    """The planes of decode_coolchic() as a flow, rounded to FLOW_BITS. threads: as for decode_planes()."""
     planes, bits = _decoded(coded, height, width, threads)
     finest, method = coded.architecture.latent_resolution[0], coded.architecture.final_upsampling
     if method != "nearest":
@@ -102,7 +102,7 @@ def _decoded(coded: CodedCoolChic, height: int, width: int, threads: int) -> tup
 
 
 def _forms(coded: CodedCoolChic, choose: bool) -> dict[str, Any]:
-    """Integer forms of upsampling and synthesis."""
+    """The integer forms of upsampling and synthesis."""
     forms = {}
     plugins = build_plugins(coded.architecture).by_name()
     for name in ("upsampling", "synthesis"):
@@ -119,7 +119,7 @@ def _normal(coded: CodedCoolChic, height: int, width: int) -> list[Integers]:
 
 
 def _noise(bits: int, coded: CodedCoolChic, height: int, width: int) -> Integers | None:
-    """The planes of common randomness with so many fractional bits; None for none."""
+    """The planes of common randomness with `bits` fractional bits; None without common randomness."""
     if not coded.architecture.common_randomness:
         return None
     noise, noise_bits = common_noise(coded.architecture, height, width)
@@ -128,12 +128,12 @@ def _noise(bits: int, coded: CodedCoolChic, height: int, width: int) -> Integers
 
 def _arm_scales(coded: CodedCoolChic, height: int, width: int) -> tuple[int, ...]:
     model = ContextModel(coded.architecture, coded.modules, height, width, choose=True)
-    samples = [_telling(model.contexts(i, coded.latents)) for i in range(len(coded.latents))]
+    samples = [_sample(model.contexts(i, coded.latents)) for i in range(len(coded.latents))]
     return model.choose_scales(np.concatenate(samples).astype(np.int32))
 
 
-def _telling(contexts: NDArray[np.int16]) -> NDArray[np.int16]:
-    """All rows, or those of greatest magnitude and an even spread of the others, when there are many."""
+def _sample(contexts: NDArray[np.int16]) -> NDArray[np.int16]:
+    """All rows; of more than _CONTEXT_SAMPLE, half of these with the largest magnitudes, the others evenly spread."""
     if len(contexts) <= _CONTEXT_SAMPLE:
         return contexts
     half = _CONTEXT_SAMPLE // 2

@@ -1,4 +1,4 @@
-"""The frame formula, in integers, used by both sides: warp, blend, add the residue, round once."""
+"""The frame formula in integers, for encoder and decoder: warp, blend, add the residue, round once."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Ranges = tuple[tuple[int, int], ...]
 
 
 def reconstruct_frame(coded: CodedFrame, references: Sequence[Frame], format: VideoFormat, threads: int = 1) -> Frame:
-    """The decoded picture. references: one decoded frame per reference of the frame, in its order. threads: that share
+    """The decoded picture. references: the decoded frame of each reference, in order. threads: the number that share
     its rows; the picture never depends on it.
 
     I: residue. P: alpha * warp(reference) + residue. B: alpha * (beta * warp1 + (1 - beta) * warp2) + residue.
@@ -42,8 +42,8 @@ def reconstruct_frame(coded: CodedFrame, references: Sequence[Frame], format: Vi
 
 @dataclass(frozen=True, eq=False)
 class PreparedFrame:
-    """A frame but for what it takes from its references: the residue branch's outputs with their fractional bits, and
-    the flow; a copy has neither."""
+    """The part of a frame that needs no references: the outputs of the residue branch with their fractional bits, and
+    the flow of P and B frames; a copy has neither."""
 
     coded: CodedFrame
     raw: NDArray[Any] | None = None
@@ -52,7 +52,7 @@ class PreparedFrame:
 
 
 def prepared_frame(coded: CodedFrame, format: VideoFormat, threads: int = 1) -> PreparedFrame:
-    """What needs no references of reconstruct_frame(). Raises StreamError when parameters do not fit."""
+    """The part of reconstruct_frame() that needs no references. Raises StreamError for parameters that do not fit."""
     if coded.is_copy:
         return PreparedFrame(coded)
     size = format.height, format.width
@@ -62,7 +62,7 @@ def prepared_frame(coded: CodedFrame, format: VideoFormat, threads: int = 1) -> 
 
 
 def finished_frame(prepared: PreparedFrame, references: Sequence[Frame], format: VideoFormat) -> Frame:
-    """The rest of reconstruct_frame(). Raises StreamError when references or translations do not fit."""
+    """The rest of reconstruct_frame(). Raises StreamError for references or translations that do not fit."""
     coded, raw, bits = prepared.coded, prepared.raw, prepared.bits
     _check(coded, references, format)
     if raw is None:
@@ -88,7 +88,7 @@ def copied(references: Sequence[Frame], shifts: Sequence[tuple[int, int]], forma
 
 
 def plain_copied(references: Sequence[Frame], shifts: Sequence[tuple[int, int]], format: VideoFormat) -> Frame:
-    """The same in numpy: what the compiled kernel must give."""
+    """copied() in numpy: the reference of the compiled kernel."""
     moved = [translated(dense_planes(each), *shift) for each, shift in zip(references, shifts, strict=True)]
     total = np.array(moved, np.int64).sum(axis=0)
     return finish((total << DENSE_BITS) // len(moved), format)
@@ -96,7 +96,7 @@ def plain_copied(references: Sequence[Frame], shifts: Sequence[tuple[int, int]],
 
 @dataclass(frozen=True, eq=False)
 class FrameParts:
-    """What a P or B frame is composed of, for those who look inside; nothing of it in an I frame.
+    """The components of a P or B frame, for inspection; empty for an I frame.
 
     prediction: the references, warped and blended. weights: int64 [H, W] with BLEND_BITS, alpha and, for B, beta.
     flow: int32 [n, 2, H, W] with FLOW_BITS, per reference x and y, global translation included, into the reference.
@@ -108,7 +108,7 @@ class FrameParts:
 
 
 def frame_parts(coded: CodedFrame, references: Sequence[Frame], format: VideoFormat) -> FrameParts:
-    """What reconstruct_frame() combines for the same arguments. Raises StreamError."""
+    """The components that reconstruct_frame() combines. Raises StreamError."""
     _check(coded, references, format)
     height, width = format.height, format.width
     if not references:
@@ -129,7 +129,7 @@ def frame_parts(coded: CodedFrame, references: Sequence[Frame], format: VideoFor
 def composed(raw: Integers, bits: int, ranges: Ranges, predictions: Sequence[Integers], format: VideoFormat) -> Frame:
     """The picture from the residue branch's outputs [3 + n, H, W] and n warped references with PREDICTION_BITS.
 
-    In numpy: what the compiled kernel must give.
+    In numpy: the reference of the compiled kernel.
     """
     dense = _residue(raw[:3], bits, ranges)
     if predictions:
@@ -151,7 +151,7 @@ def _check(coded: CodedFrame, references: Sequence[Frame], format: VideoFormat) 
 
 
 def _residue(raw: Integers, bits: int, ranges: Ranges) -> NDArray[np.int64]:
-    """Residue outputs as code values with DENSE_BITS: 0 and 1 stand for the ends of the plane's range."""
+    """Residue outputs as code values with DENSE_BITS: 0 and 1 are the ends of the plane's range."""
     low, high = (np.array(side, np.int64)[:, None, None] for side in zip(*ranges, strict=True))
     return shift_round(raw * (high - low), bits - DENSE_BITS) + (low << DENSE_BITS)
 

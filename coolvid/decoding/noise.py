@@ -1,4 +1,4 @@
-"""Common randomness: noise planes that both sides draw from one fixed generator, so that nothing is sent."""
+"""Common randomness: noise planes that encoder and decoder draw from the same fixed generator; nothing is sent."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SCALE = 5017
 def common_noise(architecture: Architecture, height: int, width: int) -> tuple[Integers, int]:
     """(int32 [n, h, w] within int16, fractional bits): a plane per normal grid, at the finest normal grid's size.
 
-    Nearly Gaussian with deviation 1 on every grid, enlarged by bicubic; integers only, equal on every machine.
+    Nearly Gaussian with standard deviation 1 on every grid, then bicubic enlargement; the same on every machine.
     """
     grids = [grid for grid in architecture.grids(height, width) if not grid.is_hyper]
     finest = grids[0]

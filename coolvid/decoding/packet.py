@@ -1,4 +1,4 @@
-"""One packet and its references to a Frame: integers and numpy only, equal on every machine."""
+"""From one packet and its references to a Frame: integers in numpy, the same on every machine."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def decode_frame(
     networks: NetworkStore | None = None,
     threads: int = 0,
 ) -> Frame:
-    """The picture of one packet. references: decoded frames, in the order in which the packet names them.
+    """The picture of one packet. references: decoded frames, in the packet's order.
 
-    networks: of the frames before, which gets those of this one added. threads: that share the rows, 0 for as many as
-    kernels.threads(); the picture never depends on it. Raises StreamError for damaged bytes, or
-    references and networks that do not fit, MissingPlugin for a plugin not installed here.
+    networks: those of earlier frames; this frame's are added. threads: the number that share the rows, 0 for
+    kernels.threads(); the picture never depends on it. Raises StreamError for damaged bytes and for references or
+    networks that do not fit, MissingPlugin for a plugin that is not installed.
     """
     networks = NetworkStore() if networks is None else networks
     with settings_checked():
@@ -43,11 +43,11 @@ def decode_frame(
 
 @contextmanager
 def settings_checked() -> Iterator[None]:
-    """Settings that cannot be are the stream's fault."""
+    """Invalid settings mean a damaged stream: turns ConfigError into StreamError."""
     try:
         yield
     except ConfigError as error:
-        raise StreamError(f"the stream holds an impossible setting: {error}") from error
+        raise StreamError(f"the stream has an invalid setting: {error}") from error
 
 
 def read_frame(data: bytes, header: StreamHeader, networks: NetworkStore | None = None) -> CodedFrame:
@@ -56,7 +56,7 @@ def read_frame(data: bytes, header: StreamHeader, networks: NetworkStore | None 
 
 
 def coded_frame(content: PacketContent, header: StreamHeader) -> CodedFrame:
-    """The integers of a packet taken apart, latents decoded. Raises StreamError, MissingPlugin or ConfigError."""
+    """The integers of a parsed packet, latents decoded. Raises StreamError, MissingPlugin or ConfigError."""
     height, width = header.format.height, header.format.width
     coolchics = {}
     for branch, modules in content.modules.items():
@@ -76,5 +76,5 @@ def coded_frame(content: PacketContent, header: StreamHeader) -> CodedFrame:
 
 
 def tensors_of(architecture: Architecture) -> tuple[Mapping[str, tuple[TensorSpec, ...]], Mapping[str, int]]:
-    """(parameters, number of scales) of every module: what the bitstream must know of an architecture."""
+    """(parameters, number of scales) by module: what the bitstream needs of an architecture."""
     return module_tensors(architecture), module_n_scales(architecture)

@@ -1,4 +1,4 @@
-"""From coded integers to the fixed-point parameters that integer forms take."""
+"""From coded integers to the fixed-point parameters of integer modules."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from coolvid.errors import StreamError
 
 
 def fixed_parameters(module: CodedModule, tensors: tuple[TensorSpec, ...]) -> dict[str, FixedPoint]:
-    """Every tensor of a module by name. Raises StreamError when one is absent or has another shape."""
+    """Every tensor of a module by name. Raises StreamError for a tensor that is absent or has another shape."""
     out = {}
     for spec in tensors:
         values = module.parameters.get(spec.name)
@@ -22,7 +22,7 @@ def fixed_parameters(module: CodedModule, tensors: tuple[TensorSpec, ...]) -> di
 
 
 def sent_scales(modules: Mapping[str, CodedModule], name: str, n_scales: int) -> tuple[int, ...]:
-    """The scales of a module. Raises StreamError when they are not the plugin's number of values 0..15."""
+    """The scales of a module. Raises StreamError unless they are n_scales values 0..15."""
     scales = modules[name].scales
     if len(scales) != n_scales or any(not 0 <= s <= 15 for s in scales):
         raise StreamError(f"module '{name}' has scales {scales}; expected {n_scales} values 0..15")

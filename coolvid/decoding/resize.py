@@ -1,6 +1,6 @@
 """Integer enlargement of planes by a power of two: nearest, bilinear, bicubic (a = -3/4).
 
-Sample i of the output lies at (i + 1/2) / 2**log2 - 1/2 of the input, borders replicated.
+Output sample i is at input position (i + 1/2) / 2**log2 - 1/2; borders are replicated.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from .contexts import nearest
 
 
 def enlarge(planes: Integers, log2: int, method: str, height: int, width: int) -> Integers:
-    """planes int32 [n, h, w] within int16 -> int32 [n, height, width], the top left part of 2**log2 times their size.
+    """planes int32 [n, h, w] within int16 -> int32 [n, height, width], the top left of 2**log2 times their size.
 
     Linear methods filter columns, then rows, each rounded and saturated to int16.
     """
@@ -56,7 +56,7 @@ def taps(method: str, log2: int) -> tuple[tuple[tuple[int, int], ...], ...]:
 
 
 def _rounded(weights: list[int]) -> list[int]:
-    """Scaled to the sum 2**TAP_BITS; what rounding leaves goes to the largest."""
+    """Scaled to the sum 2**TAP_BITS; the largest takes the rounding error."""
     total = sum(weights)
     out = [((w << (TAP_BITS + 1)) + total) // (2 * total) for w in weights]
     out[out.index(max(out))] += (1 << TAP_BITS) - sum(out)

@@ -1,4 +1,4 @@
-"""From packets to Frames: integers and numpy only, equal on every machine. The encoder's references come from here."""
+"""From a stream to Frames in display order: which frames are decoded, when, and by which thread."""
 
 from __future__ import annotations
 
@@ -116,10 +116,12 @@ class _Pipeline:
             _run(step.picture, self._finish, step)
 
     def _take_ready(self) -> _Step | None:
-        """The first step in coding order that can be finished."""
+        """The first step in coding order that can be finished. Where there are more, an idle thread looks, too."""
         with self._lock:
-            index = next((index for index, step in self._unfinished.items() if step.is_ready()), None)
-            return None if index is None else self._unfinished.pop(index)
+            ready = [index for index, step in self._unfinished.items() if step.is_ready()]
+            if len(ready) > 1:
+                self._pool.submit(self._finish_ready, None)
+            return self._unfinished.pop(ready[0]) if ready else None
 
     def _prepare(self, index: int) -> _Prepared:
         start = perf_counter()
@@ -173,7 +175,7 @@ def _pool(n_threads: int) -> Executor:
 
 
 class _Predictors:
-    """Networks that packets inherit from. A predictor that is not among the steps is parsed, but not decoded."""
+    """The networks that packets inherit from. A predictor that is not among the steps is parsed, but not decoded."""
 
     def __init__(self, reader: StreamReader, packets: Packets, steps: Sequence[int]) -> None:
         self._reader, self._packets = reader, packets
@@ -182,9 +184,9 @@ class _Predictors:
         self._lock = Lock()
 
     def of(self, index: int) -> NetworkStore:
-        """What the packet of this frame, which is one of the steps, may inherit; to be asked for once.
+        """The store for the packet of a step, to be called once per step.
 
-        Raises what read_packet() does for a packet that it depends on.
+        Raises the error of read_packet() for a packet that it depends on.
         """
         if self._predictor(index) is None:
             return NetworkStore()
@@ -194,7 +196,7 @@ class _Predictors:
             return self._take(index)
 
     def _predictor(self, index: int) -> int | None:
-        """The frame that a packet's networks are predicted from, if it is one of the stream's."""
+        """The frame of the stream that predicts a packet's networks, if any."""
         predictor = self._packets[index][1].predictor
         return None if predictor == PRIOR else predictor
 
@@ -209,7 +211,7 @@ class _Predictors:
         return uses
 
     def _unknown(self, index: int) -> list[int]:
-        """The predictor of a frame, the predictor of that, and so on, up to one that is known or has none."""
+        """The predictor of a frame, the predictor of that, and so on, until one is known or has none."""
         chain: list[int] = []
         predictor = self._predictor(index)
         while predictor is not None and predictor not in self._known:
@@ -224,7 +226,7 @@ class _Predictors:
         return FrameNetworks(index, content.architecture, content.modules)
 
     def _take(self, index: int) -> NetworkStore:
-        """The predictor of a frame, known by now; dropped when nobody else will ask for it."""
+        """The known predictor of a frame, dropped after its last use."""
         predictor = self._predictor(index)
         if predictor is None:
             return NetworkStore()
@@ -242,7 +244,7 @@ def steps_for(reader: StreamReader, first: int = 0, last: int | None = None) -> 
 
 
 def _by_index(reader: StreamReader) -> Packets:
-    """(position in the stream, what it says) of every packet, by display index."""
+    """(position in the stream, description) of every packet, by display index."""
     return {info.display_index: (position, info) for position, info in enumerate(reader.packets)}
 
 
@@ -251,7 +253,7 @@ def _wanted(packets: Packets, first: int, last: int | None) -> list[int]:
 
 
 def _steps(packets: Packets, wanted: Sequence[int]) -> list[int]:
-    """Display indices of the wanted frames and of all they refer to, in coding order."""
+    """Display indices of the wanted frames and of all frames they depend on, in coding order."""
     needed: set[int] = set()
     waiting = list(wanted)
     while waiting:
@@ -263,7 +265,7 @@ def _steps(packets: Packets, wanted: Sequence[int]) -> list[int]:
 
 
 def _uses(packets: Packets, steps: Sequence[int], wanted: Sequence[int]) -> dict[int, int]:
-    """How often each picture is asked for: once to be shown if wanted, and once per reference to it."""
+    """The number of uses of each picture: one to be shown, if wanted, and one per reference to it."""
     uses = dict.fromkeys(steps, 0) | dict.fromkeys(wanted, 1)
     for index in steps:
         for reference in packets[index][1].references:

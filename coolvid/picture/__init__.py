@@ -1,1 +1,1 @@
-"""What a picture is and how good: types, colour, quality, detail."""
+"""Pictures: types, colour, quality, detail."""

@@ -1,8 +1,8 @@
-"""The only door between pictures as files hold them and pictures as the codec computes them.
+"""Conversion between the planes of files and the dense pictures that the codec computes with.
 
-Files hold 4:2:0, 4:4:4 or RGB planes; behind this door every picture is *dense*: three planes of the frame's size.
-4:2:0 chroma is repeated 2x2 on the way in and averaged 2x2 on the way out. There are two forms of each direction:
-integers (the decoder's, numpy) and floating point (training's, torch), which agree before rounding.
+Files hold 4:2:0, 4:4:4 or RGB planes; a *dense* picture has three planes of the frame's size. 4:2:0 chroma is repeated
+2x2 on the way in and averaged 2x2 on the way out. Each direction has two forms, which agree before rounding: integers
+in numpy for decoding, and floating point in torch for training. No other file converts.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def finish(dense: NDArray[Any], format: VideoFormat) -> Frame:
 
     One rounding for each sample, halves up, then the clamp to 0..peak. Chroma of 4:2:0 is the mean of its 2x2 block,
     taken from the unrounded values; at an odd right or bottom edge the last column or row counts twice.
-    Raises ConfigError when the picture does not have the format's size.
+    Raises ConfigError for a picture of another size than the format's.
     """
     if dense.shape != (3, format.height, format.width):
         raise ConfigError(f"dense picture {dense.shape} is not (3, {format.height}, {format.width})")
@@ -81,7 +81,7 @@ def _repeat(plane: NDArray[np.uint16]) -> NDArray[np.uint16]:
 
 
 def _repeat_tensor(plane: Tensor, height: int, width: int) -> Tensor:
-    """Plane [1, 1, h, w] repeated 2x2 and cropped; left alone when it has the full size already."""
+    """Plane [1, 1, h, w] repeated 2x2 and cropped; unchanged if it has the full size."""
     if plane.shape[-2:] == (height, width):
         return plane
     return plane.repeat_interleave(2, dim=-2).repeat_interleave(2, dim=-1)[..., :height, :width]

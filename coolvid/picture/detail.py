@@ -1,4 +1,4 @@
-"""How much there is to code in a picture, before anything is trained."""
+"""The amount of detail in a picture: an estimate of what there is to code, before training."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ _OF_RGB = np.array([[1, 1, 1], [1, 0, -1], [1, -2, 1]]) / np.sqrt([[3], [2], [6]
 
 
 def detail(frame: Frame, lmbda: float) -> int:
-    """How many DCT coefficients of 8×8 blocks, means apart, are worth coding at this lambda: those that would add more
-    to the loss, left out, than 6 bits do. RGB is taken apart into luma and colour differences first."""
+    """The number of DCT coefficients of 8×8 blocks, means excluded, that are worth coding at this lambda: those whose
+    omission adds more to the loss than 6 bits do. RGB is first converted to luma and colour differences."""
     planes: list[Floats] = [plane / frame.format.peak for plane in frame.planes]
     n_samples = sum(plane.size for plane in planes)
     if frame.format.pixel_format is PixelFormat.RGB:
@@ -26,7 +26,7 @@ def detail(frame: Frame, lmbda: float) -> int:
 
 
 def _coefficients(plane: Floats) -> Floats:
-    """The orthonormal DCT-II of all blocks of [h, w], means left out; incomplete blocks repeat their last samples."""
+    """The orthonormal DCT-II of all blocks of [h, w], means set to 0; incomplete blocks repeat their last samples."""
     padded = np.pad(plane, [(0, -side % BLOCK) for side in plane.shape], mode="edge")
     rows, columns = (side // BLOCK for side in padded.shape)
     blocks = padded.reshape(rows, BLOCK, columns, BLOCK).swapaxes(1, 2)

@@ -1,4 +1,4 @@
-"""How good decoded pictures are, and what they cost: PSNR, SSIM, MS-SSIM, bits per pixel, Bjontegaard delta rate."""
+"""Quality and rate of decoded pictures: PSNR, SSIM, MS-SSIM, bits per pixel, Bjontegaard delta rate."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MS_SSIM_MIN_SIDE = (_SSIM_TAPS - 1) * 2 ** (len(_MS_SSIM_WEIGHTS) - 1) + 1
 
 @dataclass(frozen=True)
 class SequenceQuality:
-    """How good a decoded video is.
+    """The quality of a decoded video.
 
     psnr_db: over all samples of all frames (the PSNR of the mean squared error, not the mean of PSNRs); psnr_planes_db:
     the same for each plane. ssim, ms_ssim: means over frames; ms_ssim is None for pictures below MS_SSIM_MIN_SIDE.
@@ -61,7 +61,7 @@ def ssim(a: Frame, b: Frame) -> float:
     """Mean structural similarity of the first plane (luma; red for RGB), 1 when equal.
 
     Gaussian window of 11 taps, sigma 1.5, whole windows only, K1 = 0.01, K2 = 0.03 (Wang et al., IEEE Transactions on
-    Image Processing 13(4), 2004). The window shrinks to the picture where that is smaller.
+    Image Processing 13(4), 2004). The window shrinks to the size of a smaller picture.
     """
     luminance, contrast = _similarity(*_first_planes(a, b))
     return float(np.mean(luminance * contrast))
@@ -71,9 +71,9 @@ def ms_ssim(a: Frame, b: Frame) -> float:
     """Structural similarity of the first plane over five scales, 1 when equal, 0 at the least.
 
     Contrast and structure of every scale and luminance of the coarsest, each mean to the power of its published
-    weight; each scale averages 2x2 samples of the one before, the last column or row counting twice where the size is
-    odd; the windows are those of ssim() (Wang, Simoncelli and Bovik, Asilomar 2003). A negative mean counts as 0.
-    Raises ConfigError below MS_SSIM_MIN_SIDE pixels: fewer scales would be another measure under the same name.
+    weight; each scale averages 2x2 samples of the one before, with the last column or row repeated where the size
+    is odd; the windows are those of ssim() (Wang, Simoncelli and Bovik, Asilomar 2003). A negative mean counts as 0.
+    Raises ConfigError below MS_SSIM_MIN_SIDE pixels: fewer scales would be another measure.
     """
     x, y = _first_planes(a, b)
     if min(x.shape) < MS_SSIM_MIN_SIDE:

@@ -1,7 +1,7 @@
-"""What a picture is: frame types, pixel formats, colour, and Frame itself (integer planes).
+"""Pictures: frame types, pixel formats, colour description, and Frame (integer planes).
 
-A `Frame` holds integers, because that is what files contain and what decoding produces.
-`as_tensor()` translates to the floating-point picture in [0, 1] that training sees.
+A `Frame` holds integers, as files do and as decoding gives them. `as_tensor()` converts it to the floating-point
+picture in [0, 1] that training uses.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ Plane = NDArray[np.uint16]
 
 
 class FrameType(Enum):
-    """How a frame is predicted; the value is the number of its references."""
+    """How a frame is predicted; the value is its number of references."""
 
-    I = 0  # noqa: E741 - the field's own name
+    I = 0  # noqa: E741 - the name in the field
     P = 1
     B = 2
 
@@ -85,7 +85,7 @@ class DictTensorYUV(TypedDict):
 
 @dataclass(frozen=True)
 class VideoFormat:
-    """What all frames of a video share."""
+    """The size and sample format of all frames of a video."""
 
     height: int
     width: int
@@ -155,7 +155,7 @@ class Frame:
 
     @classmethod
     def from_tensor(cls, picture: DictTensorYUV | Tensor, format: VideoFormat) -> Frame:
-        """Round a picture in [0, 1] to code values; values outside are clamped."""
+        """The frame of a picture in [0, 1]: rounded to code values, values outside clamped."""
         channels = (
             (picture["y"], picture["u"], picture["v"])
             if isinstance(picture, dict)

@@ -205,7 +205,7 @@ def test_more_fractional_bits_change_nothing_but_rounding():
     assert np.abs(fine * 2.0**-bits - coarse * 2.0**-coarse_bits).max() <= 2.0**-coarse_bits
 
 
-def test_arm_scales_come_from_the_telling_contexts(monkeypatch):
+def test_arm_scales_come_from_a_sample_of_the_contexts(monkeypatch):
     coded = coolchic(architecture())
     monkeypatch.setattr(coolchic_file, "_CONTEXT_SAMPLE", 64)
     few = choose_scales(coded, HEIGHT, WIDTH).modules["arm"].scales
