@@ -19,14 +19,14 @@ from coolvid.study.peers import ENCODERS, Peer
 
 from . import encode
 from .console import FrameConsole, count_frames, make_table
-from .options import debug_option, quiet_option
+from .options import SOURCE_NAMES, debug_option, quiet_option, take_source_spec
 from .settings import chosen_config
 
 DEFAULT_LMBDAS = "1e-2,3e-3,1e-3,3e-4"
 SHARED = (
     "gop", "intra_period", "low_delay", "preset", "iterations", "intra", "residue", "motion", "warp_filter_size",
     "inherit", "common_randomness", "quantizer", "arm", "upsampling", "synthesis", "warper", "distortion",
-    "motion_estimator", "config_file", "assignments", "n_frames", *encode.SOURCE_NAMES, "seed", "device", "threads",
+    "motion_estimator", "config_file", "assignments", "n_frames", *SOURCE_NAMES, "seed", "device", "threads",
 )  # fmt: skip
 TITLES = ("codec", "setting", "bytes", "bpp", "PSNR", "SSIM", "MS-SSIM", "seconds")
 PLANES_OVER = "PSNR in dB over all samples of all frames"
@@ -87,12 +87,11 @@ def command(
     the packets without container. OUT gets comparison.csv, .json and .png (with matplotlib), and all streams. Points
     that are there already are not made again. `coolvid report STREAM --compare OUT/comparison.json` draws the curves.
     """
-    given = {name: settings.pop(name, None) for name in encode.SOURCE_NAMES}
-    opening = {name: value for name, value in given.items() if value is not None}
+    source_spec = take_source_spec(settings)
     config = chosen_config(settings)
     with PointConsole(quiet) as console, telling_how_to_go_on(out):
         comparison = compare(
-            source, out, lmbdas, against, config, with_vmaf=vmaf, force=force, listen=console, **opening
+            source, out, lmbdas, against, config, source_spec=source_spec, with_vmaf=vmaf, force=force, listen=console
         )
     files = [*write_comparison(comparison, out)]
     problem = ""

@@ -31,12 +31,12 @@ from .options import (
     plugin_option,
     quiet_option,
     refuse_overwriting,
+    take_source_spec,
     threads_option,
 )
 from .settings import CONFIG_OPTIONS, TARGET_OPTIONS, TARGETS, chosen_config, chosen_target
 
 DEFAULTS = EncodeConfig()
-SOURCE_NAMES = ("size", "fps", "pix_fmt", "start", "crop", "scale")
 PRESETS_OWN = "the preset's"
 EFFORT = "Training effort; more of it makes smaller files (see coolvid presets)."
 VERIFIED = "A separate `coolvid decode` of the file gives exactly the pictures of the encoder."
@@ -192,14 +192,14 @@ def command(
     """
     target = stream_name(source, out)
     refuse_overwriting(source, target, write_config, log, csv)
-    origin = {name: settings.pop(name) for name in SOURCE_NAMES}
+    source_spec = take_source_spec(settings)
     wanted = chosen_target({name: settings.pop(name) for name in TARGETS}, settings)
     config = chosen_config(settings)
     if write_config is not None and wanted is None:
         write_toml(config, write_config)
     with FrameConsole(quiet) as console, journals(log, csv, resume) as others, telling_what_is_kept(target, wanted):
         listen = broadcast([console, *others])
-        found = encode(source, target, config, wanted, resume=resume, listen=listen, **origin)
+        found = encode(source, target, config, wanted, source_spec=source_spec, resume=resume, listen=listen)
     config = replace(config, lmbda=found.lmbda)
     if write_config is not None and wanted is not None:
         write_toml(config, write_config)

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import fields
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
+from coolvid import SourceSpec
 from coolvid.errors import ConfigError
 from coolvid.plugin.choice import PluginChoice
 
 DEBUG = "coolvid_cli.debug"
+SOURCE_NAMES = tuple(field.name for field in fields(SourceSpec))
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 
@@ -47,6 +50,12 @@ def threads_option(command: Decorated) -> Decorated:
         metavar="N",
         help="Processor threads; they change the time, never the result.",
     )(command)
+
+
+def take_source_spec(settings: dict[str, Any]) -> SourceSpec:
+    """How to read the source; removes SOURCE_NAMES from the settings. Raises ConfigError."""
+    given = {name: settings.pop(name, None) for name in SOURCE_NAMES}
+    return SourceSpec(**{name: value for name, value in given.items() if value is not None})
 
 
 def parse_size(text: str) -> tuple[int, int]:

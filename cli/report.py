@@ -12,6 +12,7 @@ from coolvid.events import Event, FrameDecoded
 
 from .console import count_frames, make_console
 from .options import (
+    SOURCE_NAMES,
     debug_option,
     parse_crop,
     parse_fps,
@@ -19,10 +20,10 @@ from .options import (
     parse_size,
     quiet_option,
     refuse_overwriting,
+    take_source_spec,
     threads_option,
 )
 
-OPENING = ("start", "crop", "scale", "size", "fps", "pix_fmt")
 option = click.option
 
 
@@ -68,11 +69,9 @@ def command(
     The page is one file that needs no network. It has figures of every frame, and the inside of some: many or large
     ones are shown smaller.
     """
-    opening = {name: settings[name] for name in OPENING if settings[name] is not None}
+    opening = [name for name in SOURCE_NAMES if settings[name] is not None]
     if opening and source is None:
-        raise click.UsageError(
-            f"--{next(iter(opening)).replace('_', '-')} says how to read a source; give --source too"
-        )
+        raise click.UsageError(f"--{opening[0].replace('_', '-')} says how to read a source; give --source too")
     out = out or stream.with_suffix(".html")
     for given in (stream, source, compare):
         if given is not None:
@@ -86,7 +85,14 @@ def command(
                 status.update(f"frame {event.display_index} {event.frame_type.name}")
 
         done = coolvid.report(
-            stream, out, source=source, compare=compare, frames=frames, threads=threads, listen=show, **opening
+            stream,
+            out,
+            source=source,
+            source_spec=take_source_spec(settings),
+            compare=compare,
+            frames=frames,
+            threads=threads,
+            listen=show,
         )
     console.print(f"{out}: {_words(done)}", soft_wrap=True)
 

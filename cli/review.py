@@ -11,7 +11,7 @@ from coolvid.study.review import DEFAULT_AMPLIFY, make_review
 
 from . import encode
 from .console import FrameConsole, count_frames
-from .options import debug_option, quiet_option, refuse_overwriting, threads_option
+from .options import SOURCE_NAMES, debug_option, quiet_option, refuse_overwriting, take_source_spec, threads_option
 
 
 @click.command("review")
@@ -48,11 +48,13 @@ def command(
     target = out or Path(f"{stream.stem}_review.mp4")
     refuse_overwriting(source, target)
     refuse_overwriting(stream, target)
-    opening = {name: value for name, value in settings.items() if value is not None}
+    spec = take_source_spec(settings)
     with FrameConsole(quiet) as console:
-        n_frames = make_review(stream, source, target, amplify=amplify, threads=threads, listen=console, **opening)
+        n_frames = make_review(
+            stream, source, target, source_spec=spec, amplify=amplify, threads=threads, listen=console
+        )
     console.say(f"{target}: {count_frames(n_frames)}")
 
 
 # How the source is read is said by the options of `coolvid encode`.
-command.params[-3:-3] = [param for param in encode.command.params if param.name in encode.SOURCE_NAMES]
+command.params[-3:-3] = [param for param in encode.command.params if param.name in SOURCE_NAMES]

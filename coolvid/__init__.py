@@ -10,6 +10,7 @@ from .api import StreamInfo, decode, digest, encode, encode_frames, encode_to_ta
 from .codec.gop import StructureConfig
 from .encoding.targets import Target
 from .errors import CoolvidError
+from .media import SourceSpec
 from .picture.types import ColorInfo, DictTensorYUV, Frame, FrameType, PixelFormat, VideoFormat
 from .plugin.choice import PluginChoice
 from .settings.config import EncodeConfig, FrameConfig
@@ -26,6 +27,7 @@ __all__ = [
     "PixelFormat",
     "PluginChoice",
     "ReportDone",
+    "SourceSpec",
     "StreamInfo",
     "StructureConfig",
     "Target",

@@ -7,8 +7,9 @@ import math
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from .encoding.resume import kept_packets, noting, run_settings
 from .encoding.targets import Target, search
 from .errors import ConfigError, InputError
 from .events import DecodeStarted, EncodeDone, EncodeStarted, FrameRestored, Listener, PlannedFrame, TargetDone, ignore
-from .media import Crop, Source, open_sink, open_source
+from .media import Source, SourceSpec, open_sink, open_source
 from .picture.quality import mse, psnr
 from .picture.types import ColorInfo, Frame, VideoFormat
 from .settings.config import EncodeConfig
@@ -66,28 +67,23 @@ def encode(
     out: str | Path,
     config: EncodeConfig | None = None,
     *,
-    size: tuple[int, int] | None = None,
-    fps: Fraction | None = None,
-    pix_fmt: str | None = None,
-    start: int = 0,
-    crop: Crop | None = None,
-    scale: tuple[int, int] | None = None,
+    source_spec: SourceSpec = SourceSpec(),
     resume: bool = False,
     listen: Listener = ignore,
 ) -> EncodeDone:
     """Encode a file that PyAV opens, numbered images (frames/%04d.png), a raw .yuv, or y4m from standard input (-).
 
-    size (width, height), fps and pix_fmt describe a raw source whose name does not. start is the number of the first
-    frame to code. crop (width, height, x, y) cuts a rectangle, which scale (width, height) resizes.
+    source_spec describes a raw source whose name does not, and selects frames and a rectangle; see SourceSpec.
 
     The stream grows in ``<out>.part`` and gets its final name when complete; resume continues such a part. The file
     ``<out>.part.toml`` holds its settings, and the call must have the same, except threads.
     The result's digest covers all decoded pictures, as in digest(). Raises CoolvidError.
     """
     config = config or EncodeConfig()
-    with open_source(source, size, fps, pix_fmt, start=start, crop=crop, scale=scale) as video:
+    with open_source(source, source_spec) as video:
         frames, n_frames = _frames(video, config.n_frames)
-        origin = {"name": Path(source).name, "start": start, "crop": crop, "scale": scale, "pix_fmt": pix_fmt}
+        origin = {"name": Path(source).name, **asdict(source_spec)}
+        del origin["size"], origin["fps"]  # the header has them
         track = _Track(n_frames, video.format, video.fps, video.color, str(source), origin)
         return _encode(frames, track, out, config, resume, listen)
 
@@ -120,24 +116,24 @@ def encode_to_target(
     target: Target,
     config: EncodeConfig | None = None,
     *,
+    source_spec: SourceSpec = SourceSpec(),
     max_encodes: int = 6,
     resume: bool = False,
     listen: Listener = ignore,
-    **source_options: Any,
 ) -> TargetDone:
     """Encode at the lambda that meets the target. The file is like that of encode(); the result holds its lambda.
 
     config.lmbda is ignored. max_encodes: maximum number of whole encodes. If none meets the target, the closest is
-    kept and is_met is False. source_options: as for encode(). The search records its trials in ``<out>.search`` until
+    kept and is_met is False. The search records its trials in ``<out>.search`` until
     it ends; after an interruption, resume continues from there.
     Raises ConfigError if the target is out of reach for this source, and any error of encode().
     """
     if str(source) == "-":
         raise InputError("a target needs several encodes, and standard input can be read once; give a file, or --lmbda")
-    with open_source(source, **source_options) as video:
+    with open_source(source, source_spec) as video:
         start = target.usual_lmbda(float(video.format.height * video.format.width * video.fps))
     return search(
-        encode,
+        partial(encode, source_spec=source_spec),
         source,
         Path(out),
         target,
@@ -146,7 +142,7 @@ def encode_to_target(
         max_encodes=max_encodes,
         resume=resume,
         listen=listen,
-        source_options=source_options,
+        origin=asdict(source_spec),
     )
 
 

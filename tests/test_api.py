@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import coolvid
-from coolvid import EncodeConfig, FrameType, PixelFormat, StructureConfig, VideoFormat
+from coolvid import EncodeConfig, FrameType, PixelFormat, SourceSpec, StructureConfig, VideoFormat
 from coolvid.bitstream.stream import StreamReader
 from coolvid.errors import ConfigError, InputError, TrainingError
 from coolvid.events import FrameDone, FrameRestored
@@ -134,16 +134,16 @@ def test_resuming_behind_a_copy_of_one_reference(tmp_path):
 
 
 OTHER_RUNS = [
-    (replace(FAST, lmbda=0.02), {}, "lmbda 0.001 (now 0.02)"),
-    (replace(FAST, seed=5), {}, "seed 0 (now 5)"),
-    (replace(FAST, training={"final": 3}), {}, "training.final unset (now 3)"),
-    (FAST, {"start": 1}, "source.start 0 (now 1)"),
-    (FAST, {"crop": (32, 24, 0, 2)}, "source.crop unset (now [32, 24, 0, 2])"),
+    (replace(FAST, lmbda=0.02), SourceSpec(), "lmbda 0.001 (now 0.02)"),
+    (replace(FAST, seed=5), SourceSpec(), "seed 0 (now 5)"),
+    (replace(FAST, training={"final": 3}), SourceSpec(), "training.final unset (now 3)"),
+    (FAST, SourceSpec(start=1), "source.start 0 (now 1)"),
+    (FAST, SourceSpec(crop=(32, 24, 0, 2)), "source.crop unset (now [32, 24, 0, 2])"),
 ]
 
 
-@pytest.mark.parametrize("config, opening, told", OTHER_RUNS, ids=[told.split(" ")[0] for *_, told in OTHER_RUNS])
-def test_resuming_with_other_settings_is_refused(tmp_path, config, opening, told):
+@pytest.mark.parametrize("config, source_spec, told", OTHER_RUNS, ids=[told.split(" ")[0] for *_, told in OTHER_RUNS])
+def test_resuming_with_other_settings_is_refused(tmp_path, config, source_spec, told):
     out, part = tmp_path / "out.cvd", tmp_path / "out.cvd.part"
 
     def interrupt(event):
@@ -155,7 +155,7 @@ def test_resuming_with_other_settings_is_refused(tmp_path, config, opening, told
     kept = part.read_bytes()
     with pytest.raises(InputError, match=re.escape(told)):
         given = replace(config, n_frames=2, threads=2)
-        coolvid.encode(WEAVE, out, given, resume=True, **opening)
+        coolvid.encode(WEAVE, out, given, resume=True, source_spec=source_spec)
     assert part.read_bytes() == kept
     (tmp_path / "out.cvd.part.toml").unlink()
     with pytest.raises(InputError, match="no readable"):

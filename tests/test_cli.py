@@ -118,9 +118,8 @@ def test_source_options_reach_the_library(calls):
     )
     assert result.exit_code == 0, result.output
     assert calls.encode[:2] == (Path("a/b.yuv"), Path("c.cvd"))
-    wanted = {"size": (48, 32), "fps": Fraction(30000, 1001), "pix_fmt": "yuv444p", "resume": False}
-    wanted |= {"start": 0, "crop": None, "scale": None}
-    assert calls.options == wanted
+    spec = coolvid.SourceSpec((48, 32), Fraction(30000, 1001), "yuv444p")
+    assert calls.options == {"source_spec": spec, "resume": False}
 
 
 def test_piped_encode_is_one_line_a_frame_and_a_summary(calls):

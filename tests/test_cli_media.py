@@ -18,7 +18,7 @@ import coolvid
 from coolvid.encoding import candidates
 from coolvid.errors import ConfigError
 from coolvid.events import DecodeStarted, FrameDecoded
-from coolvid.media import open_sink, open_source
+from coolvid.media import SourceSpec, open_sink, open_source
 from coolvid.picture.types import ColorInfo, Frame, PixelFormat, VideoFormat
 
 NTSC, FILM = Fraction(30000, 1001), Fraction(24000, 1001)
@@ -124,7 +124,7 @@ def test_the_part_of_a_source_is_what_is_encoded():
     """Start, crop and standard input reach the coder: the same samples give the same bytes."""
     save(Path("a.y4m"), 4)
     with (
-        open_source("a.y4m", start=2, crop=(20, 18, 4, 6)) as source,
+        open_source("a.y4m", SourceSpec(start=2, crop=(20, 18, 4, 6))) as source,
         open_sink("b.y4m", source.format, source.fps, source.color) as sink,
     ):
         for frame in source:

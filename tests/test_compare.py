@@ -19,7 +19,7 @@ from coolvid_cli.main import main
 from coolvid import EncodeConfig, PixelFormat, StructureConfig, VideoFormat
 from coolvid.errors import ConfigError, InputError, MissingExtra, OutputError
 from coolvid.events import PointDone
-from coolvid.media import open_source
+from coolvid.media import SourceSpec, open_source
 from coolvid.picture.quality import SequenceQuality, sequence_quality
 from coolvid.study.compare import compare, cover, last_reaching
 from coolvid.study.curves import BdRate, Comparison, Point, plot_comparison, write_comparison
@@ -95,7 +95,7 @@ OPEN = Placement()
 def peer_stream(path, out, name, placement=OPEN, n=3, **opening):
     peer = Peer.parse(name)
     target = out / f"clip{peer.encoder.suffix}"
-    with open_source(path, **opening) as source:
+    with open_source(path, SourceSpec(**opening)) as source:
         frames = list(islice(source, n))
         done = encode_peer(iter(frames), target, peer, 30, placement, source.fps, source.color)
         decoded = list(decode_peer(target, source.format, source.fps))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from coolvid.errors import InputError
-from coolvid.media import open_sink, open_source
+from coolvid.media import SourceSpec, open_sink, open_source
 from coolvid.media.raw import y4m_header
 from coolvid.picture.quality import psnr
 from coolvid.picture.types import ColorInfo, Frame, PixelFormat, VideoFormat
@@ -41,7 +41,7 @@ def save(path: Path, frames: list[Frame], fps=RATE, color=UNSPECIFIED, n_frames=
 
 
 def load(path: Path, **options):
-    with open_source(path, **options) as source:
+    with open_source(path, SourceSpec(**options)) as source:
         return list(source), source
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from coolvid.errors import ConfigError, InputError
-from coolvid.media import open_sink, open_source
+from coolvid.media import SourceSpec, open_sink, open_source
 from coolvid.media.numbering import find_numbered, is_pattern, numbered
 from coolvid.picture.types import ColorInfo, Frame, PixelFormat, VideoFormat
 from pictures import noise
@@ -34,7 +34,7 @@ def save(path: Path, frames: list[Frame], fps=RATE, color=ColorInfo(), **options
 
 
 def load(path, **options):
-    with open_source(path, **options) as source:
+    with open_source(path, SourceSpec(**options)) as source:
         return list(source), source
 
 
@@ -189,7 +189,7 @@ def test_bad_standard_input(tmp_path, piped, change, options, words):
 
 def test_standard_input_is_y4m_and_not_a_terminal(piped, monkeypatch):
     with pytest.raises(ConfigError, match=r"raw files; y4m from standard input"):
-        open_source("-", size=(48, 32), pix_fmt="yuv420p")
+        open_source("-", SourceSpec(size=(48, 32), pix_fmt="yuv420p"))
     monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=SimpleNamespace(isatty=lambda: True)))
     with pytest.raises(InputError, match="nothing is piped"):
         open_source("-")
@@ -214,9 +214,7 @@ def test_start_is_as_if_frames_before_it_were_not(tmp_path, suffix, start):
 def test_start_beyond_the_end(tmp_path, suffix):
     path = save(tmp_path / f"clip{suffix}", video(SMALL, 5))
     with pytest.raises(InputError, match=r"clip\S+ has 5 frames, 0 to 4; there is no frame 5 to start at"):
-        open_source(path, start=5)
-    with pytest.raises(ConfigError, match="start is -1"):
-        open_source(path, start=-1)
+        open_source(path, SourceSpec(start=5))
 
 
 @pytest.mark.parametrize("format", [SMALL, VideoFormat(33, 47, YUV420, 10), VideoFormat(33, 47, YUV444, 8)], ids=str)
@@ -256,7 +254,26 @@ def test_odd_positions_are_for_full_chroma(tmp_path):
 def test_impossible_parts(tmp_path, options, words):
     path = save(tmp_path / "a.y4m", video(SMALL))
     with pytest.raises(ConfigError, match=words):
-        open_source(path, **options)
+        open_source(path, SourceSpec(**options))
+
+
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        ({"size": (8, 16)}, r"size of 8x16: frame size 8x16 is outside 16\.\."),
+        ({"size": (16, 16, 3)}, r"size of \(16, 16, 3\): give two numbers"),
+        ({"fps": Fraction(0)}, "fps is 0; give frames per second above 0"),
+        ({"pix_fmt": "yuv422p"}, "pix_fmt 'yuv422p'; choose one of: yuv420, .*rgb24"),
+        ({"start": -1}, "start is -1; the first frame is 0"),
+        ({"crop": (16, 16, -2, 0)}, r"crop 16x16\+-2\+0 starts outside the picture"),
+        ({"crop": (16, 16)}, r"crop \(16, 16\): give four numbers"),
+        ({"crop": (0, 16, 0, 0)}, "crop to 0x16"),
+        ({"scale": (0, 16)}, "scale to 0x16"),
+    ],
+)
+def test_a_spec_refuses_what_no_source_can_have(options, words):
+    with pytest.raises(ConfigError, match=words):
+        SourceSpec(**options)
 
 
 def planes_of(picture):

@@ -21,7 +21,7 @@ from click.testing import CliRunner
 from coolvid_cli.main import main
 
 import coolvid
-from coolvid import EncodeConfig, Frame, PixelFormat, StructureConfig, VideoFormat
+from coolvid import EncodeConfig, Frame, PixelFormat, SourceSpec, StructureConfig, VideoFormat
 from coolvid.encoding import candidates
 from coolvid.errors import ConfigError, InputError, OutputError
 from coolvid.media.still import still
@@ -85,7 +85,7 @@ def opening(name):
     format = VIDEOS[name][1]
     names = {("yuv420", 8): "yuv420p", ("yuv420", 10): "yuv420p10le", ("yuv444", 8): "yuv444p", ("rgb", 8): "rgb24"}
     pix_fmt = names[format.pixel_format.value, format.bit_depth]
-    return {"size": (format.width, format.height), "fps": 25, "pix_fmt": pix_fmt}
+    return {"source_spec": SourceSpec((format.width, format.height), Fraction(25), pix_fmt)}
 
 
 class Page(HTMLParser):

@@ -7,7 +7,7 @@ import pytest
 
 import coolvid
 from coolvid import EncodeConfig, StructureConfig, Target, api, encode_to_target, events
-from coolvid.encoding.targets import Point, local_slope, propose
+from coolvid.encoding.targets import TrialPoint, local_slope, propose
 from coolvid.errors import ConfigError, InputError, TrainingError
 
 CARD = Path(__file__).parents[1] / "sequences" / "tiny" / "card_64x48.png"
@@ -206,15 +206,15 @@ def test_standard_input_cannot_be_searched(tmp_path):
 
 
 def test_the_next_lambda_lies_where_a_line_meets_the_target():
-    line = [Point(1e-3, 0.5), Point(1e-3 * math.e, 0.25)]
+    line = [TrialPoint(1e-3, 0.5), TrialPoint(1e-3 * math.e, 0.25)]
     assert local_slope(line, -1.0) == pytest.approx(-0.25)
     assert propose(line, -1.0) == pytest.approx(1e-3 * math.exp(2), rel=1e-3)
-    around = [Point(1e-3, 0.5), Point(1e-2, -0.5)]
+    around = [TrialPoint(1e-3, 0.5), TrialPoint(1e-2, -0.5)]
     assert propose(around, -1.0) == pytest.approx(math.sqrt(1e-5), rel=1e-3)
-    assert propose([Point(1e-3, 0.5)], -0.5) == pytest.approx(1e-3 * math.e, rel=1e-3)
-    assert propose([Point(10.0, 0.5)], -0.5) is None
+    assert propose([TrialPoint(1e-3, 0.5)], -0.5) == pytest.approx(1e-3 * math.e, rel=1e-3)
+    assert propose([TrialPoint(10.0, 0.5)], -0.5) is None
     tried = propose(around, -1.0)
-    assert propose([*around, Point(tried, 0.0)], -1.0) != tried
+    assert propose([*around, TrialPoint(tried, 0.0)], -1.0) != tried
 
 
 def test_the_file_is_that_of_an_encode_at_the_found_lambda(tmp_path):

@@ -84,14 +84,14 @@ def clamp(lmbda: float) -> float:
 
 
 @dataclass(frozen=True)
-class Point:
+class TrialPoint:
     """A measured trial. excess: of its value over the target, as in Target.excess()."""
 
     lmbda: float
     excess: float
 
 
-def propose(points: Sequence[Point], slope: float) -> float | None:
+def propose(points: Sequence[TrialPoint], slope: float) -> float | None:
     """The lambda to try next, to four digits; None if a trial at the end of lambda's range does not reach the target.
 
     points: measurements, at least one. slope: of excess over log lambda, used while there is only one point.
@@ -110,7 +110,7 @@ def propose(points: Sequence[Point], slope: float) -> float | None:
     return _fresh(wanted, points)
 
 
-def _fresh(wanted: float, points: Sequence[Point]) -> float | None:
+def _fresh(wanted: float, points: Sequence[TrialPoint]) -> float | None:
     """The nearest untried lambda inside the range, from `wanted` in the direction of the target."""
     tried = {p.lmbda for p in points}
     factor = 1.01 if nearest(points).excess > 0 else 1 / 1.01
@@ -121,12 +121,12 @@ def _fresh(wanted: float, points: Sequence[Point]) -> float | None:
     return None
 
 
-def nearest(points: Sequence[Point]) -> Point:
+def nearest(points: Sequence[TrialPoint]) -> TrialPoint:
     """The point with the smallest absolute excess."""
     return min(points, key=lambda p: abs(p.excess))
 
 
-def local_slope(points: Sequence[Point], usual: float) -> float:
+def local_slope(points: Sequence[TrialPoint], usual: float) -> float:
     """Slope of excess over log lambda between the two points nearest to the target, limited against noise."""
     if len(points) < 2:
         return usual
@@ -136,7 +136,7 @@ def local_slope(points: Sequence[Point], usual: float) -> float:
 
 
 Encode = Callable[..., EncodeDone]
-"""api.encode() or a stand-in: (source, out, config, *, resume, listen, **source_options)."""
+"""api.encode() or a stand-in: (source, out, config, *, resume, listen)."""
 
 
 def search(
@@ -150,15 +150,15 @@ def search(
     max_encodes: int,
     resume: bool,
     listen: Listener,
-    source_options: Mapping[str, Any],
+    origin: Mapping[str, Any],
 ) -> TargetDone:
     """Call encode() with different lambdas until the file meets the target; see api.encode_to_target().
 
-    start: the first lambda, in MSE + lambda * bits per pixel. Raises ConfigError if the target is out of reach for this
-    source, and any error of encode().
+    start: the first lambda, in MSE + lambda * bits per pixel. origin: how encode() reads the source; a resume refuses
+    another. Raises ConfigError if the target is out of reach for this source, and any error of encode().
     """
     within("max_encodes", max_encodes, 1, 100)
-    trials = _Trials(encode, source, out, target, config, listen, source_options)
+    trials = _Trials(encode, source, out, target, config, listen, origin)
     trials.start(resume)
     try:
         return trials.finish(_settle(trials, *_approach(trials, start), max_encodes))
@@ -169,7 +169,7 @@ def search(
 
 def _approach(trials: _Trials, lmbda: float) -> tuple[float, float]:
     """Short trials: (lambda for the first whole encode, slope around it)."""
-    points: list[Point] = []
+    points: list[TrialPoint] = []
     if trials.short_iterations < MIN_SHORT:
         return lmbda, USUAL_SLOPE
     while len(points) < MAX_SHORT and (not points or abs(nearest(points).excess) > NEAR):
@@ -183,9 +183,9 @@ def _approach(trials: _Trials, lmbda: float) -> tuple[float, float]:
     return lmbda, local_slope(points, USUAL_SLOPE)
 
 
-def _settle(trials: _Trials, lmbda: float, slope: float, max_encodes: int) -> Point:
+def _settle(trials: _Trials, lmbda: float, slope: float, max_encodes: int) -> TrialPoint:
     """Whole encodes until one meets the target; returns the closest."""
-    points: list[Point] = []
+    points: list[TrialPoint] = []
     while len(points) < max_encodes:
         points.append(trials.run(lmbda, is_short=False))
         if trials.is_met:
@@ -208,10 +208,10 @@ class _Trials:
         target: Target,
         config: EncodeConfig,
         listen: Listener,
-        options: Mapping[str, Any],
+        origin: Mapping[str, Any],
     ) -> None:
         self.encode, self.source, self.out, self.target, self.config = encode, source, out, target, config
-        self.listen, self.options = listen, options
+        self.listen, self.origin = listen, origin
         iterations = config.iterations or intra_total(effective_preset(config))
         self.short_iterations = 0 if "max_iterations" in dict(config.training) else iterations // SHORT_SHARE
         self.order: list[str] = []
@@ -236,10 +236,10 @@ class _Trials:
         self.running = found["running"]
 
     def _purpose(self) -> dict[str, Any]:
-        options = {name: str(value) for name, value in self.options.items() if value is not None}
+        origin = {name: str(value) for name, value in self.origin.items() if value is not None}
         target = {self.target.quantity: self.target.value}
         config = settings_of_bytes(self.config)
-        return {"source": str(self.source), "options": options, "target": target, "config": config}
+        return {"source": str(self.source), "origin": origin, "target": target, "config": config}
 
     def _beside(self, suffix: str) -> Path:
         return self.out.with_name(self.out.name + suffix)
@@ -247,7 +247,7 @@ class _Trials:
     def _file(self, key: str) -> Path:
         return self._beside(f".trial-{key}")
 
-    def run(self, lmbda: float, is_short: bool) -> Point:
+    def run(self, lmbda: float, is_short: bool) -> TrialPoint:
         """Encode at this lambda, unless the result is known."""
         key = f"{lmbda!r}{'-short' if is_short else ''}"
         self.order.append(key)
@@ -257,7 +257,7 @@ class _Trials:
             self.known[key] = self._encode(key, lmbda, is_short)
             self._remember("")
         self.listen(TrialDone(number, lmbda, is_short, self.value, self.target.text(self.value), self.is_met))
-        return Point(lmbda, self.target.excess(self.value))
+        return TrialPoint(lmbda, self.target.excess(self.value))
 
     @property
     def value(self) -> float:
@@ -276,7 +276,7 @@ class _Trials:
         file = self._file(key)
         goes_on = self.running == key and file.with_name(f"{file.name}.part").exists()
         self._remember(key)
-        done = self.encode(self.source, file, config, resume=goes_on, listen=self.listen, **self.options)
+        done = self.encode(self.source, file, config, resume=goes_on, listen=self.listen)
         if is_short:
             file.unlink()
         return done
@@ -289,7 +289,7 @@ class _Trials:
         part.write_text(json.dumps({"purpose": self._purpose(), "trials": trials, "running": running}))
         part.replace(self._beside(".search"))
 
-    def out_of_reach(self, end: Point) -> ConfigError:
+    def out_of_reach(self, end: TrialPoint) -> ConfigError:
         """The error when the latest trial, at an end of lambda's range, does not reach the target."""
         side, way = ("largest", "least") if end.excess > 0 else ("smallest", "most")
         return ConfigError(
@@ -298,7 +298,7 @@ class _Trials:
             "another size of networks (--intra, --residue, --motion) or another --preset"
         )
 
-    def finish(self, best: Point) -> TargetDone:
+    def finish(self, best: TrialPoint) -> TargetDone:
         """Rename the closest file to its final name and delete the rest."""
         key = repr(best.lmbda)
         done = self.known[key]

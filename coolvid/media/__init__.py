@@ -10,63 +10,53 @@ from coolvid.errors import ConfigError, OutputError
 from coolvid.picture.types import ColorInfo, VideoFormat
 
 from .base import Sink, Source
-from .cut import Crop, CutSource
+from .cut import CutSource
 from .numbering import is_pattern
 from .raw import RawSink, RawSource, Y4mSink
+from .source_spec import Crop, SourceSpec
 
-__all__ = ["RAW_SUFFIXES", "SINK_SUFFIXES", "Crop", "Sink", "Source", "open_sink", "open_source"]
+__all__ = ["RAW_SUFFIXES", "SINK_SUFFIXES", "Crop", "Sink", "Source", "SourceSpec", "open_sink", "open_source"]
 
 RAW_SUFFIXES = (".yuv", ".rgb", ".raw")
 SINK_SUFFIXES = (".mp4", ".mkv", ".y4m", ".yuv", ".rgb", ".png")
 PIPE = "-"
 
 
-def open_source(
-    path: str | os.PathLike[str],
-    size: tuple[int, int] | None = None,
-    fps: Fraction | None = None,
-    pix_fmt: str | None = None,
-    *,
-    start: int = 0,
-    crop: Crop | None = None,
-    scale: tuple[int, int] | None = None,
-) -> Source:
+def open_source(path: str | os.PathLike[str], spec: SourceSpec = SourceSpec()) -> Source:
     """Frames of a video file, an image, numbered images (frames/%04d.png), or y4m from standard input (-).
 
-    A raw file (.yuv, .rgb, .raw, or any other when size and pix_fmt are given) is described by size (width, height),
-    fps and pix_fmt (see layout.PIXEL_FORMATS), or by its name: NAME_WxH_FPSp_yuv420_8b.yuv; arguments win over the
-    name. Everything else goes through PyAV, where fps overrides the file's own time stamps; pixel formats as
-    pixels.py says. start, crop (width, height, x, y) and scale (width, height) take a part of it, see CutSource.
-    Raises InputError when the file cannot be read as described, ConfigError when the arguments do not apply to it.
+    A raw file (.yuv, .rgb, .raw, or any other when spec has size and pix_fmt) is described by spec, or by its name:
+    NAME_WxH_FPSp_yuv420_8b.yuv; spec wins. Everything else goes through PyAV; pixel formats as pixels.py says.
+    Raises InputError when the file cannot be read as described, ConfigError when spec does not apply to it.
     """
-    source = _whole_source(Path(path), size, fps, pix_fmt)
-    if not start and crop is None and scale is None:
+    source = _whole_source(Path(path), spec)
+    if not spec.is_cut:
         return source
     try:
-        return CutSource(source, start, crop, scale)
+        return CutSource(source, spec)
     except BaseException:
         source.close()
         raise
 
 
-def _whole_source(path: Path, size: tuple[int, int] | None, fps: Fraction | None, pix_fmt: str | None) -> Source:
+def _whole_source(path: Path, spec: SourceSpec) -> Source:
     is_pipe = str(path) == PIPE
-    if not is_pipe and (path.suffix.lower() in RAW_SUFFIXES or (size and pix_fmt)):
-        return RawSource(path, size, fps, pix_fmt)
-    if size or pix_fmt:
+    if not is_pipe and (path.suffix.lower() in RAW_SUFFIXES or (spec.size and spec.pix_fmt)):
+        return RawSource(path, spec)
+    if spec.size or spec.pix_fmt:
         name = "y4m from standard input" if is_pipe else path.name
         raise ConfigError(f"size and pixel format are for raw files; {name} has its own, so leave them out")
     if is_pipe:
         from .pipe import PipeSource
 
-        return PipeSource(fps)
+        return PipeSource(spec.fps)
     if is_pattern(path):
         from .sequence import SequenceSource
 
-        return SequenceSource(path, fps)
+        return SequenceSource(path, spec.fps)
     from .container import ContainerSource
 
-    return ContainerSource(path, fps)
+    return ContainerSource(path, spec.fps)
 
 
 def open_sink(

@@ -8,37 +8,31 @@ from coolvid.errors import ConfigError, InputError
 from coolvid.picture.types import Frame, Plane, VideoFormat
 
 from .base import Source
-
-Crop = tuple[int, int, int, int]
+from .source_spec import Crop, SourceSpec, crop_text
 
 
 class CutSource(Source):
-    """The frames of another source from number `start` on, cropped, then scaled.
+    """The frames of another source from number spec.start on, cropped, then scaled (bicubic, by swscale).
 
-    crop: (width, height, x, y) in pixels, x and y from the upper left corner. scale: (width, height), bicubic by
-    swscale. Raises ConfigError for a rectangle that does not lie in the picture or, in 4:2:0, does not start at even
-    positions, and for sizes out of bounds; InputError for a start beyond the end.
+    Raises ConfigError for a rectangle that does not lie in the picture or, in 4:2:0, does not start at even positions;
+    InputError for a start beyond the end.
     """
 
-    def __init__(
-        self, source: Source, start: int = 0, crop: Crop | None = None, scale: tuple[int, int] | None = None
-    ) -> None:
-        self._source, self._crop = source, crop
+    def __init__(self, source: Source, spec: SourceSpec) -> None:
+        self._source, self._crop = source, spec.crop
         self._first: Frame | None = None
         self.name, self.fps, self.color = source.name, source.fps, source.color
-        cropped = source.format if crop is None else _cropped(source.format, crop)
-        self.format = cropped if scale is None else _sized(cropped, scale, "scale")
+        cropped = source.format if spec.crop is None else _cropped(source.format, spec.crop)
+        self.format = cropped if spec.scale is None else _sized(cropped, spec.scale)
         self._scaler = None
         if self.format != cropped:
             from .pixels import Scaler
 
             self._scaler = Scaler(self.format)
-        self.n_frames = self._skip(start)
+        self.n_frames = self._skip(spec.start)
 
     def _skip(self, start: int) -> int | None:
         """Go to the first frame; the number of frames from there on, None where the source does not tell its own."""
-        if start < 0:
-            raise ConfigError(f"start is {start}; the first frame is 0")
         n_frames = self._source.n_frames
         if n_frames is None or start < n_frames:
             n_there = self._source.skip(start)
@@ -63,33 +57,28 @@ class CutSource(Source):
 def _cropped(format: VideoFormat, crop: Crop) -> VideoFormat:
     """The format of the rectangle, which is checked."""
     width, height, x, y = crop
-    if x < 0 or y < 0 or width < 1 or height < 1 or x + width > format.width or y + height > format.height:
+    if x + width > format.width or y + height > format.height:
         raise ConfigError(
-            f"crop {_text(crop)} does not lie in the picture, which is {format.width}x{format.height}; "
-            f"{_text(_inside(format, crop))} does"
+            f"crop {crop_text(crop)} does not lie in the picture, which is {format.width}x{format.height}; "
+            f"{crop_text(_inside(format, crop))} does"
         )
     if format.pixel_format.is_subsampled and (x % 2 or y % 2):
         nearest = width, height, x - x % 2, y - y % 2
-        raise ConfigError(f"crop {_text(crop)} starts at an odd position, which 4:2:0 has not; take {_text(nearest)}")
-    return _sized(format, (width, height), "crop")
+        raise ConfigError(
+            f"crop {crop_text(crop)} starts at an odd position, which 4:2:0 has not; take {crop_text(nearest)}"
+        )
+    return _sized(format, (width, height))
 
 
 def _inside(format: VideoFormat, crop: Crop) -> Crop:
     """The nearest rectangle that lies in the picture: as large as can be, moved as little as need be."""
-    width, height = min(max(1, crop[0]), format.width), min(max(1, crop[1]), format.height)
-    x, y = min(max(0, crop[2]), format.width - width), min(max(0, crop[3]), format.height - height)
+    width, height = min(crop[0], format.width), min(crop[1], format.height)
+    x, y = min(crop[2], format.width - width), min(crop[3], format.height - height)
     return (width, height, x - x % 2, y - y % 2) if format.pixel_format.is_subsampled else (width, height, x, y)
 
 
-def _text(crop: Crop) -> str:
-    return "{}x{}+{}+{}".format(*crop)
-
-
-def _sized(format: VideoFormat, size: tuple[int, int], what: str) -> VideoFormat:
-    try:
-        return replace(format, width=size[0], height=size[1])
-    except ConfigError as error:
-        raise ConfigError(f"{what} to {size[0]}x{size[1]}: {error}") from error
+def _sized(format: VideoFormat, size: tuple[int, int]) -> VideoFormat:
+    return replace(format, width=size[0], height=size[1])
 
 
 def _crop_frame(frame: Frame, crop: Crop) -> Frame:

@@ -63,10 +63,8 @@ def describe(
 ) -> tuple[VideoFormat, Fraction]:
     """Format and frame rate of a raw file: what the caller gives, else what the name says.
 
-    Raises InputError for what neither tells, ConfigError for a pix_fmt outside PIXEL_FORMATS.
+    pix_fmt: one of PIXEL_FORMATS. Raises InputError for what neither tells.
     """
-    if pix_fmt is not None and pix_fmt not in PIXEL_FORMATS:
-        raise ConfigError(f"no raw pixel format {pix_fmt!r}; choose one of {', '.join(PIXEL_FORMATS)}")
     name = parse_name(file_name.rpartition(".")[0] or file_name)
     pixel_format, depth = PIXEL_FORMATS[pix_fmt] if pix_fmt else (name.pixel_format, name.bit_depth)
     size, fps = size or name.size, fps if fps is not None else name.fps

@@ -11,6 +11,7 @@ from coolvid.picture.types import ColorInfo, Frame, PixelFormat, VideoFormat
 
 from .base import Sink, Source, check_readable, check_writable, part_of
 from .layout import bytes_per_frame, describe, frame_from_bytes, frame_to_bytes
+from .source_spec import SourceSpec
 
 _Y4M_CHROMA = {
     (PixelFormat.YUV420, 8): "420jpeg",
@@ -24,12 +25,10 @@ _Y4M_RANGE = {1: " XCOLORRANGE=LIMITED", 2: " XCOLORRANGE=FULL"}
 class RawSource(Source):
     """Raw frames. Their layout comes from the caller or from a name like NAME_WxH_FPSp_yuv420_8b.yuv."""
 
-    def __init__(
-        self, path: Path, size: tuple[int, int] | None, fps: Fraction | None, pix_fmt: str | None = None
-    ) -> None:
+    def __init__(self, path: Path, spec: SourceSpec) -> None:
         check_readable(path)
         self.name = path.name
-        self.format, self.fps = describe(path.name, size, fps, pix_fmt)
+        self.format, self.fps = describe(path.name, spec.size, spec.fps, spec.pix_fmt)
         self.color = ColorInfo()
         self._frame_size = bytes_per_frame(self.format)
         self.n_frames = self._count(path.stat().st_size)

@@ -17,7 +17,7 @@ from coolvid import api
 from coolvid.bitstream.stream import PART, StreamReader
 from coolvid.errors import ConfigError, InputError, OutputError
 from coolvid.events import Listener, PointDone, PointStarted, ignore
-from coolvid.media import Source, open_source
+from coolvid.media import Source, SourceSpec, open_source
 from coolvid.picture.quality import bpp, sequence_quality
 from coolvid.picture.types import ColorInfo, Frame, VideoFormat
 from coolvid.settings.config import EncodeConfig
@@ -40,24 +40,24 @@ def compare(
     peers: Sequence[Peer],
     config: EncodeConfig | None = None,
     *,
+    source_spec: SourceSpec = SourceSpec(),
     with_vmaf: bool = False,
     force: bool = False,
     listen: Listener = ignore,
-    **opening: Any,
 ) -> Comparison:
     """Encode a video by coolvid at each lmbda, and by each peer at qualities that cover the same PSNRs.
 
     Everything is measured on pictures that a decoder made of the file. Streams, and beside each one its measures, stay
     in out/streams; what is there already from the same frames and settings is not made again, unless force is given.
     config: of all coolvid points; n_frames, structure and lmbda hold as in encode(). Peers place I frames as that
-    structure does. opening: how to read the source, as in encode(). Raises CoolvidError.
+    structure does. Raises CoolvidError.
     """
     config = config or EncodeConfig()
     if not lmbdas:
         raise ConfigError("no lmbda to encode with; give one or more, as 1e-2,3e-3,1e-3")
     if with_vmaf:
         find_ffmpeg()
-    clip, placement = Clip(Path(source), config.n_frames, opening), Placement.of(config.structure)
+    clip, placement = Clip(Path(source), config.n_frames, source_spec), Placement.of(config.structure)
     facts = clip.facts
     for peer in peers:
         peer.check(facts.format)
@@ -137,14 +137,14 @@ class Clip:
 
     path: Path
     limit: int
-    opening: dict[str, Any]
+    spec: SourceSpec
 
     def open(self) -> Source:
         if str(self.path) == "-":
             raise InputError(
                 "a comparison reads its source many times, which standard input does not allow; use a file"
             )
-        return open_source(self.path, **self.opening)
+        return open_source(self.path, self.spec)
 
     def frames(self) -> Iterator[Frame]:
         with self.open() as source:
@@ -194,7 +194,8 @@ class _CoolvidJob:
 
     def encode(self, path: Path) -> float | None:
         resume = Path(f"{path}{PART}").exists()
-        done = api.encode(self._clip.path, path, self._config, resume=resume, listen=self._listen, **self._clip.opening)
+        clip = self._clip
+        done = api.encode(clip.path, path, self._config, source_spec=clip.spec, resume=resume, listen=self._listen)
         return None if resume else done.duration_s
 
     def decode(self, path: Path) -> Iterator[Frame]:

@@ -18,7 +18,7 @@ from av.video.codeccontext import VideoCodecContext
 
 from coolvid.codec.gop import StructureConfig
 from coolvid.errors import ConfigError, CoolvidError, InputError, MissingExtra, OutputError, choose
-from coolvid.media import open_source
+from coolvid.media import SourceSpec, open_source
 from coolvid.media.base import check_writable, part_of
 from coolvid.media.pixels import from_frame, mark
 from coolvid.picture.types import ColorInfo, Frame, PixelFormat, VideoFormat
@@ -181,7 +181,7 @@ def encode_peer(
 
 def decode_peer(path: Path, format: VideoFormat, fps: Fraction) -> Iterator[Frame]:
     """Frames of an elementary stream, cropped to the format. Raises InputError when they are of another one."""
-    with open_source(path, fps=fps) as source:
+    with open_source(path, SourceSpec(fps=fps)) as source:
         if source.format != _even(format):
             raise InputError(f"{path} holds {source.format}, not {_even(format)}; delete it")
         for frame in source:

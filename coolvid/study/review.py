@@ -15,7 +15,7 @@ from coolvid.bitstream.stream import StreamReader
 from coolvid.decoding.schedule import decode_stream
 from coolvid.errors import InputError, MissingExtra, within
 from coolvid.events import DecodeStarted, Listener, ignore
-from coolvid.media import Source, open_sink, open_source
+from coolvid.media import Source, SourceSpec, open_sink, open_source
 from coolvid.picture.quality import bpp, psnr, psnr_planes
 from coolvid.picture.types import ColorInfo, Frame, PixelFormat, VideoFormat
 
@@ -42,20 +42,20 @@ def make_review(
     source: str | Path,
     out: str | Path,
     *,
+    source_spec: SourceSpec = SourceSpec(),
     amplify: float = DEFAULT_AMPLIFY,
     threads: int = 0,
     listen: Listener = ignore,
-    **opening: Any,
 ) -> int:
     """Write source, decoded picture and difference of every frame side by side; the number of frames.
 
     The difference is decoded minus source, times amplify (0.1..256), around mid grey, in every plane. A bar above tells
     frame number, type, bits and PSNR. Small pictures are enlarged by a whole factor; everything is shown in 8 bits and
-    4:2:0, so that every player opens it. opening: how to read the source, as in api.encode(). Raises MissingExtra
-    without Pillow, InputError when the source is not the stream's, and what decoding and writing raise.
+    4:2:0, so that every player opens it. Raises MissingExtra without Pillow, InputError when the source is not the
+    stream's, and what decoding and writing raise.
     """
     within("amplify", amplify, 0.1, 256)
-    with StreamReader(stream) as reader, open_source(source, **opening) as frames:
+    with StreamReader(stream) as reader, open_source(source, source_spec) as frames:
         header = reader.header
         _check_same(Path(stream).name, header.format, frames)
         packets = sorted(reader.packets, key=lambda packet: packet.display_index)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from coolvid.events import Listener, ignore
+from coolvid.media import SourceSpec
 
 
 @dataclass(frozen=True)
@@ -25,15 +25,15 @@ def report(
     out: str | Path,
     *,
     source: str | Path | None = None,
+    source_spec: SourceSpec = SourceSpec(),
     compare: str | Path | None = None,
     frames: Sequence[int] | None = None,
     threads: int = 0,
     listen: Listener = ignore,
-    **opening: Any,
 ) -> ReportDone:
     """Write a self-contained HTML page about a .cvd stream; it opens offline, in any browser of today.
 
-    source: what was encoded, for PSNR, SSIM and the picture before coding; opening: how to read it, as in encode().
+    source: what was encoded, for PSNR, SSIM and the picture before coding; source_spec: how to read it, as in encode().
     compare: a file of rate and quality points, as `coolvid compare` writes it; see points.read_points().
     frames: display indices whose pictures, motion and latents are shown (None: an even choice with the first I, P and
     B frame); the page stays within bounds by showing many or large pictures smaller. Raises CoolvidError.
@@ -50,7 +50,7 @@ def report(
         curves = None if compare is None else read_points(compare)
         shown = choose_frames(reader, frames)
         divisor = choose_divisor(reader.header.format, len(shown))
-        quality = compare_with_source(reader, source, opening, shown, threads, listen)
+        quality = compare_with_source(reader, source, source_spec, shown, threads, listen)
         views = view(reader, shown, divisor, quality.pictures, ignore if source is not None else listen)
         content = summarise(Path(stream), reader, quality) | {"curves": curves, "views": views, "divisor": divisor}
         return ReportDone(len(reader), shown, divisor, write_page(Path(out), content))

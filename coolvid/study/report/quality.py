@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from coolvid.bitstream.stream import StreamReader
 from coolvid.decoding.schedule import decode_stream
 from coolvid.errors import ConfigError, InputError
 from coolvid.events import Listener
-from coolvid.media import open_source
+from coolvid.media import SourceSpec, open_source
 from coolvid.picture.quality import mse, psnr, psnr_planes, ssim
 from coolvid.picture.types import Frame
 
@@ -31,18 +31,18 @@ class Quality:
 def compare_with_source(
     reader: StreamReader,
     source: str | Path | None,
-    opening: Mapping[str, Any],
+    source_spec: SourceSpec,
     kept: Collection[int],
     threads: int,
     listen: Listener,
 ) -> Quality:
-    """Decodes all frames and measures them. opening: how to read the source, as open_source() takes it.
+    """Decodes all frames and measures them.
 
     Raises ConfigError for a source of another format, InputError for one with fewer frames.
     """
     if source is None:
         return Quality()
-    with open_source(source, **opening) as video:
+    with open_source(source, source_spec) as video:
         if video.format != reader.header.format:
             raise ConfigError(f"{video.name} is {_words(video.format)}, the stream {_words(reader.header.format)}; "
                               "give the source that was encoded")  # fmt: skip

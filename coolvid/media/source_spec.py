@@ -1,0 +1,73 @@
+"""How to read a source: what raw video does not tell, and which part of it to take."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+from coolvid.errors import ConfigError, choose
+from coolvid.picture.types import PixelFormat, VideoFormat
+
+from .layout import PIXEL_FORMATS
+
+Crop = tuple[int, int, int, int]
+"""(width, height, x, y) of a rectangle in pixels, x and y from the upper left corner."""
+
+
+@dataclass(frozen=True)
+class SourceSpec:
+    """How to read a source; the defaults take all of a file that describes itself. Raises ConfigError.
+
+    size (width, height), pix_fmt (one of layout.PIXEL_FORMATS) and fps describe raw video and win over its name; for
+    other files, fps overrides the file's time stamps. start is the number of the first frame to take; crop (width,
+    height, x, y) cuts a rectangle of every picture, which scale (width, height) resizes.
+    """
+
+    size: tuple[int, int] | None = None
+    fps: Fraction | None = None
+    pix_fmt: str | None = None
+    start: int = 0
+    crop: Crop | None = None
+    scale: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        if self.size is not None:
+            check_size("size of", self.size)
+        if self.scale is not None:
+            check_size("scale to", self.scale)
+        if self.fps is not None and self.fps <= 0:
+            raise ConfigError(f"fps is {self.fps}; give frames per second above 0, for example 25 or 30000/1001")
+        if self.pix_fmt is not None:
+            choose("pix_fmt", self.pix_fmt, tuple(PIXEL_FORMATS))
+        if self.start < 0:
+            raise ConfigError(f"start is {self.start}; the first frame is 0")
+        if self.crop is not None:
+            _check_crop(self.crop)
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether a part of the source is taken, or its size changes."""
+        return self.start > 0 or self.crop is not None or self.scale is not None
+
+
+def check_size(what: str, size: tuple[int, int]) -> None:
+    """Raise ConfigError unless pictures may have this (width, height)."""
+    if len(size) != 2:
+        raise ConfigError(f"{what} {size}: give two numbers, (width, height)")
+    try:
+        VideoFormat(size[1], size[0], PixelFormat.YUV420, 8)
+    except ConfigError as error:
+        raise ConfigError(f"{what} {size[0]}x{size[1]}: {error}") from error
+
+
+def crop_text(crop: Crop) -> str:
+    """The rectangle as the command line writes it: 352x288+16+8."""
+    return "{}x{}+{}+{}".format(*crop)
+
+
+def _check_crop(crop: Crop) -> None:
+    if len(crop) != 4:
+        raise ConfigError(f"crop {crop}: give four numbers, (width, height, x, y)")
+    if min(crop[2:]) < 0:
+        raise ConfigError(f"crop {crop_text(crop)} starts outside the picture; x and y are 0 or more")
+    check_size("crop to", crop[:2])
