@@ -16,6 +16,7 @@ import click
 import coolvid
 from coolvid.errors import ConfigError, StreamError
 from coolvid.events import EncodeDone, Event, Listener, TargetDone
+from coolvid.files import part_of
 from coolvid.settings.config import PRESETS, EncodeConfig
 from coolvid.settings.presets import INTRA, MOTION, RESIDUE
 from coolvid.settings.toml import write_config as write_toml
@@ -259,8 +260,8 @@ def telling_what_is_kept(out: Path, target: coolvid.Target | None) -> Iterator[N
     try:
         yield
     except KeyboardInterrupt as interruption:
-        kept = Path(f"{out}.part" if target is None else f"{out}.search")
-        if not kept.exists():
+        kept = part_of(out) if target is None else Path(f"{out}.search")
+        if kept == out or not kept.exists():
             raise
         what = "the finished frames" if target is None else "the search so far"
         raise KeyboardInterrupt(f"{kept} keeps {what}: add --resume to go on from there") from interruption

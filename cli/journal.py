@@ -16,6 +16,7 @@ from typing import Any, Self, TextIO
 
 import coolvid
 from coolvid import events
+from coolvid.files import open_lines
 from coolvid.settings.presets import effective_preset
 from coolvid.settings.toml import settings_of
 
@@ -80,7 +81,7 @@ class RunLog:
 
     def _write(self, kind: str, record: Mapping[str, Any]) -> None:
         if self._file is None:
-            self._file = self.path.open("a" if self.resume else "w", encoding="utf-8")
+            self._file = open_lines(self.path, append=self.resume)
         trial = {} if self._trial is None else {"trial": self._trial}
         self._file.write(json.dumps({"event": kind, **trial, **_finite(record)}) + "\n")
         self._file.flush()
@@ -172,7 +173,7 @@ class FrameTable:
         """The file, with these rows only."""
         if self._file is not None:
             self._file.close()
-        self._file = self.path.open("w", encoding="utf-8", newline="")
+        self._file = open_lines(self.path)
         self._rows[self._number] = []
         csv.DictWriter(self._file, COLUMNS, lineterminator="\n").writeheader()
         for row in rows:

@@ -21,6 +21,7 @@ from .encoding.resume import kept_packets, noting, run_settings
 from .encoding.targets import Target, search
 from .errors import ConfigError, InputError
 from .events import DecodeStarted, EncodeDone, EncodeStarted, FrameRestored, Listener, PlannedFrame, TargetDone, ignore
+from .files import growing
 from .media import Source, SourceSpec, open_sink, open_source
 from .picture.quality import mse, psnr
 from .picture.types import ColorInfo, Frame, VideoFormat
@@ -174,7 +175,7 @@ def _encode(
     manager = FrameEncoderManager(config, header, listen)
     listen(_started(track, steps, config, str(out), len(coded)))
     tally = _Tally()
-    with noting(out, settings), StreamWriter(out, header) as writer:
+    with noting(out, settings), growing(out) as file, StreamWriter(file, header) as writer:
         for packet in coded:  # all at once, so that another interruption does not lose any
             writer.append(packet)
         for i, step in enumerate(steps):

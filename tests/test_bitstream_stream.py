@@ -10,10 +10,10 @@ import sys
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from coolvid.bitstream import stream as stream_module
 from coolvid.bitstream.crc import sealed
 from coolvid.bitstream.headers import FORMAT_VERSION, MAGIC, StreamHeader
 from coolvid.bitstream.packet import Packet, PacketHeader, read_info
@@ -23,6 +23,7 @@ from coolvid.bitstream.tables import field_tables, refresh
 from coolvid.bitstream.values import MAX_DEPTH, Value, read_varint, write_varint
 from coolvid.codec.architecture import Architecture, FrameArchitecture, PluginRecord
 from coolvid.errors import ConfigError, InputError, OutputError, StreamError, UnsupportedStream
+from coolvid.files import growing
 from coolvid.picture.types import ColorInfo, FrameType, PixelFormat, VideoFormat
 
 MLP = PluginRecord("mlp", 1, (2, True))
@@ -295,7 +296,7 @@ def test_impossible_orders(packets: list[Packet], message: str) -> None:
 
 def test_the_file_appears_when_it_is_complete(tmp_path: Path) -> None:
     out = tmp_path / "video.cvd"
-    with StreamWriter(out, HEADER) as writer:
+    with growing(out) as file, StreamWriter(file, HEADER) as writer:
         for i, each in enumerate(PACKETS):
             writer.append(each)
             assert not out.exists()
@@ -320,33 +321,33 @@ FAILURES: list[tuple[type[BaseException], list[str]]] = [(ValueError, []), (Keyb
 def test_an_error_deletes_and_an_interrupt_keeps_the_part(
     error: type[BaseException], left: list[str], tmp_path: Path
 ) -> None:
-    with pytest.raises(error), StreamWriter(tmp_path / "video.cvd", HEADER) as writer:
+    with pytest.raises(error), growing(tmp_path / "video.cvd") as file, StreamWriter(file, HEADER) as writer:
         writer.append(PACKETS[0])
         raise error
     assert os.listdir(tmp_path) == left
 
 
-def test_abandon_twice(tmp_path: Path) -> None:
-    writer = StreamWriter(tmp_path / "video.cvd", HEADER)
-    writer.abandon()
-    writer.abandon()
-    assert os.listdir(tmp_path) == []
+@pytest.mark.parametrize("n_there", [0, len(HEADER.pack()) + 5])
+def test_a_full_disk(n_there: int) -> None:
+    class Disk(io.BytesIO):
+        name = "video.cvd.part"
+
+        def write(self, data: Any) -> int:
+            if self.tell() + len(data) > n_there:
+                raise OSError(28, "No space left on device")
+            return super().write(data)
+
+    with pytest.raises(OutputError, match=r"cannot write video\.cvd\.part: No space left"):
+        StreamWriter(Disk(), HEADER).append(PACKETS[0])
 
 
-def test_a_destination_that_cannot_be_written(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match=r"cannot write .*video\.cvd"):
-        StreamWriter(tmp_path / "absent" / "video.cvd", HEADER)
-
-
-def test_a_full_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    writer = StreamWriter(tmp_path / "video.cvd", HEADER)
-    monkeypatch.setattr(stream_module.StreamWriter, "_write", full)
-    with pytest.raises(OutputError, match="No space left"):
-        writer.append(PACKETS[0])
-    writer.abandon()
+def test_an_error_leaves_the_stream_unfinished() -> None:
+    file = io.BytesIO()
+    with pytest.raises(KeyError), StreamWriter(file, replace(HEADER, n_frames=0)) as writer:
+        for each in PACKETS:
+            writer.append(each)
+        raise KeyError
+    assert file.getvalue() == replace(HEADER, n_frames=0).pack() + b"".join(p.data for p in PACKETS)
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:

@@ -137,7 +137,7 @@ MISTAKES = [
     ("--csv clip.yuv", "the output 'clip.yuv' is the input itself"),
     ("--log clip.yuv", "the output 'clip.yuv' is the input itself"),
     ("--write-config clip.yuv", "the output 'clip.yuv' is the input itself"),
-    ("--write-config none/run.toml", "cannot write none/run.toml: No such file"),
+    ("--write-config none/run.toml", "cannot write none/run.toml: there is no folder none; make it first"),
     ("--csv clip.cvd", "'clip.cvd' is to be written twice; choose another name"),
     ("--csv a --log a", "'a' is to be written twice; choose another name"),
 ]

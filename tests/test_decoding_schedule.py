@@ -110,12 +110,12 @@ def video():
 
 
 @pytest.fixture(scope="module")
-def stream(video, tmp_path_factory):
-    path = tmp_path_factory.mktemp("schedule") / "video.cvd"
-    with StreamWriter(path, header()) as writer:
+def stream(video):
+    file = io.BytesIO()
+    with StreamWriter(file, header()) as writer:
         for packet in video[1]:
             writer.append(packet)
-    return path.read_bytes()
+    return file.getvalue()
 
 
 def test_packets_carry_all_integers(video):

@@ -150,8 +150,8 @@ ALL_SINKS = ["c.mp4", "c.mkv", "c.y4m", "c.yuv", "c.png"]
 
 @pytest.mark.parametrize("name", ALL_SINKS)
 def test_a_folder_that_refuses_files(tmp_path, name, monkeypatch):
-    monkeypatch.setattr("coolvid.media.base.os.access", lambda path, mode: False)
-    with pytest.raises(OutputError, match="may not be written"):
+    monkeypatch.setattr("coolvid.files.os.access", lambda path, mode: False)
+    with pytest.raises(OutputError, match="permission denied in the folder"):
         open_sink(tmp_path / name, FORMAT, RATE, ColorInfo())
 
 

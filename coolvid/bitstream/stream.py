@@ -13,10 +13,11 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 from coolvid.codec.networks import FrameNetworks, NetworkStore
-from coolvid.errors import InputError, OutputError, StreamError
+from coolvid.errors import InputError, StreamError
+from coolvid.files import failure, is_part
 from coolvid.picture.types import FrameType
 
 from .crc import CRC_BYTES, is_sealed, sealed
@@ -25,7 +26,6 @@ from .packet import Packet, PacketInfo, packet_size, read_info
 from .values import read_varint, write_varint
 
 INDEX_MAGIC = b"\x00CVI"
-PART = ".part"
 
 
 @dataclass(frozen=True)
@@ -37,31 +37,19 @@ class SyncPoint:
 
 
 class StreamWriter:
-    """Writes packets as they come, to `<path>.part`, which close() renames; or into an open binary file.
+    """Writes packets as they come into an open binary file, from where it stands; the file stays open.
 
-    Raises OutputError. As a context manager it closes at a clean exit and abandons at an error; an
-    interrupt from the keyboard leaves `<path>.part`, which StreamReader reads.
+    After each packet the file is a stream that StreamReader reads as a partial one. As a context manager it closes the
+    stream at a clean exit. Raises OutputError.
     """
 
-    def __init__(self, target: str | os.PathLike[str] | BinaryIO, header: StreamHeader) -> None:
-        self._header = header
-        self._path = Path(target) if isinstance(target, (str, os.PathLike)) else None
+    def __init__(self, file: IO[bytes], header: StreamHeader) -> None:
+        self._file, self._header = file, header
         self._sync: list[SyncPoint] = []
-        self._n_packets = 0
+        self._n_packets = self._size = 0
         self._is_closed = False
-        packed = header.pack()
-        try:
-            self._file = self._part.open("wb") if self._path else _as_file(target)
-            self._start = self._file.tell() if self._path or self._file.seekable() else 0
-            self._write(packed)
-        except OSError as error:
-            raise OutputError(f"cannot write {self._path or 'the stream'}: {error.strerror or error}") from error
-        self._size = len(packed)
-
-    @property
-    def _part(self) -> Path:
-        assert self._path is not None
-        return self._path.with_name(self._path.name + PART)
+        self._start = file.tell() if file.seekable() else 0
+        self._write(header.pack())
 
     @property
     def n_bytes(self) -> int:
@@ -69,56 +57,42 @@ class StreamWriter:
         return self._size
 
     def _write(self, data: bytes) -> None:
-        self._file.write(data)
-        self._file.flush()
+        try:
+            self._file.write(data)
+            self._file.flush()
+        except OSError as error:
+            raise failure(getattr(self._file, "name", "the stream"), error) from error
+        self._size += len(data)
 
     def append(self, packet: Packet) -> None:
         """Write one packet, in coding order."""
         if packet.info.frame_type is FrameType.I:
             self._sync.append(SyncPoint(self._n_packets, self._size))
-        try:
-            self._write(packet.data)
-        except OSError as error:
-            raise OutputError(f"cannot write {self._path or 'the stream'}: {error.strerror or error}") from error
-        self._size += len(packet.data)
+        self._write(packet.data)
         self._n_packets += 1
 
     def close(self, index: bool = True) -> int:
-        """Write the index (if asked for and of use) and the number of frames; give the file its name.
+        """Write the index (if asked for and of use) and the number of frames.
 
         Returns the size in bytes. Closing again does nothing.
         """
         if self._is_closed:
             return self._size
         self._is_closed = True
-        try:
-            if index and len(self._sync) > 1:
-                content = pack_index(self._sync)
-                self._write(content)
-                self._size += len(content)
-            if self._header.n_frames != self._n_packets:
-                self._patch_header()
-            if self._path:
-                self._file.close()
-                self._part.replace(self._path)
-        except OSError as error:
-            self.abandon()
-            raise OutputError(f"cannot write {self._path or 'the stream'}: {error.strerror or error}") from error
+        if index and len(self._sync) > 1:
+            self._write(pack_index(self._sync))
+        if self._header.n_frames != self._n_packets:
+            self._patch_header()
         return self._size
 
     def _patch_header(self) -> None:
         """Bring the header's count of frames up to date; its size stays."""
         if self._file.seekable():
+            size = self._size
             self._file.seek(self._start)
             self._write(replace(self._header, n_frames=self._n_packets).pack())
             self._file.seek(0, os.SEEK_END)
-
-    def abandon(self) -> None:
-        """Delete what was written (a file given open is left as it is)."""
-        self._is_closed = True
-        if self._path:
-            self._file.close()
-            self._part.unlink(missing_ok=True)
+            self._size = size
 
     def __enter__(self) -> StreamWriter:
         return self
@@ -126,14 +100,6 @@ class StreamWriter:
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
         if kind is None:
             self.close()
-        elif issubclass(kind, Exception):
-            self.abandon()
-        elif self._path:
-            self._file.close()
-
-
-def _as_file(target: object) -> BinaryIO:
-    return target  # type: ignore[return-value]
 
 
 class StreamReader:
@@ -144,8 +110,8 @@ class StreamReader:
 
     def __init__(self, source: str | os.PathLike[str] | bytes, partial: bool | None = None) -> None:
         self._data = source if isinstance(source, bytes) else _read_file(source)
-        is_part = not isinstance(source, bytes) and os.fspath(source).endswith(PART)
-        self._partial = is_part if partial is None else partial
+        found_partial = not isinstance(source, bytes) and is_part(source)
+        self._partial = found_partial if partial is None else partial
         self.header, self._start = StreamHeader.parse(self._data)
 
     def __enter__(self) -> StreamReader:

@@ -10,9 +10,10 @@ from typing import Any
 
 from coolvid.bitstream.headers import StreamHeader
 from coolvid.bitstream.packet import Packet
-from coolvid.bitstream.stream import PART, StreamReader
+from coolvid.bitstream.stream import StreamReader
 from coolvid.codec.gop import CodingStep
-from coolvid.errors import InputError, OutputError
+from coolvid.errors import InputError
+from coolvid.files import PART, check_writable, is_in_place, part_of, write_text
 from coolvid.settings.config import EncodeConfig
 from coolvid.settings.toml import settings_of_bytes, to_toml
 
@@ -30,15 +31,16 @@ def run_settings(config: EncodeConfig, origin: Mapping[str, Any]) -> Settings:
 @contextmanager
 def noting(out: str | Path, settings: Settings) -> Iterator[None]:
     """Keep the settings next to the part file while it grows or after an interruption. Raises OutputError."""
-    note, part = Path(f"{out}{NOTE}"), Path(f"{out}{PART}")
-    try:
-        note.write_text(to_toml(settings), encoding="utf-8")
-    except OSError as error:
-        raise OutputError(f"cannot write {out}: {error.strerror or error}") from error
+    check_writable(out)
+    if is_in_place(out):  # no part, so nothing to resume
+        yield
+        return
+    note = Path(f"{out}{NOTE}")
+    write_text(note, to_toml(settings))
     try:
         yield
     finally:
-        if not part.exists():
+        if not part_of(out).exists():
             note.unlink(missing_ok=True)
 
 
@@ -46,8 +48,8 @@ def kept_packets(
     out: str | Path, header: StreamHeader, settings: Settings, steps: Sequence[CodingStep]
 ) -> list[Packet]:
     """Finished frames of an interrupted encode of the same frames with the same settings. Raises InputError."""
-    part = Path(f"{out}{PART}")
-    if not part.exists():
+    part = part_of(out)
+    if is_in_place(out) or not part.exists():
         raise InputError(f"nothing to resume: there is no {part}")
     if problem := _difference(_read_note(Path(f"{out}{NOTE}")), settings):
         raise InputError(f"{part} {problem}; resume with the earlier settings, or start again without resume")

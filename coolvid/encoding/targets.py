@@ -18,6 +18,7 @@ from typing import Any
 
 from coolvid.errors import ConfigError, InputError, choose, within
 from coolvid.events import EncodeDone, Listener, TargetDone, TrialDone, TrialStarted
+from coolvid.files import discard, move, part_of, write_text
 from coolvid.settings.config import EncodeConfig
 from coolvid.settings.presets import effective_preset, intra_total
 from coolvid.settings.toml import settings_of_bytes
@@ -274,7 +275,7 @@ class _Trials:
         if is_short:
             config = replace(config, iterations=self.short_iterations)
         file = self._file(key)
-        goes_on = self.running == key and file.with_name(f"{file.name}.part").exists()
+        goes_on = self.running == key and part_of(file).exists()
         self._remember(key)
         done = self.encode(self.source, file, config, resume=goes_on, listen=self.listen)
         if is_short:
@@ -285,9 +286,8 @@ class _Trials:
         """Write the trials so far to disk, and the running one."""
         self.running = running
         trials = {key: asdict(done) for key, done in self.known.items()}
-        part = self._beside(".search.part")
-        part.write_text(json.dumps({"purpose": self._purpose(), "trials": trials, "running": running}))
-        part.replace(self._beside(".search"))
+        memory = {"purpose": self._purpose(), "trials": trials, "running": running}
+        write_text(self._beside(".search"), json.dumps(memory))
 
     def out_of_reach(self, end: TrialPoint) -> ConfigError:
         """The error when the latest trial, at an end of lambda's range, does not reach the target."""
@@ -302,7 +302,7 @@ class _Trials:
         """Rename the closest file to its final name and delete the rest."""
         key = repr(best.lmbda)
         done = self.known[key]
-        self._file(key).replace(self.out)
+        move(self._file(key), self.out)
         self.abandon()
         value, number = self.target.of(done), self.order.index(key) + 1
         is_met, text = self.target.is_met(value), self.target.text(value)
@@ -312,7 +312,7 @@ class _Trials:
 
     def abandon(self) -> None:
         """Delete every file of the search."""
-        for suffix in (".search", ".search.part"):
-            self._beside(suffix).unlink(missing_ok=True)
+        discard(self._beside(".search"))
+        self._beside(".search").unlink(missing_ok=True)
         for file in self.out.parent.glob(f"{glob.escape(self.out.name)}.trial-*"):
             file.unlink()

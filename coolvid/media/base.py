@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Self
 
 from coolvid.errors import InputError, OutputError
+from coolvid.files import check_writable, discard, failure, finish
 from coolvid.picture.types import ColorInfo, Frame, VideoFormat
 
 
@@ -82,7 +83,7 @@ class Sink(ABC):
             raise
         except (OSError, ValueError) as error:
             self._abandon()
-            raise self._failure(error) from error
+            raise failure(self.path, error) from error
         return self
 
     def write(self, frame: Frame) -> None:
@@ -97,7 +98,7 @@ class Sink(ABC):
         except BrokenPipeError:
             raise
         except (OSError, ValueError) as error:
-            raise self._failure(error) from error
+            raise failure(self.path, error) from error
         self.n_written += 1
 
     def __exit__(
@@ -110,13 +111,13 @@ class Sink(ABC):
             if not self.n_written:
                 raise OutputError(f"{self.path}: no frame was written, so there is no file")
             self._finish()
-            for part, final in self._results():
-                os.replace(part, final)
+            for path, name in self._results():
+                finish(path, name)
         except BrokenPipeError:
             raise
-        except (OSError, ValueError) as failure:
+        except (OSError, ValueError) as problem:
             self._abandon()
-            raise self._failure(failure) from failure
+            raise failure(self.path, problem) from problem
         except BaseException:
             self._abandon()
             raise
@@ -128,16 +129,12 @@ class Sink(ABC):
         except (OSError, ValueError):
             pass  # the file is deleted next
         finally:
-            for part, _ in self._results():
-                part.unlink(missing_ok=True)
+            for path, _ in self._results():
+                discard(path)
 
     def _results(self) -> list[tuple[Path, Path]]:
-        """(temporary name, final name) of each file made."""
-        return [(part_of(self.path), self.path)]
-
-    def _failure(self, error: BaseException) -> OutputError:
-        reason = getattr(error, "strerror", None) or str(error)
-        return OutputError(f"cannot write {self.path}: {reason}; check the folder and its free space")
+        """(path, name) of each file made: written under part_of(path), to be named `name`."""
+        return [(self.path, self.path)]
 
     @abstractmethod
     def _open(self) -> None: ...
@@ -154,11 +151,6 @@ class Sink(ABC):
         """Close without caring for the content."""
 
 
-def part_of(path: Path) -> Path:
-    """The temporary name of a file under construction."""
-    return path.with_name(path.name + ".part")
-
-
 def check_readable(path: Path) -> None:
     """Raises InputError unless path is a file that exists, may be read and is not empty."""
     if not path.exists():
@@ -169,14 +161,3 @@ def check_readable(path: Path) -> None:
         raise InputError(f"{path} may not be read; check its permissions")
     if path.stat().st_size == 0:
         raise InputError(f"{path} is empty")
-
-
-def check_writable(path: Path) -> None:
-    """Raises OutputError unless a file of this name can be made."""
-    folder = path.parent
-    if path.is_dir():
-        raise OutputError(f"{path} is a folder; name a file in it")
-    if not folder.is_dir():
-        raise OutputError(f"cannot write {path}: there is no folder {folder}; make it first")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise OutputError(f"cannot write {path}: the folder {folder} may not be written to")

@@ -11,9 +11,10 @@ import av
 from av.video.codeccontext import VideoCodecContext
 
 from coolvid.errors import OutputError
+from coolvid.files import part_of
 from coolvid.picture.types import ColorInfo, Frame, PixelFormat, VideoFormat
 
-from .base import Sink, part_of
+from .base import Sink
 from .numbering import is_pattern, numbered
 from .pixels import FULL, LIMITED, SWSCALE, from_frame, mark, to_rgb
 
@@ -112,7 +113,7 @@ class PngSink(Sink):
         encoder.width, encoder.height, encoder.pix_fmt = frame.width, frame.height, picture.format.name
         encoder.time_base = Fraction(1, 1)
         packets = [*encoder.encode(picture), *encoder.encode(None)]
-        with self._part(self.n_written).open("wb") as file:
+        with part_of(self._numbered(self.n_written)).open("wb") as file:
             file.writelines(bytes(packet) for packet in packets)
 
     def _picture(self, frame: Frame) -> av.VideoFrame:
@@ -121,9 +122,6 @@ class PngSink(Sink):
         mark(picture, replace(self.color, matrix=2, range=FULL))
         return picture
 
-    def _part(self, index: int) -> Path:
-        return part_of(self._numbered(index))
-
     def _numbered(self, index: int) -> Path:
         if is_pattern(self.path):
             return numbered(self.path, self.first + index)
@@ -131,8 +129,8 @@ class PngSink(Sink):
 
     def _results(self) -> list[tuple[Path, Path]]:
         alone = self.n_written == 1 and self.n_frames in (None, 1) and not is_pattern(self.path)
-        names = [self.path] if alone else [self._numbered(i) for i in range(self.n_written + 1)]
-        return [(self._part(i), name) for i, name in enumerate(names) if self._part(i).exists()]
+        paths = [self._numbered(i) for i in range(self.n_written + 1)]
+        return [(path, self.path if alone else path) for path in paths if part_of(path).exists()]
 
     def _finish(self) -> None:
         pass  # every file is closed already

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 from coolvid.errors import InputError, OutputError
+from coolvid.files import check_writable, part_of
 from coolvid.picture.types import ColorInfo, Frame, PixelFormat, VideoFormat
 
-from .base import Sink, Source, check_readable, check_writable, part_of
+from .base import Sink, Source, check_readable
 from .layout import bytes_per_frame, describe, frame_from_bytes, frame_to_bytes
 from .source_spec import SourceSpec
 

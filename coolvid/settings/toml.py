@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from coolvid.codec.gop import StructureConfig
-from coolvid.errors import ConfigError, InputError, OutputError
+from coolvid.errors import ConfigError, InputError
+from coolvid.files import write_text
 from coolvid.picture.types import MIN_SIDE, FrameType
 from coolvid.plugin.choice import PluginChoice
 from coolvid.plugin.interfaces import NORMATIVE
@@ -131,11 +132,4 @@ def _toml(value: Any) -> str:
 
 def write_config(config: EncodeConfig, path: str | Path) -> None:
     """Write a file that read_config() and make_config() turn into this very configuration. Raises OutputError."""
-    target = Path(path)
-    part = target.with_name(target.name + ".part")
-    try:
-        part.write_text(to_toml(settings_of(config)), encoding="utf-8")
-        part.replace(target)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+    write_text(path, to_toml(settings_of(config)))

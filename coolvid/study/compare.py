@@ -14,15 +14,16 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from coolvid import api
-from coolvid.bitstream.stream import PART, StreamReader
+from coolvid.bitstream.stream import StreamReader
 from coolvid.errors import ConfigError, InputError, OutputError
 from coolvid.events import Listener, PointDone, PointStarted, ignore
+from coolvid.files import discard, part_of, write_text
 from coolvid.media import Source, SourceSpec, open_source
 from coolvid.picture.quality import bpp, sequence_quality
 from coolvid.picture.types import ColorInfo, Frame, VideoFormat
 from coolvid.settings.config import EncodeConfig
 
-from .curves import BdRate, Comparison, Point, write_text
+from .curves import BdRate, Comparison, Point
 from .peers import Peer, Placement, decode_peer, encode_peer
 from .vmaf import find_ffmpeg, vmaf
 
@@ -193,7 +194,7 @@ class _CoolvidJob:
         return {"coolvid": version("coolvid"), **chosen}
 
     def encode(self, path: Path) -> float | None:
-        resume = Path(f"{path}{PART}").exists()
+        resume = part_of(path).exists()
         clip = self._clip
         done = api.encode(clip.path, path, self._config, source_spec=clip.spec, resume=resume, listen=self._listen)
         return None if resume else done.duration_s
@@ -236,7 +237,8 @@ class _Bench:
         self._listen(PointStarted(job.codec, job.setting))
         path = self._folder / self._name(job)
         if self._force:
-            for old in (path, _record(path), Path(f"{path}{PART}")):
+            discard(path)
+            for old in (path, _record(path)):
                 old.unlink(missing_ok=True)
         kept = self._kept(path)
         point = kept

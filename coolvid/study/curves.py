@@ -12,8 +12,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from coolvid.errors import ConfigError, MissingExtra, OutputError
-from coolvid.media.base import check_writable, part_of
+from coolvid.errors import ConfigError, MissingExtra
+from coolvid.files import check_writable, replacing, write_text
 from coolvid.picture.quality import SequenceQuality, bd_rate
 from coolvid.picture.types import PixelFormat, VideoFormat
 
@@ -152,19 +152,6 @@ def write_comparison(comparison: Comparison, folder: str | Path) -> tuple[Path, 
     return csv_path, json_path
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file that is there whole or not at all. Raises OutputError."""
-    check_writable(path)
-    part = part_of(path)
-    try:
-        part.write_text(text, encoding="utf-8")
-        part.replace(path)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        part.unlink(missing_ok=True)
-
-
 def plot_comparison(comparison: Comparison, path: str | Path) -> None:
     """PSNR over bits per pixel, a line for each codec, as PNG. Raises MissingExtra without matplotlib, OutputError."""
     try:
@@ -173,7 +160,6 @@ def plot_comparison(comparison: Comparison, path: str | Path) -> None:
         from matplotlib.ticker import FuncFormatter, LogLocator  # type: ignore[import-not-found, unused-ignore]
     except ImportError as error:
         raise MissingExtra("the plot needs matplotlib: pip install 'coolvid[plot]'") from error
-    path = Path(path)
     check_writable(path)
     figure = Figure(figsize=(8, 5.5), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
@@ -194,14 +180,8 @@ def plot_comparison(comparison: Comparison, path: str | Path) -> None:
     axes.set_title(f"{comparison.source}, {comparison.n_frames} frame{'s' if comparison.n_frames > 1 else ''}")
     axes.grid(alpha=0.3)
     figure.legend(loc="outside lower center", ncols=2, frameon=False)
-    part = part_of(path)
-    try:
-        figure.savefig(part, format="png")
-        part.replace(path)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        part.unlink(missing_ok=True)
+    with replacing(path) as file:
+        figure.savefig(file, format="png")
 
 
 def _usable(points: Sequence[Point]) -> list[Point]:

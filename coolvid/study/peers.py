@@ -18,8 +18,8 @@ from av.video.codeccontext import VideoCodecContext
 
 from coolvid.codec.gop import StructureConfig
 from coolvid.errors import ConfigError, CoolvidError, InputError, MissingExtra, OutputError, choose
+from coolvid.files import check_writable, replacing
 from coolvid.media import SourceSpec, open_source
-from coolvid.media.base import check_writable, part_of
 from coolvid.media.pixels import from_frame, mark
 from coolvid.picture.types import ColorInfo, Frame, PixelFormat, VideoFormat
 
@@ -165,17 +165,11 @@ def encode_peer(
     if first is None:
         raise InputError("no frames to encode")
     peer.check(first.format)
-    part, packets, start = part_of(out), _Packets(peer, crf, placement, fps, color, first.format), time.perf_counter()
+    packets, start = _Packets(peer, crf, placement, fps, color, first.format), time.perf_counter()
     n_bytes = 0
-    try:
-        with part.open("wb") as file:
-            for packet in packets.of(chain([first], iterator)):
-                n_bytes += file.write(packet)
-        part.replace(out)
-    except OSError as error:
-        raise OutputError(f"cannot write {out}: {error.strerror or error}") from error
-    finally:
-        part.unlink(missing_ok=True)
+    with replacing(out) as file:
+        for packet in packets.of(chain([first], iterator)):
+            n_bytes += file.write(packet)
     return PeerStream(packets.n_frames, n_bytes, time.perf_counter() - start - packets.waited_s)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import json
-import os
 from collections.abc import Mapping
 from importlib.metadata import version
 from importlib.resources import files
@@ -12,23 +11,15 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from coolvid.errors import OutputError
-from coolvid.media.base import check_writable, part_of
+from coolvid.files import write_bytes
 
 SCRIPTS = ("core", "planes", "timeline", "viewer", "maps", "curves", "main")
 
 
 def write_page(out: Path, content: Mapping[str, Any]) -> int:
-    """Write the page under a temporary name and rename it; returns its size in bytes. Raises OutputError."""
-    check_writable(out)
+    """Write the page; returns its size in bytes. Raises OutputError."""
     data = render(content).encode()
-    part = part_of(out)
-    try:
-        part.write_bytes(data)
-        os.replace(part, out)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise OutputError(f"cannot write {out}: {error.strerror or error}; check the folder and its space") from error
+    write_bytes(out, data)
     return len(data)
 
 
