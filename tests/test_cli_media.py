@@ -178,7 +178,7 @@ BAD = [
     ("crop outside", lambda: save(Path("a.y4m")), "a.y4m --crop 20x20+20+0",
      "crop 20x20+20+0 does not lie in the picture, which is 32x24; 20x20+12+0 does"),
     ("crop odd", lambda: save(Path("a.y4m")), "a.y4m --crop 20x20+3+0", "crop 20x20+3+0 starts at an odd position"),
-    ("crop text", lambda: None, "a.y4m --crop 20x20", "cannot read crop '20x20'; write width x height + x + y, as "),
+    ("crop text", lambda: None, "a.y4m --crop 20x20", "cannot read crop '20x20'; write WIDTHxHEIGHT+X+Y, for example "),
     ("too small", lambda: save(Path("a.y4m")), "a.y4m --scale 8x8", "scale to 8x8: frame size 8x8 is outside"),
     ("variable", lambda: mux(Path("a.mkv"), "ffv1", (0, 33, 133), Fraction(1, 1000)), "a.mkv",
      "a.mkv: its frame rate is variable or unknown (frames last from 33.00 to 100.00 ms); make it constant"),
@@ -206,7 +206,7 @@ def test_what_cannot_be_encoded_is_one_line(make, source, message):
 def test_a_stream_needs_a_name(args):
     result = invoke("encode", *args.split())
     assert result.exit_code == 2
-    assert "name the stream that is to be made, as -o clip.cvd" in result.stderr
+    assert "the stream needs a file name; give one, for example -o clip.cvd" in result.stderr
 
 
 # ---------------------------------------------------------------- decoding a part
@@ -284,10 +284,10 @@ def test_ranges_are_slices(stream, text, shown):
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("10:", "no frame lies in the range 10:; "),
-        ("5:5", "no frame lies in the range 5:5; "),
-        ("20:30", "no frame lies in the range 20:30; "),
-        ("7", "cannot read range '7'; write first:end, as 10:20 for the frames 10 to 19"),
+        ("10:", "range 10: contains no frame; "),
+        ("5:5", "range 5:5 contains no frame; "),
+        ("20:30", "range 20:30 contains no frame; "),
+        ("7", "cannot read range '7'; write FIRST:END, for example 10:20 for frames 10 to 19"),
         ("1:9:2", "cannot read range '1:9:2'"),
         ("a:b", "cannot read range 'a:b'"),
     ],

@@ -336,7 +336,7 @@ def test_the_command(streams, tmp_path):
     assert invoke(stream, "-q", "-o", tmp_path / "b.html").output == ""
     assert "say how" not in result.output and "give --source too" in invoke(stream, "--start", "2").output
     refused = invoke(stream, "-o", stream)
-    assert refused.exit_code == 2 and "is the input itself" in refused.output
+    assert refused.exit_code == 2 and "is the input file" in refused.output
 
 
 def test_assets_are_shipped():
