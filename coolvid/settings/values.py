@@ -1,4 +1,4 @@
-"""Plain values, as a TOML file holds them, into settings of known types; and what to say of those that do not fit."""
+"""Converts plain values, as in a TOML file, to settings of known types, with errors for values that do not fit."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any, Union, get_args, get_origin
 
 from coolvid.errors import ConfigError
 
-_WANTED = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+_WANTED = {bool: "true or false", int: "a whole number", float: "a number", str: "a string"}
 
 
 def fit_table(values: Mapping[str, Any], types: Mapping[str, Any], path: str = "") -> dict[str, Any]:
-    """The values as their types, by name; a type that is a mapping itself stands for a table inside the table.
+    """The values converted to their types, by name; a type that is a mapping means a nested table.
 
     path: dotted name of the table, for messages. Raises ConfigError for unknown names and values of another type.
     """
@@ -33,9 +33,9 @@ def fit_table(values: Mapping[str, Any], types: Mapping[str, Any], path: str = "
 
 
 def fit(value: Any, wanted: Any, name: str) -> Any:
-    """One value as a type hint: bool, int, float, str, X | None, a tuple, or a class that parses a text.
+    """One value converted to a type hint: bool, int, float, str, X | None, a tuple, or a class that parses a string.
 
-    An int may stand for a float, a list for a tuple, "" for None. Raises ConfigError.
+    An int is accepted for a float, a list for a tuple, "" for None. Raises ConfigError.
     """
     origin, inner = get_origin(wanted), get_args(wanted)
     if origin in (Union, UnionType):
@@ -58,18 +58,18 @@ def _fit_tuple(value: Any, inner: tuple[Any, ...], name: str) -> tuple[Any, ...]
         kinds = (inner[0],) * len(value) if isinstance(value, (list, tuple)) else None
     if kinds is None or not isinstance(value, (list, tuple)) or len(value) != len(kinds):
         many = "" if inner[-1] is Ellipsis else f" of {len(inner)}"
-        raise ConfigError(f"{name} is {_shown(value)}; write a list{many}, {_example(inner)}")
+        raise ConfigError(f"{name} is {_shown(value)}; write a list{many}, for example {_example(inner)}")
     return tuple(fit(each, kind, f"{name}[{i}]") for i, (each, kind) in enumerate(zip(value, kinds, strict=True)))
 
 
 def _example(inner: tuple[Any, ...]) -> str:
     samples = {int: "8", float: "0.5", str: '"warm"'}
     parts = [samples.get(each, "[3, 60]") for each in inner if each is not Ellipsis]
-    return f"as [{', '.join(parts)}]"
+    return f"[{', '.join(parts)}]"
 
 
 def _wanted(kind: Any) -> str:
-    return _WANTED.get(kind, "a text, as NAME or NAME:key=value")
+    return _WANTED.get(kind, "a string, NAME or NAME:key=value")
 
 
 def _shown(value: Any) -> str:
@@ -77,7 +77,7 @@ def _shown(value: Any) -> str:
 
 
 def paths(types: Mapping[str, Any], path: str = "") -> list[str]:
-    """Dotted names of all settings in a table, those of inner tables after their own."""
+    """Dotted names of all settings in a table and its nested tables."""
     out: list[str] = []
     for name, wanted in types.items():
         full = f"{path}.{name}" if path else name
@@ -86,7 +86,7 @@ def paths(types: Mapping[str, Any], path: str = "") -> list[str]:
 
 
 def unknown_setting(name: str, types: Mapping[str, Any], path: str = "") -> ConfigError:
-    """The error for a dotted name that is not in the table, with the nearest that is."""
+    """The error for a dotted name that is not in the table; it suggests the nearest known name."""
     known = paths(types, path)
     by_last = {each.rpartition(".")[2]: each for each in reversed(known)}
     last = name.rpartition(".")[2]
