@@ -1,4 +1,4 @@
-"""Files <-> Frames. `open_source` reads whatever it is given, `open_sink` chooses the writer by the file's suffix."""
+"""Files <-> Frames. `open_source` reads any supported file, `open_sink` chooses the writer by the file's suffix."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ def open_source(
     """Frames of a video file, an image, numbered images (frames/%04d.png), or y4m from standard input (-).
 
     A raw file (.yuv, .rgb, .raw, or any other when size and pix_fmt are given) is described by size (width, height),
-    fps and pix_fmt (see layout.PIXEL_FORMATS), or by its name: NAME_WxH_FPSp_yuv420_8b.yuv; arguments win over the
-    name. Everything else goes through PyAV, where fps overrides the file's own time stamps; pixel formats as
-    pixels.py says. start, crop (width, height, x, y) and scale (width, height) take a part of it, see CutSource.
+    fps and pix_fmt (see layout.PIXEL_FORMATS), or by its name: NAME_WxH_FPSp_yuv420_8b.yuv; arguments override the
+    name. PyAV reads everything else; fps then overrides the file's time stamps, and pixels.py lists the pixel formats.
+    start, crop (width, height, x, y) and scale (width, height) select a part, see CutSource.
     Raises InputError when the file cannot be read as described, ConfigError when the arguments do not apply to it.
     """
     source = _whole_source(Path(path), size, fps, pix_fmt)
@@ -55,7 +55,7 @@ def _whole_source(path: Path, size: tuple[int, int] | None, fps: Fraction | None
         return RawSource(path, size, fps, pix_fmt)
     if size or pix_fmt:
         name = "y4m from standard input" if is_pipe else path.name
-        raise ConfigError(f"size and pixel format are for raw files; {name} has its own, so leave them out")
+        raise ConfigError(f"size and pixel format are for raw files only; {name} defines its own, so leave them out")
     if is_pipe:
         from .pipe import PipeSource
 
@@ -77,18 +77,18 @@ def open_sink(
     n_frames: int | None = None,
     first: int = 0,
 ) -> Sink:
-    """A file for frames of this format, by its suffix, or - for standard output; see the sink classes for each.
+    """A file for frames of this format, by its suffix, or - for standard output; see the sink classes.
 
-    .yuv, .rgb, .y4m and - (y4m) are bit exact; .png is for RGB of 8 bits; .mp4 and .mkv are lossy. n_frames, where
-    known, says whether a .png gets a number; DIR/%04d.png always does, and first is the number of the first.
-    Raises OutputError when the suffix does not hold the format, or the file cannot be written.
+    .yuv, .rgb, .y4m and - (y4m) are bit exact; .png is exact for 8-bit RGB; .mp4 and .mkv are lossy. A .png gets a
+    number if n_frames is not 1, and with DIR/%04d.png always; first is the number of the first file.
+    Raises OutputError when a file of this suffix cannot hold the format, or the file cannot be written.
     """
     path = Path(path)
     suffix = path.suffix.lower()
     if str(path) != PIPE and suffix not in SINK_SUFFIXES:
         raise OutputError(
             f"{path}: no writer for {suffix or 'a name without suffix'}; use {', '.join(SINK_SUFFIXES)}, or - for y4m "
-            "to standard output"
+            "on standard output"
         )
     return _sink_class(path)(path, format, fps, color, n_frames, first)
 

@@ -1,4 +1,4 @@
-"""What every source and every sink of frames has in common, whatever the file behind it."""
+"""Base classes of all sources and sinks of frames."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from coolvid.picture.types import ColorInfo, Frame, VideoFormat
 class Source(ABC):
     """Frames from a file, one after another; an iterator and a context manager.
 
-    format, fps, color describe all frames; n_frames is None when the file does not tell; name is the file's name.
+    format, fps, color describe all frames; n_frames is None when the file does not state it; name is the file's name.
     """
 
     format: VideoFormat
@@ -40,22 +40,22 @@ class Source(ABC):
 
     @abstractmethod
     def __next__(self) -> Frame:
-        """The next frame; raises InputError when the file breaks off or is damaged."""
+        """The next frame; raises InputError when the file is truncated or damaged."""
 
     def skip(self, n: int) -> int:
-        """Pass over up to n frames; how many there were. To be called before the first frame is read."""
+        """Skip up to n frames and return the number skipped. Call it before the first frame is read."""
         return sum(1 for _ in islice(self, n))
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
 
 
 class Sink(ABC):
-    """Frames into a file; a context manager. first: number of the first frame, where frames become numbered files.
+    """Writes frames to a file; a context manager. first: number of the first frame, for numbered files.
 
-    Everything is written under temporary names beside the target and renamed when the `with` block ends well. When it
-    ends by an error, nothing is left behind and an existing target stays as it was.
+    Everything is written under temporary names next to the target and renamed when the `with` block succeeds. After an
+    error, no new file remains and an existing target is unchanged.
     """
 
     def __init__(
@@ -86,9 +86,9 @@ class Sink(ABC):
         return self
 
     def write(self, frame: Frame) -> None:
-        """Append one frame; raises OutputError when it is of another format or the file cannot be written.
+        """Append one frame; raises OutputError when it has another format or the file cannot be written.
 
-        BrokenPipeError, where the reader of standard output has gone, is left as it is.
+        BrokenPipeError, when the reader of standard output has closed it, passes through.
         """
         if frame.format != self.format:
             raise OutputError(f"{self.path}: a frame of {frame.format} does not fit a file of {self.format}")
@@ -108,7 +108,7 @@ class Sink(ABC):
             return
         try:
             if not self.n_written:
-                raise OutputError(f"{self.path}: no frame was written, so there is no file")
+                raise OutputError(f"{self.path}: no frames were written, so no file was made")
             self._finish()
             for part, final in self._results():
                 os.replace(part, final)
@@ -122,7 +122,7 @@ class Sink(ABC):
             raise
 
     def _abandon(self) -> None:
-        """Close whatever is open and delete the temporary files; never raises."""
+        """Close everything and delete the temporary files; never raises."""
         try:
             self._close()
         except (OSError, ValueError):
@@ -132,7 +132,7 @@ class Sink(ABC):
                 part.unlink(missing_ok=True)
 
     def _results(self) -> list[tuple[Path, Path]]:
-        """(temporary name, final name) of each file made."""
+        """(temporary name, final name) of each file."""
         return [(part_of(self.path), self.path)]
 
     def _failure(self, error: BaseException) -> OutputError:
@@ -151,32 +151,32 @@ class Sink(ABC):
 
     @abstractmethod
     def _close(self) -> None:
-        """Close without caring for the content."""
+        """Close; the content is discarded."""
 
 
 def part_of(path: Path) -> Path:
-    """The temporary name of a file under construction."""
+    """The temporary name of a file until it is complete."""
     return path.with_name(path.name + ".part")
 
 
 def check_readable(path: Path) -> None:
-    """Raises InputError unless path is a file that exists, may be read and is not empty."""
+    """Raises InputError unless path is a file that exists, is readable and is not empty."""
     if not path.exists():
         raise InputError(f"no such file: {path}")
     if not path.is_file():
         raise InputError(f"{path} is not a file")
     if not os.access(path, os.R_OK):
-        raise InputError(f"{path} may not be read; check its permissions")
+        raise InputError(f"{path} is not readable; check its permissions")
     if path.stat().st_size == 0:
         raise InputError(f"{path} is empty")
 
 
 def check_writable(path: Path) -> None:
-    """Raises OutputError unless a file of this name can be made."""
+    """Raises OutputError unless a file of this name can be created."""
     folder = path.parent
     if path.is_dir():
         raise OutputError(f"{path} is a folder; name a file in it")
     if not folder.is_dir():
-        raise OutputError(f"cannot write {path}: there is no folder {folder}; make it first")
+        raise OutputError(f"cannot write {path}: folder {folder} does not exist; create it first")
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise OutputError(f"cannot write {path}: the folder {folder} may not be written to")
+        raise OutputError(f"cannot write {path}: folder {folder} is not writable; check its permissions")

@@ -1,4 +1,4 @@
-"""A part of a source: from a frame on, a rectangle of every picture, in another size."""
+"""A part of a source: frames from a start on, cropped and scaled."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ Crop = tuple[int, int, int, int]
 class CutSource(Source):
     """The frames of another source from number `start` on, cropped, then scaled.
 
-    crop: (width, height, x, y) in pixels, x and y from the upper left corner. scale: (width, height), bicubic by
-    swscale. Raises ConfigError for a rectangle that does not lie in the picture or, in 4:2:0, does not start at even
-    positions, and for sizes out of bounds; InputError for a start beyond the end.
+    crop: (width, height, x, y) in pixels, x and y from the upper left corner. scale: (width, height), bicubic with
+    swscale. Raises ConfigError for a rectangle outside the picture, for an odd position in 4:2:0, and for sizes out of
+    bounds; InputError for a start beyond the end.
     """
 
     def __init__(
@@ -36,9 +36,9 @@ class CutSource(Source):
         self.n_frames = self._skip(start)
 
     def _skip(self, start: int) -> int | None:
-        """Go to the first frame; the number of frames from there on, None where the source does not tell its own."""
+        """Go to the first frame and return the number of frames from there, None if the source does not know it."""
         if start < 0:
-            raise ConfigError(f"start is {start}; the first frame is 0")
+            raise ConfigError(f"start is {start}; choose 0 or more")
         n_frames = self._source.n_frames
         if n_frames is None or start < n_frames:
             n_there = self._source.skip(start)
@@ -46,9 +46,7 @@ class CutSource(Source):
             if self._first is not None:
                 return None if n_frames is None else n_frames - start
             n_frames = n_there
-        raise InputError(
-            f"{self.name} has {n_frames} frames, 0 to {n_frames - 1}; there is no frame {start} to start at"
-        )
+        raise InputError(f"start is {start}, but {self.name} has only {n_frames} frames; choose 0..{n_frames - 1}")
 
     def __next__(self) -> Frame:
         frame, self._first = self._first or next(self._source), None
@@ -61,21 +59,23 @@ class CutSource(Source):
 
 
 def _cropped(format: VideoFormat, crop: Crop) -> VideoFormat:
-    """The format of the rectangle, which is checked."""
+    """The format of the rectangle; raises ConfigError if it is not valid."""
     width, height, x, y = crop
     if x < 0 or y < 0 or width < 1 or height < 1 or x + width > format.width or y + height > format.height:
         raise ConfigError(
-            f"crop {_text(crop)} does not lie in the picture, which is {format.width}x{format.height}; "
-            f"{_text(_inside(format, crop))} does"
+            f"crop {_text(crop)} exceeds the picture, which is {format.width}x{format.height}; "
+            f"{_text(_inside(format, crop))} fits"
         )
     if format.pixel_format.is_subsampled and (x % 2 or y % 2):
         nearest = width, height, x - x % 2, y - y % 2
-        raise ConfigError(f"crop {_text(crop)} starts at an odd position, which 4:2:0 has not; take {_text(nearest)}")
+        raise ConfigError(
+            f"crop {_text(crop)} starts at an odd position, but 4:2:0 needs an even one; use {_text(nearest)}"
+        )
     return _sized(format, (width, height), "crop")
 
 
 def _inside(format: VideoFormat, crop: Crop) -> Crop:
-    """The nearest rectangle that lies in the picture: as large as can be, moved as little as need be."""
+    """The nearest rectangle inside the picture: as large as possible, moved as little as possible."""
     width, height = min(max(1, crop[0]), format.width), min(max(1, crop[1]), format.height)
     x, y = min(max(0, crop[2]), format.width - width), min(max(0, crop[3]), format.height - height)
     return (width, height, x - x % 2, y - y % 2) if format.pixel_format.is_subsampled else (width, height, x, y)
