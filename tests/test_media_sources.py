@@ -195,7 +195,7 @@ def test_standard_input_is_y4m_and_not_a_terminal(piped, monkeypatch):
     with pytest.raises(ConfigError, match=r"raw files only; y4m from standard input"):
         open_source("-", size=(48, 32), pix_fmt="yuv420p")
     monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=SimpleNamespace(isatty=lambda: True)))
-    with pytest.raises(InputError, match="nothing is piped"):
+    with pytest.raises(InputError, match="standard input is a terminal"):
         open_source("-")
 
 
