@@ -346,7 +346,7 @@ def test_lists_on_the_command_line():
 
 
 def test_standard_input_cannot_be_read_again(tmp_path):
-    with pytest.raises(InputError, match="many times"):
+    with pytest.raises(InputError, match="several times"):
         compare("-", tmp_path, [1e-3], [Peer.parse("x264")], CONFIG)
 
 
