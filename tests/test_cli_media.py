@@ -187,7 +187,7 @@ BAD = [
     ("12 bits", lambda: mux(Path("a.mkv"), "ffv1", name="yuv420p12le"), "a.mkv",
      "a.mkv: pixel format yuv420p12le (12 bits per sample) is not supported; convert it to 8 or 10 bits first"),
     ("empty pipe", lambda: None, "- -o a.cvd", "standard input is empty; use a pipe, for example ffmpeg"),
-    ("size of a pipe", lambda: None, "- -o a.cvd --size 32x24", "size and pixel format are for raw files; y4m from"),
+    ("size of a pipe", lambda: None, "- -o a.cvd --size 32x24", "size and pixel format are for raw files only; y4m"),
 ]  # fmt: skip
 
 
