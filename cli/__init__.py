@@ -1,1 +1,1 @@
-"""The command line, installed as `coolvid_cli`: reads options, calls the library, draws what the library tells."""
+"""The command line, installed as `coolvid_cli`: reads options, calls the library, displays its events."""

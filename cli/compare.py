@@ -1,4 +1,4 @@
-"""`coolvid compare`: rate-distortion curves of coolvid and conventional encoders, and what one saves on the other."""
+"""`coolvid compare`: rate-distortion curves and BD-rates of coolvid against conventional encoders."""
 
 from __future__ import annotations
 
@@ -37,7 +37,9 @@ def parse_lmbdas(text: str) -> tuple[float, ...]:
     try:
         return tuple(float(part) for part in text.split(","))
     except ValueError as error:
-        raise ConfigError(f"cannot read lambdas '{text}'; write numbers with commas, as {DEFAULT_LMBDAS}") from error
+        raise ConfigError(
+            f"cannot read lambdas '{text}'; write comma-separated numbers, for example {DEFAULT_LMBDAS}"
+        ) from error
 
 
 def parse_peers(text: str) -> tuple[Peer, ...]:
@@ -57,7 +59,7 @@ def parse_peers(text: str) -> tuple[Peer, ...]:
     metavar="L,L,...",
     default=DEFAULT_LMBDAS,
     show_default=True,
-    help="Encode by coolvid at each of these.",
+    help="Encode with coolvid at each of these lambdas.",
 )
 @click.option(
     "--against",
@@ -65,10 +67,10 @@ def parse_peers(text: str) -> tuple[Peer, ...]:
     metavar="NAME[:PRESET],...",
     default="x264,x265,svtav1",
     show_default=True,
-    help=f"Compare with these, of {', '.join(ENCODERS)}; x265:veryslow for another preset.",
+    help=f"Encoders to compare with: {', '.join(ENCODERS)}; x265:veryslow selects a preset.",
 )
-@click.option("--vmaf", is_flag=True, help="Add VMAF, which needs an ffmpeg with libvmaf.")
-@click.option("--force", is_flag=True, help="Make points again that are in the folder already.")
+@click.option("--vmaf", is_flag=True, help="Add VMAF (needs an ffmpeg with libvmaf).")
+@click.option("--force", is_flag=True, help="Encode points again that are already in the folder.")
 @quiet_option
 @debug_option
 def command(
@@ -81,11 +83,12 @@ def command(
     quiet: bool,
     **settings: Any,
 ) -> None:
-    """Encode SOURCE by coolvid and by other encoders over the same PSNRs, and compare bits at equal quality.
+    """Encode SOURCE with coolvid and other encoders over the same PSNR range, and compare rates at equal quality.
 
-    The other encoders run inside PyAV, tuned for PSNR, with an I frame where coolvid has one; their bits are those of
-    the packets without container. OUT gets comparison.csv, .json and .png (with matplotlib), and all streams. Points
-    that are there already are not made again. `coolvid report STREAM --compare OUT/comparison.json` draws the curves.
+    The other encoders run inside PyAV, tuned for PSNR, with I frames at the same positions as coolvid. Their sizes
+    count packets only, without a container. The folder --out receives comparison.csv, comparison.json, comparison.png
+    (needs matplotlib) and all streams. Points that are already there are not encoded again. To add the curves to a
+    report: `coolvid report STREAM --compare compare/comparison.json`.
     """
     source_spec = take_source_spec(settings)
     config = chosen_config(settings)
@@ -104,12 +107,12 @@ def command(
         show(console, comparison, files, problem)
 
 
-# How coolvid encodes is said by the options of `coolvid encode`.
+# The options of `coolvid encode` set how coolvid encodes.
 command.params[-2:-2] = [param for param in encode.command.params if param.name in SHARED]
 
 
 class PointConsole(FrameConsole):
-    """Frames of coolvid are drawn while they are encoded; each finished point is a line."""
+    """Draws coolvid's frames during an encode; prints one line for each finished point."""
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, PointDone):
@@ -120,7 +123,7 @@ class PointConsole(FrameConsole):
 
 def point_line(point: Point, is_new: bool) -> str:
     """A point in one line."""
-    seconds = "was there already" if not is_new else _number(point.duration_s, ".1f", " s")
+    seconds = "already in the folder" if not is_new else _number(point.duration_s, ".1f", " s")
     return (
         f"{point.codec:16s} {point.setting:14s} {point.n_bytes:9d} bytes  {point.bpp:8.4f} bpp  "
         f"{point.psnr_db:6.2f} dB  {seconds}"
@@ -128,7 +131,7 @@ def point_line(point: Point, is_new: bool) -> str:
 
 
 def show(console: FrameConsole, comparison: Comparison, files: list[Path], problem: str) -> None:
-    """The table, the savings and the files."""
+    """Print the table, the BD-rates and the files."""
     form = comparison.format
     with_vmaf = any(point.vmaf is not None for point in comparison.points)
     titles = (*TITLES[:-1], "VMAF", TITLES[-1]) if with_vmaf else TITLES
@@ -152,7 +155,7 @@ def _row(point: Point, with_vmaf: bool) -> list[str]:
 
 
 def rate_line(rate: BdRate) -> str:
-    """What the codec saves, in words."""
+    """The BD-rate in words."""
     if rate.percent is None or rate.psnr_span_db is None:
         return f"BD-rate of {rate.codec} against {rate.anchor}: none, {rate.problem}"
     low, high = rate.psnr_span_db
@@ -169,10 +172,10 @@ def _number(value: float | None, form: str, unit: str = "") -> str:
 
 @contextmanager
 def telling_how_to_go_on(out: Path) -> Iterator[None]:
-    """Let an interruption say what was kept."""
+    """Add to an interruption what was kept, and how to continue."""
     try:
         yield
     except KeyboardInterrupt as interruption:
         again = shlex.join(argument for argument in sys.argv[1:] if argument != "--force")
-        hint = f"{out} keeps what is finished; go on with: coolvid {again}"
+        hint = f"{out} holds the finished points; continue with: coolvid {again}"
         raise KeyboardInterrupt(hint) from interruption

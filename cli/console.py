@@ -18,13 +18,13 @@ PLAIN_WIDTH = 240
 
 
 def make_console() -> Console:
-    """Standard output; wide enough not to fold lines when it is not a terminal."""
+    """Standard output; if it is not a terminal, wide enough that lines do not wrap."""
     console = Console(highlight=False, markup=False)
     return console if console.is_terminal else Console(highlight=False, markup=False, width=PLAIN_WIDTH)
 
 
 def make_table(titles: Iterable[str], rows: Iterable[Iterable[object]], left: int = 1) -> Table:
-    """A table without frame; the first `left` columns are text, the others are figures."""
+    """A table without borders; the first `left` columns are text, the others numbers."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for i, title in enumerate(titles):
         table.add_column(title, justify="left" if i < left else "right", no_wrap=i < left)
@@ -75,7 +75,7 @@ class FrameConsole:
             self._live.update(self.block)
 
     def say(self, text: str) -> None:
-        """One line that stays."""
+        """Print one permanent line."""
         if not self.quiet:
             self.console.print(text, soft_wrap=not self.console.is_terminal)
 

@@ -17,9 +17,11 @@ STANDARD_OUTPUT = Path("-")
 
 
 def parse_range(text: str) -> slice:
-    """10:20 -> slice(10, 20); either end may be left out or, as in Python, count from the end."""
+    """10:20 -> slice(10, 20). As in Python, either end may be omitted or negative."""
     if not (match := re.fullmatch(r"(-?\d{1,9})?:(-?\d{1,9})?", text)):
-        raise ConfigError(f"cannot read range '{text}'; write first:end, as 10:20 for the frames 10 to 19, :20 or 10:")
+        raise ConfigError(
+            f"cannot read range '{text}'; write FIRST:END, for example 10:20 for frames 10 to 19, :20 or 10:"
+        )
     return slice(*(None if end is None else int(end) for end in match.groups()))
 
 
@@ -32,20 +34,22 @@ def parse_range(text: str) -> slice:
     type=parse_range,
     metavar="FIRST:END",
     show_default="all",
-    help="Frames to write: 10:20 is 10 to 19, :20 the first 20, 10: all from 10 on, -5: the last 5.",
+    help="Frames to write: 10:20 for frames 10 to 19, :20 for the first 20, 10: for all from frame 10, "
+    "-5: for the last 5.",
 )
 @click.option("--digest", is_flag=True, help="Write no file; print the SHA-256 of all decoded pictures.")
 @threads_option
 @quiet_option
 @debug_option
 def command(stream: Path, out: Path | None, part: slice | None, digest: bool, threads: int, quiet: bool) -> None:
-    """Decode STREAM to OUT: .yuv and .y4m keep every bit, .png does for RGB; .mp4 and .mkv are for watching.
+    """Decode STREAM to OUT: .yuv and .y4m are lossless, and so is .png for RGB; .mp4 and .mkv are lossy, for viewing.
 
-    Several frames to NAME.png become NAME_0000.png and so on, to DIR/%04d.png DIR/0000.png; the number is the frame's.
-    OUT may be - for y4m to standard output. A --range decodes only the frames that it needs.
+    For several frames, NAME.png becomes NAME_0000.png, NAME_0001.png and so on, and DIR/%04d.png becomes DIR/0000.png
+    and so on, numbered by frame. Use - as OUT to write y4m to standard output. With --range, only these frames and
+    those they depend on are decoded.
     """
     if (out is None) != digest:
-        raise click.UsageError("give either a file to write, as review.mp4, or --digest")
+        raise click.UsageError("give either an output file, for example clip.mp4, or --digest")
     frames = chosen_frames(stream, part)
     if out is None:
         click.echo(coolvid.digest(stream, frames=frames, threads=threads))
@@ -57,12 +61,12 @@ def command(stream: Path, out: Path | None, part: slice | None, digest: bool, th
 
 
 def chosen_frames(stream: Path, part: slice | None) -> range | None:
-    """The frames that a --range names; None for all. Raises ConfigError when there are none of them."""
+    """The frames in a --range; None for all. Raises ConfigError when the range is empty."""
     if part is None:
         return None
     n_frames = 1 + max((packet.display_index for packet in coolvid.read_info(stream).packets), default=-1)
     frames = range(*part.indices(n_frames))
     if not frames:
         ends = ["" if end is None else end for end in (part.start, part.stop)]
-        raise ConfigError(f"no frame lies in the range {ends[0]}:{ends[1]}; {stream} has frames 0:{n_frames}")
+        raise ConfigError(f"range {ends[0]}:{ends[1]} contains no frame; {stream} has frames 0:{n_frames}")
     return frames

@@ -38,9 +38,9 @@ from .options import (
 from .settings import CONFIG_OPTIONS, TARGET_OPTIONS, TARGETS, chosen_config, chosen_target
 
 DEFAULTS = EncodeConfig()
-PRESETS_OWN = "the preset's"
-EFFORT = "Training effort; more of it makes smaller files (see coolvid presets)."
-VERIFIED = "A separate `coolvid decode` of the file gives exactly the pictures of the encoder."
+PRESETS_OWN = "from the preset"
+EFFORT = "Training effort: slower presets give smaller files (see coolvid presets)."
+VERIFIED = "Verified: a separate `coolvid decode` reproduces the encoder's pictures exactly."
 
 option = click.option
 whole = click.IntRange(0)
@@ -49,7 +49,7 @@ out_path = click.Path(path_type=Path, dir_okay=False)
 
 def points_option(flag: str, table: Mapping[str, Any], what: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """An option that names operating points of a table."""
-    help = f"{what}: {', '.join(table)}; several with commas are all tried, frame by frame."
+    help = f"{what}: {', '.join(table)}. With several, the encoder tries each on every frame and keeps the best."
     return option(flag, metavar="NAME[,NAME...]", show_default=PRESETS_OWN, help=help)
 
 
@@ -59,18 +59,18 @@ STRUCTURE_OPTIONS = (
         type=int,
         default=DEFAULTS.structure.gop,
         show_default=True,
-        help="From one I or P frame to the next, B frames between; 1: all frames are I frames.",
+        help="Distance from one I or P frame to the next, with B frames between; 1: I frames only.",
     ),
     option(
         "--intra-period",
         type=int,
         default=0,
         show_default="first frame only",
-        help="From one I frame to the next, a multiple of --gop.",
+        help="Distance between I frames, a multiple of --gop.",
     ),
-    option("--low-delay", is_flag=True, help="Predict every frame from the one before it."),
-    option("--intra-pos", type=parse_positions, metavar="N,N,...", help="I frames at these positions; -1 is the last."),
-    option("--p-pos", type=parse_positions, metavar="N,N,...", help="P frames at these positions."),
+    option("--low-delay", is_flag=True, help="No B frames: predict every frame from the previous one."),
+    option("--intra-pos", type=parse_positions, metavar="N,N,...", help="Positions of I frames; -1 is the last."),
+    option("--p-pos", type=parse_positions, metavar="N,N,...", help="Positions of P frames."),
 )
 QUALITY_OPTIONS = (
     option(
@@ -78,7 +78,7 @@ QUALITY_OPTIONS = (
         type=float,
         default=DEFAULTS.lmbda,
         show_default=True,
-        help="Price of a bit: larger makes a smaller file of lower quality.",
+        help="Weight of the rate: larger values give smaller files of lower quality.",
     ),
     option("--preset", type=click.Choice(PRESETS), default=DEFAULTS.preset, show_default=True, help=EFFORT),
     option(
@@ -86,55 +86,59 @@ QUALITY_OPTIONS = (
         type=int,
         default=0,
         show_default=PRESETS_OWN,
-        help="Training iterations of an I frame; P and B frames get theirs in the preset's proportion.",
+        help="Training iterations per I frame; P and B frames scale in the preset's proportions.",
     ),
-    points_option("--intra", INTRA, "Network size of I frames"),
-    points_option("--residue", RESIDUE, "Network size of P and B frames"),
-    points_option("--motion", MOTION, "Network size of motion"),
+    points_option("--intra", INTRA, "Network size for I frames"),
+    points_option("--residue", RESIDUE, "Residue network size for P and B frames"),
+    points_option("--motion", MOTION, "Motion network size for P and B frames"),
     option(
         "--warp-filter-size",
         type=int,
         default=DEFAULTS.warp_filter_size,
         show_default=True,
-        help="Taps of the filter that fetches values between pixels.",
+        help="Taps of the interpolation filter for subpixel motion.",
     ),
     option(
         "--inherit/--no-inherit",
         default=True,
         show_default=True,
-        help="Predict networks from those of earlier frames or the codec's own.",
+        help="Predict networks from those of an earlier frame or from the built-in prior.",
     ),
-    option("--common-randomness", is_flag=True, help="Give the synthesis noise that encoder and decoder draw alike."),
+    option(
+        "--common-randomness",
+        is_flag=True,
+        help="Feed the synthesis with noise that encoder and decoder generate identically.",
+    ),
 )
 PLUGIN_OPTIONS = (
-    plugin_option("--quantizer", "Plugin that stands in for rounding during training."),
-    plugin_option("--arm", "Plugin that predicts the latents."),
-    plugin_option("--upsampling", "Plugin that brings latents to full size."),
-    plugin_option("--synthesis", "Plugin that turns those into pixels."),
-    plugin_option("--warper", "Plugin that fetches moved pixels from the references."),
-    plugin_option("--distortion", "Plugin that says what is minimised beside the rate."),
-    plugin_option("--motion-estimator", "Plugin for the optical flow that motion starts from."),
+    plugin_option("--quantizer", "Plugin that replaces rounding during training."),
+    plugin_option("--arm", "Plugin for the autoregressive model of the latents."),
+    plugin_option("--upsampling", "Plugin that upsamples latents to full resolution."),
+    plugin_option("--synthesis", "Plugin that computes pixels from upsampled latents."),
+    plugin_option("--warper", "Plugin that warps the reference frames."),
+    plugin_option("--distortion", "Plugin for the distortion to minimize."),
+    plugin_option("--motion-estimator", "Plugin for the optical flow that initializes motion."),
 )
 SOURCE_OPTIONS = (
-    option("--frames", "n_frames", type=whole, default=0, show_default="all", metavar="N", help="Take N frames."),
+    option("--frames", "n_frames", type=whole, default=0, show_default="all", metavar="N", help="Encode N frames."),
     option(
         "--start",
         type=whole,
         default=0,
         show_default=True,
         metavar="N",
-        help="Number of the first frame to take, from 0.",
+        help="First frame to use, counted from 0.",
     ),
-    option("--crop", type=parse_crop, metavar="WxH+X+Y", help="Take this rectangle of every picture."),
-    option("--scale", type=parse_size, metavar="WxH", help="Resize to this, after cropping."),
-    option("--size", type=parse_size, metavar="WxH", help="Frame size of raw video whose name does not tell it."),
+    option("--crop", type=parse_crop, metavar="WxH+X+Y", help="Crop every picture to this rectangle."),
+    option("--scale", type=parse_size, metavar="WxH", help="Resize to this size, after cropping."),
+    option("--size", type=parse_size, metavar="WxH", help="Frame size of raw video, unless in its name."),
     option(
         "--fps",
         type=parse_fps,
         metavar="FPS",
-        help="Frames per second, as 25 or 30000/1001: of raw video, or instead of the file's own.",
+        help="Frames per second, for example 25 or 30000/1001; overrides that of the file.",
     ),
-    option("--pix-fmt", metavar="NAME", help="Pixel format of raw video, as yuv420p10le."),
+    option("--pix-fmt", metavar="NAME", help="Pixel format of raw video, for example yuv420p10le."),
 )
 RECORD_OPTIONS = (
     option(
@@ -143,17 +147,17 @@ RECORD_OPTIONS = (
         metavar="FILE.jsonl",
         help="Write all settings, every frame and a summary as JSON lines.",
     ),
-    option("--csv", type=out_path, metavar="FILE.csv", help="Write a table with a row for every frame."),
+    option("--csv", type=out_path, metavar="FILE.csv", help="Write a table with one row per frame."),
 )
 RUN_OPTIONS = (
-    option("--seed", type=int, default=DEFAULTS.seed, show_default=True, help="Start of the random numbers."),
-    option("--device", default=DEFAULTS.device, show_default=True, help="Where to train, as cpu or cuda."),
-    option("--resume", is_flag=True, help="Continue an interrupted encode or search that had the same settings."),
+    option("--seed", type=int, default=DEFAULTS.seed, show_default=True, help="Random seed."),
+    option("--device", default=DEFAULTS.device, show_default=True, help="Training device, for example cpu or cuda."),
+    option("--resume", is_flag=True, help="Continue an interrupted encode or search with the same settings."),
     option(
         "--verify/--no-verify",
         default=True,
         show_default=True,
-        help="Decode the finished file in a process of its own and compare the pictures.",
+        help="Decode the finished file in a separate process and compare the pictures.",
     ),
     threads_option,
     quiet_option,
@@ -189,7 +193,8 @@ def command(
 ) -> None:
     """Encode SOURCE: a video, an image, numbered images (frames/%04d.png), or - for y4m from standard input.
 
-    Raw .yuv files tell their format by their name (NAME_352x288_30p_yuv420_8b.yuv) or by --size, --fps and --pix-fmt.
+    The format of raw .yuv files comes from the name (NAME_352x288_30p_yuv420_8b.yuv) or from --size, --fps and
+    --pix-fmt.
     """
     target = stream_name(source, out)
     refuse_overwriting(source, target, write_config, log, csv)
@@ -223,16 +228,16 @@ def encode(
 
 
 def missed(found: TargetDone, wanted: coolvid.Target | None) -> str:
-    """What to say when no trial met the target."""
+    """The error message when no trial met the target."""
     return (
-        f"no trial met {wanted}; {found.out} is the closest, {found.text} at lambda {found.lmbda:g}: with little "
-        "training or at low quality, results jump from one lambda to the next; train longer (--preset, --iterations), "
-        "or choose another target"
+        f"no trial met {wanted}; {found.out} is the closest, with {found.text} at lambda {found.lmbda:g}; with little "
+        "training or at low quality, results jump between nearby lambdas: train longer (--preset, --iterations), or "
+        "choose another target"
     )
 
 
 def broadcast(listeners: Sequence[Listener]) -> Listener:
-    """A listener that tells all of these."""
+    """A listener that passes every event to all of these."""
 
     def listen(event: Event) -> None:
         for each in listeners:
@@ -242,12 +247,12 @@ def broadcast(listeners: Sequence[Listener]) -> Listener:
 
 
 def stream_name(source: Path, out: Path | None) -> Path:
-    """What was given, else clip.mp4 -> clip.cvd, shot_%04d.png -> shot.cvd, frames/%04d.png -> frames.cvd.
+    """`out` if given, else clip.mp4 -> clip.cvd, shot_%04d.png -> shot.cvd, frames/%04d.png -> frames.cvd.
 
-    Raises UsageError where standard input has no name to take, and for standard output.
+    Raises UsageError for standard input without `out`, and for standard output.
     """
     if str(out or source) == "-":
-        raise click.UsageError("name the stream that is to be made, as -o clip.cvd")
+        raise click.UsageError("the stream needs a file name; give one, for example -o clip.cvd")
     if out is not None:
         return out
     stem = re.sub(r"[._-]?%\d*d", "", source.stem) or source.absolute().parent.name
@@ -256,7 +261,7 @@ def stream_name(source: Path, out: Path | None) -> Path:
 
 @contextmanager
 def telling_what_is_kept(out: Path, target: coolvid.Target | None) -> Iterator[None]:
-    """Let an interruption say what was kept, and how to go on."""
+    """Add to an interruption what was kept, and how to continue."""
     try:
         yield
     except KeyboardInterrupt as interruption:
@@ -264,7 +269,7 @@ def telling_what_is_kept(out: Path, target: coolvid.Target | None) -> Iterator[N
         if kept == out or not kept.exists():
             raise
         what = "the finished frames" if target is None else "the search so far"
-        raise KeyboardInterrupt(f"{kept} keeps {what}: add --resume to go on from there") from interruption
+        raise KeyboardInterrupt(f"{kept} holds {what}; add --resume to continue from there") from interruption
 
 
 def summary(stream: Path, done: EncodeDone, lmbda: float) -> str:
@@ -276,17 +281,17 @@ def summary(stream: Path, done: EncodeDone, lmbda: float) -> str:
 
 
 def check(stream: Path, done: EncodeDone) -> None:
-    """Decode the finished file by a `coolvid decode` of its own. Raises StreamError when a picture differs."""
+    """Decode the finished file with a separate `coolvid decode`. Raises StreamError when a picture differs."""
     try:
         found = decode_elsewhere(stream)
     except KeyboardInterrupt as interruption:
-        raise KeyboardInterrupt(f"{stream} is complete, but was not verified") from interruption
+        raise KeyboardInterrupt(f"{stream} is complete, but not verified") from interruption
     if found != done.digest:
-        raise StreamError(f"{stream} does not decode to the encoder's pictures; do not keep it, and encode again")
+        raise StreamError(f"{stream} does not decode to the encoder's pictures; discard it and encode again")
 
 
 def decode_elsewhere(stream: Path) -> str:
-    """The digest that another process prints for this stream, or what it says instead.
+    """The digest of this stream as another process prints it, or the error message of that process.
 
     -P keeps the current folder off the path: in a checkout it holds a coolvid without kernels.
     """

@@ -23,9 +23,9 @@ FRAME_TITLES = ("frame", "type", "from", "networks from", "bytes", "header")
 def command(stream: Path) -> None:
     """Show header, frames and bits of STREAM.
 
-    Frames stand in coding order. "from" are those that a frame is predicted from, "networks from" is the one from
-    whose networks its own are predicted, "prior" for those that come with coolvid, "copy" for a frame without any: one
-    of its references, or the mean of both. All figures right of "bytes" are bits.
+    Frames are listed in coding order. "from" lists the references. "networks from" is the frame whose networks predict
+    those of this frame: "prior" means the networks built into coolvid, "-" none. A "copy" has no networks; it repeats
+    one reference or the mean of both. The columns after "bytes" are bits.
     """
     info = coolvid.read_info(stream)
     console = make_console()
@@ -56,14 +56,14 @@ def header_rows(info: Any) -> list[tuple[str, str]]:
 
 
 def _configuration(frame: Any) -> str:
-    """The plugins of one frame architecture, as 'P residue mlp+conv+separable'."""
+    """The plugins of one frame architecture, for example 'P: residue mlp+conv+separable'."""
     branches = [f"{name} {c.arm.name}+{c.synthesis.name}+{c.upsampling.name}" for name, c in frame.branches.items()]
     warper = [f"warper {frame.warper.name}"] if frame.warper else []
     return f"{frame.frame_type.name}: {', '.join(branches + warper)}"
 
 
 def frame_table(packets: Any) -> Any:
-    """One row per frame in coding order; figures after bytes are bits."""
+    """One row per frame in coding order; the columns after bytes are bits."""
     latents = sorted({part for p in packets for part in p.bits_by_part if part.endswith(".latents")}, reverse=True)
     titles = (*FRAME_TITLES, *(part.replace(".", " ") for part in latents), "networks")
     return make_table(titles, (_frame_row(p, latents) for p in packets))
@@ -79,7 +79,7 @@ def _frame_row(packet: Any, latents: list[str]) -> list[object]:
 
 
 def _networks_from(packet: Any) -> str:
-    """Where a frame's networks come from, in a word."""
+    """The source of a frame's networks, in one word."""
     if packet.is_copy:
         return "copy"
     if packet.predictor is None:

@@ -1,4 +1,4 @@
-"""Listeners that write: a run as JSON lines, its frames as CSV. Every line is on disk as soon as it is known."""
+"""Listeners that write a run as JSON lines and its frames as CSV. Every line reaches the disk at once."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Frame = events.FrameDone | events.FrameRestored
 
 @contextmanager
 def journals(log: Path | None, table: Path | None, resume: bool) -> Iterator[list[events.Listener]]:
-    """The listeners for --log and --csv, as far as wanted; with resume they go on with the files of the earlier run."""
+    """The listeners for --log and --csv, where given; with resume they continue the files of the earlier run."""
     with ExitStack() as stack:
         out: list[events.Listener] = []
         if log is not None:
@@ -40,7 +40,7 @@ def journals(log: Path | None, table: Path | None, resume: bool) -> Iterator[lis
 
 
 class RunLog:
-    """One JSON object a line: start (with the whole configuration), frames, trials of a search, at last a summary."""
+    """One JSON object per line: start (with the whole configuration), frames, trials of a search, and a summary."""
 
     def __init__(self, path: Path, resume: bool = False) -> None:
         self.path, self.resume = path, resume
@@ -88,12 +88,12 @@ class RunLog:
 
 
 def _finite(record: Mapping[str, Any]) -> dict[str, Any]:
-    """With null for the PSNR of a perfect picture, as JSON knows no infinity."""
+    """The record with None for the PSNR of a perfect picture, because JSON has no infinity."""
     return {n: None if isinstance(v, float) and not math.isfinite(v) else v for n, v in record.items()}
 
 
 def start_record(event: events.EncodeStarted) -> dict[str, Any]:
-    """What an encode is about to do: the effective configuration, and where it runs on what."""
+    """The start of an encode: source, output, format, kernels and the effective configuration."""
     form = event.format
     size = {"width": form.width, "height": form.height} if form else {}
     pixels = {"pixel_format": form.pixel_format.value, "bit_depth": form.bit_depth} if form else {}
@@ -114,13 +114,13 @@ def start_record(event: events.EncodeStarted) -> dict[str, Any]:
 
 
 def frame_record(event: Frame) -> dict[str, Any]:
-    """A frame as JSON has it."""
+    """A frame as a JSON record."""
     fields = {name: value for name, value in vars(event).items() if name not in ("frame_type", "bits_by_part")}
     return {**fields, "frame_type": event.frame_type.name, "bits": dict(event.bits_by_part)}
 
 
 class FrameTable:
-    """One CSV row a frame, in coding order; of a search, the frames of the trial that made the file."""
+    """One CSV row per frame, in coding order; for a search, the frames of the trial whose file was kept."""
 
     def __init__(self, path: Path, resume: bool = False) -> None:
         self.path = path
@@ -158,7 +158,7 @@ class FrameTable:
         return self._trial is not None and self._trial.is_short
 
     def _row(self, coding_index: int, frame: Any) -> dict[str, Any]:
-        """frame: an event, or a packet's info, which knows less."""
+        """frame: an event, or a PacketInfo, which has fewer fields."""
         bits = frame.bits_by_part
         latents = [bits.get(f"{branch}.latents", 0) for branch in ("residue", "motion")]
         networks = 8 * frame.n_bytes - bits["header"] - sum(latents)
@@ -170,7 +170,7 @@ class FrameTable:
         return dict(zip(COLUMNS, (*known, *latents, networks, rate, *texts), strict=True))
 
     def _restart(self, rows: list[dict[str, Any]]) -> None:
-        """The file, with these rows only."""
+        """Rewrite the file with these rows only."""
         if self._file is not None:
             self._file.close()
         self._file = open_lines(self.path)
@@ -191,7 +191,7 @@ class FrameTable:
         return self._trial.number if self._trial is not None else 0
 
     def _finish_search(self, event: events.TargetDone) -> None:
-        """When an earlier trial than the last made the file: its rows, or what the file says where they are gone."""
+        """Write the rows of the trial that made the file; rows that are no longer known come from the stream."""
         if event.number == self._number and event.number in self._rows:
             return
         rows = self._rows.get(event.number)
@@ -203,7 +203,7 @@ class FrameTable:
 
 
 def _rows_of(path: Path) -> dict[str, dict[str, Any]]:
-    """Rows of an earlier run by coding index; none where the file is not there or of another kind."""
+    """Rows of an earlier run by coding index; none if the file is missing or has other columns."""
     try:
         with path.open(encoding="utf-8", newline="") as file:
             reader = csv.DictReader(file)

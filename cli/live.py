@@ -1,4 +1,4 @@
-"""The live block: a fixed number of lines in which only figures change."""
+"""The live block: a fixed number of lines in which only the numbers change."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rich.text import Text
 from coolvid import events
 from coolvid.picture.types import FrameType
 
-# Time of an iteration against that of an I frame, for types of which none was measured yet (docs/PERFORMANCE.md).
+# Time per iteration relative to I frames, for types not measured yet (docs/PERFORMANCE.md).
 USUAL_COST = {FrameType.I: 1.0, FrameType.P: 1.35, FrameType.B: 1.75}
 LABEL_WIDTH = 7
 COUNT_WIDTH = 29
@@ -30,7 +30,7 @@ def clock(seconds: float | None) -> str:
 
 @dataclass
 class Speed:
-    """What finished frames of one type took."""
+    """Measured time and iterations of the finished frames of one type."""
 
     n_frames: int = 0
     iterations: int = 0
@@ -39,7 +39,7 @@ class Speed:
 
 
 class Estimate:
-    """Work done and time left, from the measured speed of each frame type. Times are those of time.monotonic()."""
+    """Work done and time left, from the measured speed of each frame type. Times are from time.monotonic()."""
 
     def __init__(self, plan: Sequence[events.PlannedFrame] = ()) -> None:
         self._left = list(plan)
@@ -56,11 +56,11 @@ class Estimate:
         self._started, self._iteration, self._total = now, 0, frame.total_iterations
 
     def progress(self, iteration: int, now: float) -> None:
-        """The current frame has done so many iterations."""
+        """The current frame has reached this iteration."""
         self._iteration, self._spent = iteration, now - self._started
 
     def skip(self, display_index: int) -> None:
-        """A frame that needs no work any more."""
+        """A frame that needs no more work."""
         self._take(display_index)
 
     def done(self, frame: events.FrameDone) -> None:
@@ -78,7 +78,7 @@ class Estimate:
         return found
 
     def _cost(self) -> float | None:
-        """Seconds of an iteration of an I frame, from all that was measured."""
+        """Seconds per iteration of an I frame, from all measurements."""
         weighted = sum(USUAL_COST[t] * s.iterations for t, s in self._speeds.items())
         seconds = sum(s.seconds for s in self._speeds.values())
         if self._current:
@@ -87,13 +87,13 @@ class Estimate:
         return seconds / weighted if weighted else None
 
     def _seconds(self, frame_type: FrameType, iterations: float, unit: float) -> float:
-        """Time of so many iterations; unit: of one iteration of an I frame."""
+        """Seconds for this number of iterations; unit: seconds per iteration of an I frame."""
         speed = self._speeds[frame_type]
         each = speed.seconds / speed.iterations if speed.iterations else unit * USUAL_COST[frame_type]
         return iterations * each
 
     def left_s(self, now: float) -> float | None:
-        """Seconds until the end; None before anything was measured."""
+        """Seconds until the end; None before the first measurement."""
         unit = self._cost()
         if unit is None:
             return None
@@ -108,13 +108,13 @@ class Estimate:
         return later
 
     def share(self, now: float, since: float) -> float:
-        """Of the whole work, how much is done: 0 to 1."""
+        """The finished share of all work, 0 to 1."""
         left = self.left_s(now)
         return (now - since) / max(1e-9, now - since + left) if left is not None else 0.0
 
 
 class EncodeBlock:
-    """Five lines about an encode. Feed it events; rich draws it as often as it likes."""
+    """Five lines about an encode. feed() updates it; rich redraws it."""
 
     def __init__(self) -> None:
         self.title = "starting"
@@ -126,7 +126,7 @@ class EncodeBlock:
         self.figures = ""
 
     def feed(self, event: events.Event) -> None:
-        """Take note of what happened."""
+        """Update the state from an event."""
         now = time.monotonic()
         match event:
             case events.EncodeStarted():
@@ -142,7 +142,7 @@ class EncodeBlock:
             case events.Progress():
                 self.estimate.progress(event.iteration, now)
                 self.iteration, self.total = event.iteration, event.total_iterations
-                self.phase = event.phase if event.iteration != event.total_iterations else "quantising"
+                self.phase = event.phase if event.iteration != event.total_iterations else "quantizing"
                 self.figures = f"loss {event.loss:<10.6f}{event.rate_bpp:8.4f} bpp{event.psnr_db:8.2f} dB"
             case events.FrameDone():
                 self.n_done += 1
@@ -172,7 +172,7 @@ class DecodeBlock:
         self.since = time.monotonic()
 
     def feed(self, event: events.Event) -> None:
-        """Take note of what happened."""
+        """Update the state from an event."""
         match event:
             case events.DecodeStarted():
                 self.n_frames = event.n_decoded
@@ -186,13 +186,13 @@ class DecodeBlock:
 
 
 def frame_name(event: events.FrameStarted) -> str:
-    """24 B from 16 32."""
+    """A frame and its references: 24 B from 16 32."""
     references = " ".join(map(str, event.references))
     return f"{event.display_index} {event.frame_type.name}{' from ' if references else ''}{references}"
 
 
 def bar_line(label: str, share: float, count: str, width: int) -> Table:
-    """A label, a bar and what it counts, in columns that stay where they are."""
+    """A label, a bar and a count, in columns of fixed width."""
     bar = max(8, min(40, width - LABEL_WIDTH - COUNT_WIDTH - 6))
     grid = Table.grid()
     for column in (LABEL_WIDTH, bar, 6, COUNT_WIDTH):

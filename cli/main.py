@@ -15,12 +15,12 @@ from .options import DEBUG, debug_option
 COMMANDS = {
     "encode": "Encode a video or an image to a .cvd stream.",
     "decode": "Decode a .cvd stream to a video or to images.",
-    "info": "Show what a .cvd stream is made of.",
+    "info": "Show the header, frames and bits of a .cvd stream.",
     "compare": "Compare coolvid with x264, x265 and SVT-AV1 on a video.",
     "review": "Show source, decoded video and their difference side by side.",
-    "report": "Write an HTML page that shows what is inside a .cvd stream.",
+    "report": "Write an HTML report on what is inside a .cvd stream.",
     "plugins": "List the installed plugins.",
-    "presets": "Show what the presets set, and their measured time and bits.",
+    "presets": "Show what each preset sets, with measured time and bits.",
 }
 EXIT_ERROR = 2
 EXIT_INTERRUPTED = 130
@@ -56,7 +56,7 @@ class LazyGroup(click.Group):
 
 
 def _report(error: BaseException, with_traceback: bool) -> None:
-    """One line on standard error, after the traceback when it is wanted."""
+    """Print one line on standard error, after the traceback if requested."""
     if with_traceback:
         click.echo("".join(traceback.format_exception(error)), err=True, nl=False)
     if isinstance(error, KeyboardInterrupt):
@@ -69,4 +69,4 @@ def _report(error: BaseException, with_traceback: bool) -> None:
 @click.version_option(package_name="coolvid")
 @debug_option
 def main() -> None:
-    """A neural video codec: every frame is a small network fitted to it, and the stream carries that network."""
+    """A neural video codec: the encoder fits a small network to each frame, and the stream carries that network."""

@@ -1,4 +1,4 @@
-"""What option values look like on the command line, and the options that commands share."""
+"""The syntax of option values, and the options that commands share."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def _note_debug(ctx: click.Context, _: click.Parameter, given: bool) -> None:
 def debug_option(command: Decorated) -> Decorated:
     """--debug, before or after the name of the command."""
     flag = click.option(
-        "--debug", is_flag=True, expose_value=False, callback=_note_debug, help="Show the traceback of an error."
+        "--debug", is_flag=True, expose_value=False, callback=_note_debug, help="Show the traceback on errors."
     )
     return flag(command)
 
 
 def plugin_option(flag: str, help: str) -> Callable[[Decorated], Decorated]:
-    """An option that names a plugin, NAME or NAME:key=value,key=value."""
+    """An option that names a plugin: NAME or NAME:key=value,key=value."""
     return click.option(flag, type=PluginChoice.parse, metavar="NAME[:key=value,...]", default=None, help=help)
 
 
@@ -48,7 +48,7 @@ def threads_option(command: Decorated) -> Decorated:
         default=0,
         show_default="all cores",
         metavar="N",
-        help="Processor threads; they change the time, never the result.",
+        help="CPU threads; affects speed, never the result.",
     )(command)
 
 
@@ -61,14 +61,14 @@ def take_source_spec(settings: dict[str, Any]) -> SourceSpec:
 def parse_size(text: str) -> tuple[int, int]:
     """352x288 -> (352, 288), width first."""
     if not (match := re.fullmatch(r"(\d{1,6})[xX](\d{1,6})", text)):
-        raise ConfigError(f"cannot read size '{text}'; write width x height, as 352x288")
+        raise ConfigError(f"cannot read size '{text}'; write WIDTHxHEIGHT, for example 352x288")
     return int(match[1]), int(match[2])
 
 
 def parse_crop(text: str) -> tuple[int, int, int, int]:
     """352x288+16+8 -> (352, 288, 16, 8): width, height, and the position of the upper left corner."""
     if not (match := re.fullmatch(r"(\d{1,6})[xX](\d{1,6})\+(\d{1,6})\+(\d{1,6})", text)):
-        raise ConfigError(f"cannot read crop '{text}'; write width x height + x + y, as 352x288+16+8")
+        raise ConfigError(f"cannot read crop '{text}'; write WIDTHxHEIGHT+X+Y, for example 352x288+16+8")
     return int(match[1]), int(match[2]), int(match[3]), int(match[4])
 
 
@@ -79,14 +79,14 @@ def parse_fps(text: str) -> Fraction:
     except (ValueError, ZeroDivisionError):
         rate = Fraction(0)
     if rate <= 0:
-        raise ConfigError(f"cannot read frame rate '{text}'; write frames per second, as 25 or 30000/1001")
+        raise ConfigError(f"cannot read frame rate '{text}'; write frames per second, for example 25 or 30000/1001")
     return rate
 
 
 def parse_positions(text: str) -> tuple[int, ...]:
     """0,8,-1 -> (0, 8, -1)."""
     if not re.fullmatch(r"-?\d{1,9}(,-?\d{1,9})*", text):
-        raise ConfigError(f"cannot read positions '{text}'; write frame numbers with commas, as 0,8,-1")
+        raise ConfigError(f"cannot read positions '{text}'; write comma-separated frame numbers, for example 0,8,-1")
     return tuple(int(part) for part in text.split(","))
 
 
@@ -95,7 +95,7 @@ def refuse_overwriting(source: Path, *outs: Path | None) -> None:
     made: set[Path] = set()
     for out in filter(None, outs):
         if out.exists() and source.exists() and out.samefile(source):
-            raise ConfigError(f"the output '{out}' is the input itself; choose another name")
+            raise ConfigError(f"the output '{out}' is the input file; choose another name")
         if out.resolve() in made:
-            raise ConfigError(f"'{out}' is to be written twice; choose another name")
+            raise ConfigError(f"two outputs have the name '{out}'; choose another name for one")
         made.add(out.resolve())

@@ -1,4 +1,4 @@
-"""`coolvid plugins`: what is installed, where it comes from, and what is wrong with it."""
+"""`coolvid plugins`: the installed plugins, their packages and problems."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ TITLES = ("kind", "name", "package", "version", "needed to decode", "problem")
 @click.command("plugins")
 @debug_option
 def command() -> None:
-    """List the installed plugins. Those needed to decode are named in every stream; the others leave no trace in it."""
+    """List the installed plugins. A stream names the plugins needed to decode it; the others affect training only."""
     console = make_console()
     console.print(make_table(TITLES, map(_row, installed()), left=len(TITLES)))
-    console.print(f"\nHeavy loops run in {description()}.")
+    console.print(f"\nInner loops run in {description()}.")
 
 
 def _row(plugin: Installed) -> tuple[object, ...]:

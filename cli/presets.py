@@ -1,4 +1,4 @@
-"""`coolvid presets`: what each preset sets, and what it was measured to cost and to give."""
+"""`coolvid presets`: the settings of each preset, and its measured time, rate and quality."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from .options import debug_option
 @click.command("presets")
 @debug_option
 def command() -> None:
-    """Show what each preset sets, and its measured time and bits."""
+    """Show what each preset sets, with measured time and bits."""
     console = make_console()
     console.print(make_table(("setting", *TABLE), setting_rows()))
-    console.print("\nChange a setting by --set training.NAME=VALUE, networks by --intra, --residue and --motion.")
+    console.print("\nChange a setting with --set training.NAME=VALUE, networks with --intra, --residue and --motion.")
     console.print(
-        f"For the main phase of every frame, exactly: {', '.join(f'training.{name}' for name in MAIN_PHASE)}.\n"
+        f"Exact values for the main phase of every frame: {', '.join(f'training.{name}' for name in MAIN_PHASE)}.\n"
         "B frames that inherit networks train at training.start_lr times training.inherit_lr_scale.\n"
     )
     found = measurement()
@@ -30,9 +30,9 @@ def command() -> None:
 
 
 def setting_rows() -> list[list[str]]:
-    """One row a field of Preset, by the name that --set takes, and the total that --iterations replaces."""
+    """One row per field of Preset, under its name in --set, after the total that --iterations replaces."""
     settable = training_types()
-    rows = [["iterations of an I frame", *(str(intra_total(preset)) for preset in TABLE.values())]]
+    rows = [["iterations per I frame", *(str(intra_total(preset)) for preset in TABLE.values())]]
     for field in fields(Preset):
         name = f"training.{field.name}" if field.name in settable else f"{field.name.replace('_', ' ')} networks"
         rows.append([name, *(text(getattr(preset, field.name)) for preset in TABLE.values())])
@@ -40,7 +40,7 @@ def setting_rows() -> list[list[str]]:
 
 
 def text(value: object) -> str:
-    """A setting as short as can be: pairs as 3×60."""
+    """A setting in short form, with pairs written as 3×60."""
     if not isinstance(value, tuple):
         return str(value)
     parts = ("×".join(map(str, each)) if isinstance(each, tuple) else str(each) for each in value)
@@ -48,10 +48,10 @@ def text(value: object) -> str:
 
 
 def measured_rows(found: Measurement) -> list[list[str]]:
-    """Time, bits and quality by preset; a dash where nothing was measured."""
+    """Time, rate and quality by preset; a dash for presets without a measurement."""
     figures = [found.presets.get(name) for name in TABLE]
     return [
-        ["processor seconds a frame", *(f"{f.seconds_per_frame:.1f}" if f else "-" for f in figures)],
+        ["processor seconds per frame", *(f"{f.seconds_per_frame:.1f}" if f else "-" for f in figures)],
         ["bits per pixel", *(f"{f.rate_bpp:.4f}" if f else "-" for f in figures)],
         ["PSNR in dB", *(f"{f.psnr_db:.2f}" if f else "-" for f in figures)],
     ]

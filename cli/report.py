@@ -1,4 +1,4 @@
-"""`coolvid report`: a stream -> a page to look at."""
+"""`coolvid report`: a stream -> an HTML page."""
 
 from __future__ import annotations
 
@@ -35,22 +35,22 @@ option = click.option
 @option(
     "--source",
     type=click.Path(path_type=Path),
-    help="The video that STREAM was encoded from: adds PSNR, SSIM and its pictures.",
+    help="The video that STREAM was encoded from; adds its pictures, PSNR and SSIM.",
 )
-@option("--compare", type=click.Path(path_type=Path), help="comparison.json of `coolvid compare`: adds its curves.")
+@option("--compare", type=click.Path(path_type=Path), help="comparison.json from `coolvid compare`; adds its curves.")
 @option(
     "--frames",
     type=parse_positions,
     metavar="N,N,...",
-    show_default="an even choice",
-    help="Frames whose pictures, motion and latents are shown; -1 is the last.",
+    show_default="evenly spaced",
+    help="Frames to show with pictures, motion and latents; -1 is the last.",
 )
 @option("--start", type=click.IntRange(0), metavar="N", help="As in encode, for the source.")
 @option("--crop", type=parse_crop, metavar="WxH+X+Y", help="As in encode, for the source.")
 @option("--scale", type=parse_size, metavar="WxH", help="As in encode, for the source.")
-@option("--size", type=parse_size, metavar="WxH", help="Frame size of a raw source whose name does not tell it.")
-@option("--fps", type=parse_fps, metavar="FPS", help="Frames per second of a raw source, as 25 or 30000/1001.")
-@option("--pix-fmt", metavar="NAME", help="Pixel format of a raw source, as yuv420p10le.")
+@option("--size", type=parse_size, metavar="WxH", help="Frame size of a raw source, unless in its name.")
+@option("--fps", type=parse_fps, metavar="FPS", help="Frame rate of a raw source, for example 25 or 30000/1001.")
+@option("--pix-fmt", metavar="NAME", help="Pixel format of a raw source, for example yuv420p10le.")
 @threads_option
 @quiet_option
 @debug_option
@@ -64,14 +64,14 @@ def command(
     quiet: bool,
     **settings: Any,
 ) -> None:
-    """Write a page about STREAM: bits by part, who is predicted from whom, pictures, motion, latents.
+    """Write an HTML page about STREAM: bits by part, prediction structure, pictures, motion and latents.
 
-    The page is one file that needs no network. It has figures of every frame, and the inside of some: many or large
-    ones are shown smaller.
+    The page is one file that works offline. It lists every frame, and shows some of them in detail; many or large
+    pictures are scaled down.
     """
     opening = [name for name in SOURCE_NAMES if settings[name] is not None]
     if opening and source is None:
-        raise click.UsageError(f"--{opening[0].replace('_', '-')} says how to read a source; give --source too")
+        raise click.UsageError(f"--{opening[0].replace('_', '-')} describes a source; give --source as well")
     out = out or stream.with_suffix(".html")
     for given in (stream, source, compare):
         if given is not None:
@@ -99,5 +99,5 @@ def command(
 
 def _words(done: coolvid.ReportDone) -> str:
     some = "all" if len(done.shown) == done.n_frames else ", ".join(map(str, done.shown))
-    small = f" at 1/{done.divisor} of their size" if done.divisor > 1 else ""
+    small = f" at 1/{done.divisor} size" if done.divisor > 1 else ""
     return f"{count_frames(done.n_frames)}, pictures of {some}{small}, {done.n_bytes / 1e6:.1f} MB"

@@ -1,4 +1,4 @@
-"""`coolvid review`: source, decoded video and their difference in one video."""
+"""`coolvid review`: source, decoded pictures and their difference in one video."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from .options import SOURCE_NAMES, debug_option, quiet_option, refuse_overwritin
     default=DEFAULT_AMPLIFY,
     show_default=True,
     metavar="X",
-    help="How much the difference is amplified.",
+    help="Amplification of the difference.",
 )
 @threads_option
 @quiet_option
@@ -40,10 +40,10 @@ from .options import SOURCE_NAMES, debug_option, quiet_option, refuse_overwritin
 def command(
     stream: Path, source: Path, out: Path | None, amplify: float, threads: int, quiet: bool, **settings: Any
 ) -> None:
-    """Show source, decoded picture and amplified difference of STREAM side by side, to judge it by eye.
+    """Write a video of source, decoded picture and amplified difference of STREAM side by side, for visual inspection.
 
-    Frame number, type, bits and PSNR stand in a bar above. OUT may be .mp4, .mkv, .y4m, .yuv or .png. If the source
-    was cut or scaled for encoding, give the same options here.
+    A bar above shows frame number, type, bits and PSNR. The output may be .mp4, .mkv, .y4m, .yuv or .png. If
+    encoding used --start, --crop or --scale, give the same options here.
     """
     target = out or Path(f"{stream.stem}_review.mp4")
     refuse_overwriting(source, target)
@@ -56,5 +56,5 @@ def command(
     console.say(f"{target}: {count_frames(n_frames)}")
 
 
-# How the source is read is said by the options of `coolvid encode`.
+# The options of `coolvid encode` set how the source is read.
 command.params[-3:-3] = [param for param in encode.command.params if param.name in SOURCE_NAMES]

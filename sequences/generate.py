@@ -1,4 +1,4 @@
-"""Makes the small test sequences in tiny/: textured, moving, noisy, and the same bytes on every machine.
+"""Generate the small test sequences in tiny/: textured, moving, noisy, and byte-identical on every machine.
 
     python sequences/generate.py [folder]
 
@@ -26,7 +26,7 @@ ONE = 256
 
 
 def hash32(*keys: Ints | int) -> Ints:
-    """A well mixed number 0..2**32-1 for each combination of (broadcast) integer keys."""
+    """A well-mixed number 0..2**32-1 for each combination of (broadcast) integer keys."""
     mixed = np.uint32(0x9E3779B9)
     state = np.zeros(np.broadcast_shapes(*(np.shape(key) for key in keys)), dtype=np.uint32) + mixed
     for key in keys:
@@ -64,7 +64,7 @@ def texture(x: Ints, y: Ints, seed: int) -> Ints:
 
 
 def stripes(x: Ints, y: Ints, period: int) -> Ints:
-    """Slanted triangle wave 0..ONE-1 of this period in pixels."""
+    """Slanted triangle wave 0..ONE-1 with this period in pixels."""
     phase = (3 * x + y) % (2 * period * ONE)
     return np.minimum(phase, 2 * period * ONE - 1 - phase) // period
 
@@ -86,7 +86,7 @@ def rotate(x: Ints, y: Ints, turns: int) -> tuple[Ints, Ints]:
 
 
 def pan(x: Ints, y: Ints, t: int, seed: int, speed: tuple[int, int]) -> Picture:
-    """A textured background moving by `speed` (1/256 pixel a frame) and coloured by a coarser texture."""
+    """A textured background that moves by `speed` (1/256 pixel per frame), coloured by a coarser texture."""
     x, y = x + t * speed[0], y + t * speed[1]
     tint = lattice_noise(x, y, seed + 10, 24)
     return 50 + texture(x, y, seed) * 5 // 8, 96 + tint // 4, 160 - tint // 4
@@ -128,7 +128,7 @@ def card(x: Ints, y: Ints, t: int, size: tuple[int, int]) -> Picture:
 
 @dataclass(frozen=True)
 class Sequence:
-    """What a file holds. noise: standard deviation of the sensor noise in 1/256 of an 8-bit code value."""
+    """The content of a file. noise: standard deviation of the sensor noise in 1/256 of an 8-bit code value."""
 
     file: str
     scene: Callable[[Ints, Ints, int, tuple[int, int]], Picture]
@@ -170,7 +170,7 @@ def content(sequence: Sequence) -> bytes:
 
 
 def png(pixels: NDArray[np.uint8]) -> bytes:
-    """An RGB picture [H, W, 3] as a PNG (ISO/IEC 15948) of stored, not compressed, blocks."""
+    """An RGB picture [H, W, 3] as a PNG (ISO/IEC 15948) with stored (uncompressed) blocks."""
     height, width, _ = pixels.shape
     lines = b"".join(b"\0" + line.tobytes() for line in pixels)
     blocks = [lines[i : i + 65535] for i in range(0, len(lines), 65535)]

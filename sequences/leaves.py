@@ -1,6 +1,6 @@
-"""Falling leaves: pictures of overlapping shapes with textures, in layers that move.
+"""Falling leaves: pictures of overlapping textured shapes, in moving layers.
 
-Shapes of all sizes that hide one another have much of the statistics of photographs (Lee, Mumford and Huang, "Occlusion
+Shapes of all sizes that occlude one another share many statistics with photographs (Lee, Mumford and Huang, "Occlusion
 models for natural images", 2001). They are drawn at SCALE times the size, for soft edges.
 """
 
@@ -24,7 +24,7 @@ _TO_YUV = np.array([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0
 
 @dataclass(frozen=True)
 class Layer:
-    """color [H, W, 3], multiplied by alpha [H, W]; velocity in pixels a frame (y, x)."""
+    """color [H, W, 3], multiplied by alpha [H, W]; velocity in pixels per frame (y, x)."""
 
     color: Image
     alpha: Image
@@ -52,7 +52,7 @@ def _layers(height: int, width: int, rng: np.random.Generator) -> list[Layer]:
 
 
 def _radii(n: int, largest: float, rng: np.random.Generator, least: float = 2.0) -> NDArray[np.float64]:
-    """Radii whose density falls as their cube, which makes the scene look alike at all scales."""
+    """Radii whose density falls with their cube, which makes the scene scale invariant."""
     u = rng.random(n)
     return np.asarray(1 / np.sqrt(1 / least**2 - u * (1 / least**2 - 1 / largest**2)))
 
@@ -68,7 +68,7 @@ def _layer(
 
 
 def _draw(color: Image, alpha: Image, radius: float, rng: np.random.Generator) -> None:
-    """One ellipse or rectangle, anywhere and turned by any angle."""
+    """One ellipse or rectangle at a random position and angle."""
     height, width = alpha.shape
     cx, cy, angle = rng.uniform(0, width), rng.uniform(0, height), rng.uniform(0, np.pi)
     left, right = int(max(0, cx - radius - 2)), int(min(width, cx + radius + 3))
@@ -91,7 +91,7 @@ def _draw(color: Image, alpha: Image, radius: float, rng: np.random.Generator) -
 
 
 def _texture(u: Image, v: Image, radius: float, rng: np.random.Generator) -> Image:
-    """A slope, and on most shapes stripes or smooth noise as well."""
+    """A gradient, plus stripes or smooth noise on most shapes."""
     out = rng.normal(0, 0.15) / max(radius, 8) * u
     kind = rng.random()
     if kind < 0.3:
@@ -102,7 +102,7 @@ def _texture(u: Image, v: Image, radius: float, rng: np.random.Generator) -> Ima
 
 
 def _smooth_noise(u: Image, v: Image, radius: float, rng: np.random.Generator) -> Image:
-    """Bilinear noise over [-1, 1] squared."""
+    """Bilinear noise over the square [-1, 1] x [-1, 1]."""
     n = max(2, int(radius // (SCALE * rng.choice([0.5, 1, 2]))) + 2)
     grid = rng.normal(size=(n, n)).astype(np.float32)
     row, column = (np.clip((each + 1) / 2 * (n - 1), 0, n - 1.001) for each in (v, u))

@@ -1,9 +1,9 @@
-"""Make coolvid/codec/prior.npz: the networks of I frames, trained on many scenes of falling leaves at once.
+"""Make coolvid/codec/prior.npz: I-frame networks, trained jointly on many falling-leaves scenes.
 
     python sequences/prior.py
 
-Every scene has latents of its own; the networks are shared. It takes a minute or two on two cores. The prior is a part
-of the stream format: put the hash that is printed into coolvid/codec/prior.py, and raise FORMAT_VERSION.
+Every scene has its own latents; the networks are shared. Training takes one to two minutes on two cores. The prior is
+part of the stream format: copy the printed hash to coolvid/codec/prior.py, and increase FORMAT_VERSION.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ SHIFTS = {"arm": (8, 8), "ifce": (8, 8), "synthesis": (10, 12), "upsampling": (1
 
 
 class Member:
-    """One scene: its encoder, whose latents are its own."""
+    """One scene: an encoder with its own latents."""
 
     def __init__(self, seed: int) -> None:
         lmbda = LAMBDAS[seed // 2 % 3]
@@ -59,7 +59,7 @@ class Member:
         return {name: p for name, p in self.encoder.named_parameters() if "latent" not in name}
 
     def step(self, shared: Mapping[str, Tensor], progress: float, lr: float) -> None:
-        """Latents learn, and the shared networks get this scene's gradients."""
+        """Train the latents, and give the shared networks this scene's gradients."""
         own = self.networks()
         with torch.no_grad():
             for name, value in shared.items():
@@ -76,7 +76,7 @@ class Member:
 
 
 def train_shared(members: list[Member]) -> dict[str, Tensor]:
-    """The networks of least mean loss, averaged over the last steps."""
+    """The networks that minimize the mean loss, averaged over the last steps."""
     shared = {name: p.detach().clone().requires_grad_(True) for name, p in members[0].networks().items()}
     optimizer, rng = Optimizers(list(shared.values()), [], LR["weights"]), np.random.default_rng(0)
     mean: dict[str, Tensor] = {}
@@ -90,7 +90,7 @@ def train_shared(members: list[Member]) -> dict[str, Tensor]:
 
 
 def quantized(member: Member, networks: Mapping[str, Tensor]) -> Mapping[str, CodedModule]:
-    """The networks as integers, with the activation scales that this member's picture wants."""
+    """The networks as integers, with activation scales from this member's picture."""
     encoder = member.encoder
     encoder.set_param(networks)
     coolchic = encoder.branches["residue"]

@@ -26,7 +26,7 @@ from coolvid.settings.config import EncodeConfig
 ROOT = Path(__file__).parents[1]
 TINY = sorted((ROOT / "sequences" / "tiny").glob("*_yuv420_8b.yuv"))
 FORMAT = VideoFormat(32, 48, PixelFormat.YUV420, 8)
-VERIFIED = "A separate `coolvid decode` of the file gives exactly the pictures of the encoder."
+VERIFIED = "Verified: a separate `coolvid decode` reproduces the encoder's pictures exactly."
 
 
 def invoke(*args):
@@ -198,7 +198,7 @@ def test_info_says_where_networks_come_from(calls, monkeypatch, frame_type, refe
 def test_plugins_lists_every_built_in_kind():
     lines = invoke("plugins").stdout.splitlines()
     rows = {tuple(line.split()[:2]): line for line in lines[1:]}
-    assert lines[-1].startswith("Heavy loops run in ")
+    assert lines[-1].startswith("Inner loops run in ")
     for kind, name, needed in (
         ("arm", "mlp", "yes"),
         ("upsampling", "separable", "yes"),
@@ -215,13 +215,13 @@ MISTAKES = [
     ("encode clip.yuv --gop 0", "gop is 0; choose 1..4096"),
     ("encode clip.yuv --gop 4 --intra-period 6", "intra_period 6 is not a multiple of gop 4"),
     ("encode clip.yuv --lmbda nan", "lmbda is nan"),
-    ("encode clip.yuv --size 48", "cannot read size '48'; write width x height"),
+    ("encode clip.yuv --size 48", "cannot read size '48'; write WIDTHxHEIGHT"),
     ("encode clip.yuv --fps 0", "cannot read frame rate '0'"),
     ("encode clip.yuv --fps 1/0", "cannot read frame rate '1/0'"),
     ("encode clip.yuv --intra-pos 0,x", "cannot read positions '0,x'"),
     ("encode clip.yuv --quantizer soft:round", "cannot read plugin choice 'soft:round'"),
-    ("encode setup.cvd -o setup.cvd", "the output 'setup.cvd' is the input itself"),
-    ("decode setup.cvd setup.cvd", "the output 'setup.cvd' is the input itself"),
+    ("encode setup.cvd -o setup.cvd", "the output 'setup.cvd' is the input file"),
+    ("decode setup.cvd setup.cvd", "the output 'setup.cvd' is the input file"),
 ]
 
 
@@ -363,7 +363,9 @@ def test_an_interrupted_encode_leaves_no_stream(tmp_path):
     finally:
         process.kill()
     assert process.returncode == 130
-    assert stderr == "coolvid: interrupted; out.cvd.part keeps the finished frames: add --resume to go on from there\n"
+    assert (
+        stderr == "coolvid: interrupted; out.cvd.part holds the finished frames; add --resume to continue from there\n"
+    )
     assert not (tmp_path / "out.cvd").exists()
 
 

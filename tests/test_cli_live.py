@@ -96,7 +96,7 @@ def test_the_block_says_what_happens(now):
     assert text[3] == "4 P from 0 motion start loss 0.012300 0.1250 bpp 31.50 dB"
     for event in (done(1, 80, 30.0), start(2), progress(2, 50)):
         block.feed(event)
-    assert "quantising" in drawn(block)[3]
+    assert "quantizing" in drawn(block)[3]
 
 
 def test_time_left_is_measured_speed_times_the_iterations_that_are_left():

@@ -169,25 +169,25 @@ def cut_off():
 BAD = [
     ("empty file", lambda: Path("a.mp4").touch(), "a.mp4", "a.mp4 is empty"),
     ("text", lambda: Path("a.mp4").write_text("a text\n" * 99), "a.mp4", "a.mp4 is not a readable video or image: "),
-    ("cut off", cut_off, "a.mp4", "a.mp4 breaks off: it is an mp4 without its index (moov); get it anew"),
+    ("cut off", cut_off, "a.mp4", "a.mp4 is truncated: an mp4 without its index (moov); copy or download it"),
     ("no file", lambda: None, "a.mp4", "no such file: a.mp4"),
     ("no folder", lambda: None, "frames/%04d.png", "no such folder: frames"),
-    ("gap", gap, "frames/%04d.png", "frames/0001.png is missing in the sequence 0000.png to 0003.png"),
-    ("two sizes", two_sizes, "frames/%04d.png", "frames/0001.png is 30x24 rgb of 8 bits, frames/0000.png is 32x24"),
-    ("late start", lambda: save(Path("a.y4m")), "a.y4m --start 3", "a.y4m has 3 frames, 0 to 2; there is no frame 3"),
+    ("gap", gap, "frames/%04d.png", "frames/0001.png is missing from the sequence 0000.png to 0003.png"),
+    ("two sizes", two_sizes, "frames/%04d.png", "frames/0001.png is 30x24 8-bit rgb, but frames/0000.png is 32x24"),
+    ("late start", lambda: save(Path("a.y4m")), "a.y4m --start 3", "start is 3, but a.y4m has only 3 frames; choose"),
     ("crop outside", lambda: save(Path("a.y4m")), "a.y4m --crop 20x20+20+0",
-     "crop 20x20+20+0 does not lie in the picture, which is 32x24; 20x20+12+0 does"),
+     "crop 20x20+20+0 exceeds the picture, which is 32x24; 20x20+12+0 fits"),
     ("crop odd", lambda: save(Path("a.y4m")), "a.y4m --crop 20x20+3+0", "crop 20x20+3+0 starts at an odd position"),
-    ("crop text", lambda: None, "a.y4m --crop 20x20", "cannot read crop '20x20'; write width x height + x + y, as "),
+    ("crop text", lambda: None, "a.y4m --crop 20x20", "cannot read crop '20x20'; write WIDTHxHEIGHT+X+Y, for example "),
     ("too small", lambda: save(Path("a.y4m")), "a.y4m --scale 8x8", "scale to 8x8: frame size 8x8 is outside"),
     ("variable", lambda: mux(Path("a.mkv"), "ffv1", (0, 33, 133), Fraction(1, 1000)), "a.mkv",
      "a.mkv: its frame rate is variable or unknown (frames last from 33.00 to 100.00 ms); make it constant"),
     ("interlaced", lambda: mux(Path("a.mp4"), "libx264", options={"x264-params": "interlaced=1"}), "a.mp4",
-     "a.mp4: frame 0 is interlaced, and only progressive video is supported; deinterlace it first: ffmpeg"),
+     "a.mp4: frame 0 is interlaced, but only progressive video is supported; deinterlace it first: ffmpeg"),
     ("12 bits", lambda: mux(Path("a.mkv"), "ffv1", name="yuv420p12le"), "a.mkv",
-     "a.mkv: pixel format yuv420p12le (12 bits a sample) is not supported; convert it to 8 or 10 bits first"),
-    ("empty pipe", lambda: None, "- -o a.cvd", "standard input is empty; pipe as in: ffmpeg"),
-    ("size of a pipe", lambda: None, "- -o a.cvd --size 32x24", "size and pixel format are for raw files; y4m from"),
+     "a.mkv: pixel format yuv420p12le (12 bits per sample) is not supported; convert it to 8 or 10 bits first"),
+    ("empty pipe", lambda: None, "- -o a.cvd", "standard input is empty; use a pipe, for example ffmpeg"),
+    ("size of a pipe", lambda: None, "- -o a.cvd --size 32x24", "size and pixel format are for raw files only; y4m"),
 ]  # fmt: skip
 
 
@@ -206,7 +206,7 @@ def test_what_cannot_be_encoded_is_one_line(make, source, message):
 def test_a_stream_needs_a_name(args):
     result = invoke("encode", *args.split())
     assert result.exit_code == 2
-    assert "name the stream that is to be made, as -o clip.cvd" in result.stderr
+    assert "the stream needs a file name; give one, for example -o clip.cvd" in result.stderr
 
 
 # ---------------------------------------------------------------- decoding a part
@@ -284,10 +284,10 @@ def test_ranges_are_slices(stream, text, shown):
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("10:", "no frame lies in the range 10:; "),
-        ("5:5", "no frame lies in the range 5:5; "),
-        ("20:30", "no frame lies in the range 20:30; "),
-        ("7", "cannot read range '7'; write first:end, as 10:20 for the frames 10 to 19"),
+        ("10:", "range 10: contains no frame; "),
+        ("5:5", "range 5:5 contains no frame; "),
+        ("20:30", "range 20:30 contains no frame; "),
+        ("7", "cannot read range '7'; write FIRST:END, for example 10:20 for frames 10 to 19"),
         ("1:9:2", "cannot read range '1:9:2'"),
         ("a:b", "cannot read range 'a:b'"),
     ],

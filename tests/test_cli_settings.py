@@ -119,27 +119,27 @@ def test_a_target_that_is_missed_keeps_the_closest_and_fails(asked, options, tar
     assert asked == [(EncodeConfig(), target, "--resume" in options)]
     assert result.exit_code == 2
     assert result.stderr.startswith(
-        f"coolvid: error: no trial met {target}; clip.cvd is the closest, 0.5 bpp at lambda"
+        f"coolvid: error: no trial met {target}; clip.cvd is the closest, with 0.5 bpp at lambda"
     )
     assert "384 bytes" in result.stdout
 
 
 MISTAKES = [
-    ("--bpp 0.3 --psnr 30", "give one of --lmbda, --bpp, --bitrate, --psnr, not --bpp and --psnr"),
-    ("--lmbda 0.001 --bitrate 1M", "give one of --lmbda, --bpp, --bitrate, --psnr, not --lmbda and --bitrate"),
-    ("--set lmbda=0.1 --psnr 30", "give one of --lmbda, --bpp, --bitrate, --psnr, not --set lmbda and --psnr"),
-    ("--bitrate 3m", "cannot read bit rate '3m'; write bits per second, as 300k or 1.5M"),
+    ("--bpp 0.3 --psnr 30", "give only one of --lmbda, --bpp, --bitrate, --psnr, not --bpp and --psnr"),
+    ("--lmbda 0.001 --bitrate 1M", "give only one of --lmbda, --bpp, --bitrate, --psnr, not --lmbda and --bitrate"),
+    ("--set lmbda=0.1 --psnr 30", "give only one of --lmbda, --bpp, --bitrate, --psnr, not --set lmbda and --psnr"),
+    ("--bitrate 3m", "cannot read bit rate '3m'; write bits per second, for example 300k or 1.5M"),
     ("--bpp 0", "target bpp is 0.0"),
     ("--set gop=2", "no setting 'gop'; did you mean structure.gop?"),
     ("--set training.turns=2", "no setting 'training.turns'; choose one of: training.intra_iterations"),
     ("--config none.toml", "cannot read none.toml: No such file"),
-    ("--config clip.yuv", "clip.yuv is not TOML"),
-    ("--csv clip.yuv", "the output 'clip.yuv' is the input itself"),
-    ("--log clip.yuv", "the output 'clip.yuv' is the input itself"),
-    ("--write-config clip.yuv", "the output 'clip.yuv' is the input itself"),
+    ("--config clip.yuv", "clip.yuv is not valid TOML"),
+    ("--csv clip.yuv", "the output 'clip.yuv' is the input file"),
+    ("--log clip.yuv", "the output 'clip.yuv' is the input file"),
+    ("--write-config clip.yuv", "the output 'clip.yuv' is the input file"),
     ("--write-config none/run.toml", "cannot write none/run.toml: there is no folder none; make it first"),
-    ("--csv clip.cvd", "'clip.cvd' is to be written twice; choose another name"),
-    ("--csv a --log a", "'a' is to be written twice; choose another name"),
+    ("--csv clip.cvd", "two outputs have the name 'clip.cvd'; choose another name for one"),
+    ("--csv a --log a", "two outputs have the name 'a'; choose another name for one"),
 ]
 
 
@@ -201,7 +201,7 @@ def test_control_c_in_a_terminal_says_how_to_go_on_and_that_works(tmp_path):
     text, status = in_terminal(command, tmp_path, r"frame +0 I +\d+ bytes")
     assert status == 130, text
     said = " ".join(text[text.rindex("coolvid: interrupted") :].split())
-    assert said == "coolvid: interrupted; a.cvd.part keeps the finished frames: add --resume to go on from there"
+    assert said == "coolvid: interrupted; a.cvd.part holds the finished frames; add --resume to continue from there"
     assert "elapsed" in text
     assert "\x1b[?25h" in text  # the cursor is back
 

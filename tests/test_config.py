@@ -101,7 +101,7 @@ BAD_PARAMETERS = [
     ({"latent_resolution": (3, 2)}, r"latent_resolution is \(3, 2\)"),
     ({"latent_resolution": (0, 11)}, "inside 0..10"),
     ({"hyperlatent_resolution": (-1, 2)}, "hyperlatent_resolution"),
-    ({"ifce_resolution": None}, r"output_feature_ifce needs an ifce_resolution, as \(0, 2\)"),
+    ({"ifce_resolution": None}, r"output_feature_ifce needs an ifce_resolution, for example \(0, 2\)"),
     ({"output_feature_ifce": 65}, "output_feature_ifce is 65; choose 0..64"),
     ({"spatial_context_arm": 0}, "spatial_context_arm is 0; choose 1..40"),
     ({"spatial_context_arm": 41}, "spatial_context_arm is 41"),
@@ -421,5 +421,5 @@ def test_the_filter_size_reaches_the_warper(warpers, settings, wanted):
 
 def test_a_filter_size_that_the_warper_does_not_follow(warpers):
     config = EncodeConfig(warp_filter_size=4, plugins=(("warper", PluginChoice("other")),))
-    with pytest.raises(ConfigError, match="warp_filter_size is 4, which the warper 'other' does not follow"):
+    with pytest.raises(ConfigError, match="warp_filter_size is 4, but the warper 'other' does not use it"):
         frame_config(config, FrameType.P, 1, (64, 64))

@@ -98,15 +98,15 @@ BAD_SETTINGS = [
     ("seed=1.5", "seed is 1.5; write a whole number"),
     ("lmbda=small", "lmbda is 'small'; write a number"),
     ("inherit=1", "inherit is 1; write true or false"),
-    ("preset=3", "preset is 3; write a text"),
+    ("preset=3", "preset is 3; write a string"),
     ("structure.p_pos=2", r"structure.p_pos is 2; write a list, for example \[8\]"),
     ("training.noise_parameter=[1]", r"training.noise_parameter is \[1\]; write a list of 2, for example \[0.5, 0.5\]"),
     ("training.warmup=[[2,x]]", r"training.warmup is '\[\[2,x\]\]'; write a list"),
     ('training.warmup=[[2,"x"]]', r"training.warmup\[0\]\[1\] is 'x'; write a whole number"),
-    ("quantizer=3", "quantizer is 3; write a text, for example NAME or NAME:key=value"),
+    ("quantizer=3", "quantizer is 3; write a string, for example NAME or NAME:key=value"),
     ("quantizer=a b", "cannot read plugin choice 'a b'"),
-    ("quantizer.name=ste", "quantizer is {'name': 'ste'}; write a text, for example NAME"),
-    ("gop", "cannot read setting 'gop'; write NAME=VALUE, as structure.gop=4"),
+    ("quantizer.name=ste", "quantizer is {'name': 'ste'}; write a string, for example NAME"),
+    ("gop", "cannot read setting 'gop'; write NAME=VALUE, for example structure.gop=4"),
     ("=3", "cannot read setting '=3'"),
 ]
 
@@ -137,7 +137,7 @@ def test_a_value_outside_its_choices_is_refused_before_any_encode(text, message)
 BAD_FILES = [
     ("gop = 4\n", ConfigError, "run.toml: no setting 'gop'"),
     ("[structure]\ngop = 'x'\n", ConfigError, "run.toml: structure.gop is 'x'"),
-    ("lmbda = \n", ConfigError, "run.toml is not TOML: .*line 1"),
+    ("lmbda = \n", ConfigError, "run.toml is not valid TOML: .*line 1"),
 ]
 
 

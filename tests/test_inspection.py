@@ -138,7 +138,7 @@ def test_only_what_is_asked_for_and_what_it_needs(path, frames):
 
 
 def test_a_frame_that_is_not_there(path):
-    with pytest.raises(ConfigError, match=r"no frame 7 in the stream; choose from 0\.\.4"):
+    with pytest.raises(ConfigError, match=r"the stream has no frame 7; choose from 0\.\.4"):
         next(inspect_stream(path, [0, 7]))
 
 

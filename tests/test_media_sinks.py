@@ -55,7 +55,7 @@ def test_an_error_leaves_no_numbered_file(tmp_path):
 
 
 def test_numbered_images_need_their_folder(tmp_path):
-    with pytest.raises(OutputError, match="no folder"):
+    with pytest.raises(OutputError, match="does not exist; create it"):
         open_sink(tmp_path / "out" / "%04d.png", VideoFormat(16, 20, RGB, 8), RATE, ColorInfo())
 
 
@@ -69,7 +69,7 @@ def test_standard_output_is_the_y4m_file(tmp_path, monkeypatch, format):
 
 
 def test_what_standard_output_is_not_for(monkeypatch):
-    with pytest.raises(OutputError, match=r"y4m, which cannot hold RGB; name a file \.png"):
+    with pytest.raises(OutputError, match=r"y4m, which cannot hold RGB; write to a \.png"):
         open_sink("-", VideoFormat(16, 16, RGB, 8), RATE, ColorInfo())
     monkeypatch.setattr("sys.stdout", SimpleNamespace(isatty=lambda: True))
     with pytest.raises(OutputError, match="terminal"):

@@ -125,12 +125,12 @@ def spoil_all(folder):
 @pytest.mark.parametrize(
     "spoil, words",
     [
-        (spoil_gap, r"0002\.png is missing in the sequence 0000\.png to 0003\.png"),
-        (spoil_size, r"0002\.png is 18x20 rgb of 8 bits, \S+0000\.png is 17x20 rgb of 8 bits; bring"),
-        (spoil_kind, r"0002\.png is 17x20 yuv420 of 8 bits"),
-        (spoil_content, r"0002\.png (is not a readable|holds no)"),
+        (spoil_gap, r"0002\.png is missing from the sequence 0000\.png to 0003\.png"),
+        (spoil_size, r"0002\.png is 18x20 8-bit rgb, but \S+0000\.png is 17x20 8-bit rgb; convert"),
+        (spoil_kind, r"0002\.png is 17x20 8-bit yuv420"),
+        (spoil_content, r"0002\.png (is not a readable|contains no)"),
         (spoil_empty, r"0002\.png is empty"),
-        (spoil_all, r"no file matches \S+%04d\.png; the first would be 0000\.png or 0001\.png"),
+        (spoil_all, r"no file matches \S+%04d\.png, for example 0000\.png; check"),
     ],
 )
 def test_spoilt_sequences(tmp_path, spoil, words):
@@ -172,12 +172,16 @@ def test_y4m_from_standard_input(tmp_path, piped, format):
 @pytest.mark.parametrize(
     "change, options, words",
     [
-        (lambda data: b"", {}, "standard input is empty; pipe as in: ffmpeg"),
-        (lambda data: b"this is only a text", {}, r"is not y4m, it starts with b'this is o'; pipe as in: ffmpeg"),
-        (lambda data: data[:-7], {}, "breaks off in frame 2"),
-        (lambda data: data[: len(data) // 2], {}, "breaks off in frame 1"),
+        (lambda data: b"", {}, "standard input is empty; use a pipe, for example ffmpeg"),
+        (
+            lambda data: b"this is only a text",
+            {},
+            r"is not y4m: it starts with b'this is o'; use a pipe, for example ffmpeg",
+        ),
+        (lambda data: data[:-7], {}, "ends inside frame 2"),
+        (lambda data: data[: len(data) // 2], {}, "ends inside frame 1"),
         (lambda data: data[:40], {}, "standard input"),
-        (lambda data: data, {"start": 3}, r"has 3 frames, 0 to 2; there is no frame 3"),
+        (lambda data: data, {"start": 3}, r"start is 3, but .* has only 3 frames; choose 0..2"),
         (lambda data: data.replace(b"Ip", b"It"), {}, r"frame 0 is interlaced.*bwdif"),
     ],
 )
@@ -188,10 +192,10 @@ def test_bad_standard_input(tmp_path, piped, change, options, words):
 
 
 def test_standard_input_is_y4m_and_not_a_terminal(piped, monkeypatch):
-    with pytest.raises(ConfigError, match=r"raw files; y4m from standard input"):
+    with pytest.raises(ConfigError, match=r"raw files only; y4m from standard input"):
         open_source("-", SourceSpec(size=(48, 32), pix_fmt="yuv420p"))
     monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=SimpleNamespace(isatty=lambda: True)))
-    with pytest.raises(InputError, match="nothing is piped"):
+    with pytest.raises(InputError, match="standard input is a terminal"):
         open_source("-")
 
 
@@ -213,7 +217,7 @@ def test_start_is_as_if_frames_before_it_were_not(tmp_path, suffix, start):
 @pytest.mark.parametrize("suffix", KINDS)
 def test_start_beyond_the_end(tmp_path, suffix):
     path = save(tmp_path / f"clip{suffix}", video(SMALL, 5))
-    with pytest.raises(InputError, match=r"clip\S+ has 5 frames, 0 to 4; there is no frame 5 to start at"):
+    with pytest.raises(InputError, match=r"start is 5, but clip\S+ has only 5 frames; choose 0\.\.4"):
         open_source(path, SourceSpec(start=5))
 
 
@@ -241,11 +245,11 @@ def test_odd_positions_are_for_full_chroma(tmp_path):
 @pytest.mark.parametrize(
     "options, words",
     [
-        ({"crop": (16, 16, 3, 0)}, r"crop 16x16\+3\+0 starts at an odd position.*take 16x16\+2\+0"),
-        ({"crop": (20, 16, 0, 5)}, r"odd position.*take 20x16\+0\+4"),
-        ({"crop": (16, 16, 40, 0)}, r"does not lie in the picture, which is 48x32; 16x16\+32\+0 does"),
-        ({"crop": (64, 64, 0, 0)}, r"48x32; 48x32\+0\+0 does"),
-        ({"crop": (17, 16, 32, 0)}, r"17x16\+30\+0 does"),
+        ({"crop": (16, 16, 3, 0)}, r"crop 16x16\+3\+0 starts at an odd position.*use 16x16\+2\+0"),
+        ({"crop": (20, 16, 0, 5)}, r"odd position.*use 20x16\+0\+4"),
+        ({"crop": (16, 16, 40, 0)}, r"exceeds the picture, which is 48x32; 16x16\+32\+0 fits"),
+        ({"crop": (64, 64, 0, 0)}, r"48x32; 48x32\+0\+0 fits"),
+        ({"crop": (17, 16, 32, 0)}, r"17x16\+30\+0 fits"),
         ({"crop": (8, 16, 0, 0)}, r"crop to 8x16: frame size 8x16 is outside 16\.\."),
         ({"scale": (8, 16)}, r"scale to 8x16: frame size 8x16 is outside 16\.\."),
         ({"scale": (20000, 16)}, r"outside 16\.\.16384"),
@@ -361,7 +365,7 @@ def test_turned_videos_are_read_upright(tmp_path, suffix, degrees, mirrored, tur
 @pytest.mark.skipif(not CAN_TURN, reason="needs a PyAV that writes display matrices")
 def test_what_cannot_be_turned_is_refused(tmp_path):
     mux(tmp_path / "a.mkv", pictures(1, "yuv420p"), "ffv1", prepare=lambda s: s.set_display_rotation(45))
-    with pytest.raises(InputError, match=r"a\.mkv.*turned by 45 degrees.*multiples of 90"):
+    with pytest.raises(InputError, match=r"a\.mkv.*rotated by 45 degrees.*multiples of 90"):
         open_source(tmp_path / "a.mkv")
     mux(tmp_path / "b.mkv", pictures(1, "yuv420p", 65, 48), "ffv1", prepare=lambda s: s.set_display_rotation(180))
     with pytest.raises(InputError, match=r"b\.mkv.*odd size \(65x48\)"):
@@ -403,7 +407,7 @@ def test_files_of_other_programs(tmp_path, name, codec, pix_fmt, format):
 def test_an_mp4_without_its_index_says_so(tmp_path):
     path = mux(tmp_path / "a.mp4", pictures(12, "yuv420p"), "libx264")
     path.write_bytes(path.read_bytes()[:-400])
-    with pytest.raises(InputError, match=r"a\.mp4 breaks off: it is an mp4 without its index"):
+    with pytest.raises(InputError, match=r"a\.mp4 is truncated: an mp4 without its index"):
         open_source(path)
 
 

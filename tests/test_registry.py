@@ -244,7 +244,7 @@ BAD = [
     ({"gain": "x"}, "option gain is 'x'; write a number"),
     ({"fast": "maybe"}, "option fast is 'maybe'; write true or false"),
     ({"fast": 1}, "option fast is 1; write true or false"),
-    ({"label": 3}, "option label is 3; write a text"),
+    ({"label": 3}, "option label is 3; write a string"),
     ({"sizes": "3"}, "option sizes is 3; write brackets"),
     ({"sizes": "3;4"}, r"option sizes is \'3;4\'; write brackets, for example \(3,5\)"),
     ({"sizes": [None]}, r"option sizes\[0\] is None; write"),

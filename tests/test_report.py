@@ -305,10 +305,10 @@ def test_files_without_points_are_refused(tmp_path, text):
 @pytest.mark.parametrize(
     "given, error, message",
     [
-        ({"frames": (0, 9)}, ConfigError, r"no frame 9 in the stream; choose from 0\.\.4"),
+        ({"frames": (0, 9)}, ConfigError, r"the stream has no frame 9; choose from 0\.\.4"),
         ({"frames": ()}, ConfigError, "name at least one"),
         ({"source": "intra.yuv", **opening("intra")}, ConfigError, "the stream 50x33 yuv420 8 bit"),
-        ({"source": "short.yuv", **opening("b")}, InputError, r"short.yuv ends after 2 frames; the stream has 5"),
+        ({"source": "short.yuv", **opening("b")}, InputError, r"short.yuv has 2 frames, but the stream 5; give"),
         ({"compare": "absent.json"}, InputError, "cannot read .*absent.json"),
     ],
 )
@@ -318,7 +318,7 @@ def test_what_does_not_fit_is_said_and_leaves_nothing(streams, tmp_path, given, 
     paths = {key: streams / value for key, value in given.items() if key in ("source", "compare")}
     with pytest.raises(error, match=message):
         coolvid.report(streams / "b.cvd", tmp_path / "a.html", **{**given, **paths})
-    with pytest.raises(OutputError, match="no folder"):
+    with pytest.raises(OutputError, match="does not exist; create it"):
         coolvid.report(streams / "b.cvd", tmp_path / "none" / "a.html")
     assert not list(tmp_path.iterdir())
 
@@ -335,9 +335,9 @@ def test_the_command(streams, tmp_path):
     assert re.fullmatch(r".*a\.html: 5 frames, pictures of 0, 4, 0\.\d MB\n", result.output)
     assert list(Page(tmp_path / "a.html").data["views"]) == ["0", "4"]
     assert invoke(stream, "-q", "-o", tmp_path / "b.html").output == ""
-    assert "say how" not in result.output and "give --source too" in invoke(stream, "--start", "2").output
+    assert "say how" not in result.output and "give --source as well" in invoke(stream, "--start", "2").output
     refused = invoke(stream, "-o", stream)
-    assert refused.exit_code == 2 and "is the input itself" in refused.output
+    assert refused.exit_code == 2 and "is the input file" in refused.output
 
 
 def test_assets_are_shipped():
@@ -497,10 +497,10 @@ def test_frames_are_picked_by_chip_button_key_and_click(browser, streams, page):
 
 
 NETWORKS_FROM = [
-    ({"is_copy": False, "predictor": None}, "itself"),
+    ({"is_copy": False, "predictor": None}, "not predicted"),
     ({"is_copy": False, "predictor": -1}, "the prior"),
     ({"is_copy": False, "predictor": 0}, "frame 0"),
-    ({"is_copy": True, "predictor": None}, "none: a copy of what it is predicted from"),
+    ({"is_copy": True, "predictor": None}, "none: a copy of its references"),
 ]
 
 

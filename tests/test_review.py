@@ -182,12 +182,12 @@ def test_difference_is_amplified_around_grey_and_clipped():
 
 def test_another_source_is_refused(clips, tmp_path):
     _, stream = clips["even"]
-    with pytest.raises(InputError, match=r"64x48 yuv444 of 8 bits, even\.cvd is 64x48 yuv420 of 8 bits"):
+    with pytest.raises(InputError, match=r"64x48 8-bit yuv444, but even\.cvd is 64x48 8-bit yuv420"):
         make_review(stream, clips["full444"][0], tmp_path / "review.mp4")
     short = tmp_path / "short_64x48_25p_yuv420_8b.yuv"
     with open_sink(short, FORMATS["even"], Fraction(25), ColorInfo()) as sink:
         sink.write(ramp(FORMATS["even"], 0))
-    with pytest.raises(InputError, match="1 frames and the stream 2"):
+    with pytest.raises(InputError, match="1 frames, but the stream 2"):
         make_review(stream, short, tmp_path / "review.mp4")
     assert [path.name for path in tmp_path.iterdir()] == [short.name]
 

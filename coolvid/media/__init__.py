@@ -1,4 +1,4 @@
-"""Files <-> Frames. `open_source` reads whatever it is given, `open_sink` chooses the writer by the file's suffix."""
+"""Files <-> Frames. `open_source` reads any supported file, `open_sink` chooses the writer by the file's suffix."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _whole_source(path: Path, spec: SourceSpec) -> Source:
         return RawSource(path, spec)
     if spec.size or spec.pix_fmt:
         name = "y4m from standard input" if is_pipe else path.name
-        raise ConfigError(f"size and pixel format are for raw files; {name} has its own, so leave them out")
+        raise ConfigError(f"size and pixel format are for raw files only; {name} defines its own, so leave them out")
     if is_pipe:
         from .pipe import PipeSource
 
@@ -67,18 +67,18 @@ def open_sink(
     n_frames: int | None = None,
     first: int = 0,
 ) -> Sink:
-    """A file for frames of this format, by its suffix, or - for standard output; see the sink classes for each.
+    """A file for frames of this format, by its suffix, or - for standard output; see the sink classes.
 
-    .yuv, .rgb, .y4m and - (y4m) are bit exact; .png is for RGB of 8 bits; .mp4 and .mkv are lossy. n_frames, where
-    known, says whether a .png gets a number; DIR/%04d.png always does, and first is the number of the first.
-    Raises OutputError when the suffix does not hold the format, or the file cannot be written.
+    .yuv, .rgb, .y4m and - (y4m) are bit exact; .png is exact for 8-bit RGB; .mp4 and .mkv are lossy. A .png gets a
+    number if n_frames is not 1, and with DIR/%04d.png always; first is the number of the first file.
+    Raises OutputError when a file of this suffix cannot hold the format, or the file cannot be written.
     """
     path = Path(path)
     suffix = path.suffix.lower()
     if str(path) != PIPE and suffix not in SINK_SUFFIXES:
         raise OutputError(
             f"{path}: no writer for {suffix or 'a name without suffix'}; use {', '.join(SINK_SUFFIXES)}, or - for y4m "
-            "to standard output"
+            "on standard output"
         )
     return _sink_class(path)(path, format, fps, color, n_frames, first)
 

@@ -1,4 +1,4 @@
-"""What every source and every sink of frames has in common, whatever the file behind it."""
+"""Base classes of all sources and sinks of frames."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from coolvid.picture.types import ColorInfo, Frame, VideoFormat
 class Source(ABC):
     """Frames from a file, one after another; an iterator and a context manager.
 
-    format, fps, color describe all frames; n_frames is None when the file does not tell; name is the file's name.
+    format, fps, color describe all frames; n_frames is None when the file does not state it; name is the file's name.
     """
 
     format: VideoFormat
@@ -41,22 +41,22 @@ class Source(ABC):
 
     @abstractmethod
     def __next__(self) -> Frame:
-        """The next frame; raises InputError when the file breaks off or is damaged."""
+        """The next frame; raises InputError when the file is truncated or damaged."""
 
     def skip(self, n: int) -> int:
-        """Pass over up to n frames; how many there were. To be called before the first frame is read."""
+        """Skip up to n frames and return the number skipped. Call it before the first frame is read."""
         return sum(1 for _ in islice(self, n))
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
 
 
 class Sink(ABC):
-    """Frames into a file; a context manager. first: number of the first frame, where frames become numbered files.
+    """Writes frames to a file; a context manager. first: number of the first frame, for numbered files.
 
-    Everything is written under temporary names beside the target and renamed when the `with` block ends well. When it
-    ends by an error, nothing is left behind and an existing target stays as it was.
+    Everything is written under temporary names next to the target and renamed when the `with` block succeeds. After an
+    error, no new file remains and an existing target is unchanged.
     """
 
     def __init__(
@@ -87,9 +87,9 @@ class Sink(ABC):
         return self
 
     def write(self, frame: Frame) -> None:
-        """Append one frame; raises OutputError when it is of another format or the file cannot be written.
+        """Append one frame; raises OutputError when it has another format or the file cannot be written.
 
-        BrokenPipeError, where the reader of standard output has gone, is left as it is.
+        BrokenPipeError, when the reader of standard output has closed it, passes through.
         """
         if frame.format != self.format:
             raise OutputError(f"{self.path}: a frame of {frame.format} does not fit a file of {self.format}")
@@ -109,7 +109,7 @@ class Sink(ABC):
             return
         try:
             if not self.n_written:
-                raise OutputError(f"{self.path}: no frame was written, so there is no file")
+                raise OutputError(f"{self.path}: no frames were written, so no file was made")
             self._finish()
             for path, name in self._results():
                 finish(path, name)
@@ -123,7 +123,7 @@ class Sink(ABC):
             raise
 
     def _abandon(self) -> None:
-        """Close whatever is open and delete the temporary files; never raises."""
+        """Close everything and delete the temporary files; never raises."""
         try:
             self._close()
         except (OSError, ValueError):
@@ -148,16 +148,16 @@ class Sink(ABC):
 
     @abstractmethod
     def _close(self) -> None:
-        """Close without caring for the content."""
+        """Close; the content is discarded."""
 
 
 def check_readable(path: Path) -> None:
-    """Raises InputError unless path is a file that exists, may be read and is not empty."""
+    """Raises InputError unless path is a file that exists, is readable and is not empty."""
     if not path.exists():
         raise InputError(f"no such file: {path}")
     if not path.is_file():
         raise InputError(f"{path} is not a file")
     if not os.access(path, os.R_OK):
-        raise InputError(f"{path} may not be read; check its permissions")
+        raise InputError(f"{path} is not readable; check its permissions")
     if path.stat().st_size == 0:
         raise InputError(f"{path} is empty")

@@ -1,4 +1,4 @@
-"""Frames out of everything PyAV opens: mp4, mkv, webm, y4m, images and more."""
+"""Frames from any file that PyAV opens: mp4, mkv, webm, y4m, images and more."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _STILL_RATE = Fraction(1)
 
 
 class _Packet(NamedTuple):
-    """What is kept of a coded frame: its time in ticks, its end in the file in bytes (0: unknown), if it is shown."""
+    """Facts of a coded frame: time in ticks, end in the file in bytes (0: unknown), and whether it is shown."""
 
     stamp: int | None
     end: int
@@ -37,8 +37,8 @@ class _Packet(NamedTuple):
 class ContainerSource(PictureSource):
     """The first video stream of a file. Its packets are scanned once for the exact frame rate and the frame count.
 
-    fps: take frame after frame at this rate, whatever the time stamps say. A still image is one frame, at 1 a second
-    if not told otherwise.
+    fps: assign this rate to the frames and ignore the time stamps. A still image is one frame, by default at 1 frame
+    per second.
     """
 
     def __init__(self, path: Path, fps: Fraction | None = None) -> None:
@@ -56,7 +56,7 @@ class ContainerSource(PictureSource):
         return open_container(str(path), self.name)
 
     def _scan(self, path: Path, fps: Fraction | None) -> tuple[int, Fraction]:
-        """(frames, frames a second), from the packets alone."""
+        """(number of frames, frames per second), from the packets alone."""
         with self._open(path) as container:
             stream = container.streams.video[0]
             try:
@@ -68,12 +68,12 @@ class ContainerSource(PictureSource):
             return len(shown), self._rate(container, shown) if fps is None else fps
 
     def _check_whole(self, path: Path, container: InputContainer, packets: list[_Packet]) -> None:
-        """Raises InputError where the file announces more frames than it holds."""
+        """Raises InputError when the file declares more frames than it contains."""
         stream, n_found = container.streams.video[0], len(packets)
         if stream.frames > n_found:
-            raise InputError(f"{self.name}: the file breaks off, {n_found} of {stream.frames} frames are there")
+            raise InputError(f"{self.name} is truncated: it contains {n_found} of {stream.frames} frames")
         if container.format.name == "yuv4mpegpipe" and _bytes_after(path, packets):
-            raise InputError(f"{self.name}: the file breaks off in frame {n_found}")
+            raise InputError(f"{self.name} is truncated in frame {n_found}")
 
     def _rate(self, container: InputContainer, packets: list[_Packet]) -> Fraction:
         stream = container.streams.video[0]
@@ -85,7 +85,7 @@ class ContainerSource(PictureSource):
             return rate
         stamps = sorted(p.stamp for p in packets if p.stamp is not None)
         if len(stamps) < len(packets) or stream.time_base is None:
-            raise InputError(f"{self.name}: its frame rate is unknown (frames without a time stamp); give a frame rate")
+            raise InputError(f"{self.name}: frame rate unknown (no time stamps); give a frame rate (--fps 30)")
         try:
             rate = constant_rate(stamps, stream.time_base, candidates)
         except InputError as error:
@@ -94,14 +94,14 @@ class ContainerSource(PictureSource):
         return rate
 
     def _check_duration(self, container: InputContainer, found_s: Fraction, frame_s: Fraction) -> None:
-        """Raises InputError where a Matroska file of one stream announces more frames than it holds."""
+        """Raises InputError when a Matroska file with one stream declares a longer duration than it contains."""
         if "matroska" not in container.format.name or len(container.streams) > 1 or not container.duration:
             return
         announced_s = Fraction(container.duration, av.time_base) - Fraction(container.start_time or 0, av.time_base)
         if announced_s > found_s + 3 * frame_s / 2:
             raise InputError(
-                f"{self.name}: the file breaks off, it announces {float(announced_s):.2f} s and holds "
-                f"{float(found_s + frame_s):.2f} s; give a frame rate to take what is there"
+                f"{self.name} is truncated: it declares {float(announced_s):.2f} s and contains "
+                f"{float(found_s + frame_s):.2f} s; give a frame rate (--fps) to use the frames that it contains"
             )
 
     def _decode(self) -> Iterator[av.VideoFrame]:
@@ -112,5 +112,5 @@ class ContainerSource(PictureSource):
 
 
 def _bytes_after(path: Path, packets: list[_Packet]) -> int:
-    """Bytes of a .y4m file behind its last whole frame."""
+    """Bytes of a .y4m file after its last whole frame."""
     return path.stat().st_size - packets[-1].end if packets and packets[-1].end else 0

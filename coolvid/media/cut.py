@@ -1,4 +1,4 @@
-"""A part of a source: from a frame on, a rectangle of every picture, in another size."""
+"""A part of a source: frames from a start on, cropped and scaled."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class CutSource(Source):
         self.n_frames = self._skip(spec.start)
 
     def _skip(self, start: int) -> int | None:
-        """Go to the first frame; the number of frames from there on, None where the source does not tell its own."""
+        """Go to the first frame and return the number of frames from there, None if the source does not know it."""
         n_frames = self._source.n_frames
         if n_frames is None or start < n_frames:
             n_there = self._source.skip(start)
@@ -40,9 +40,7 @@ class CutSource(Source):
             if self._first is not None:
                 return None if n_frames is None else n_frames - start
             n_frames = n_there
-        raise InputError(
-            f"{self.name} has {n_frames} frames, 0 to {n_frames - 1}; there is no frame {start} to start at"
-        )
+        raise InputError(f"start is {start}, but {self.name} has only {n_frames} frames; choose 0..{n_frames - 1}")
 
     def __next__(self) -> Frame:
         frame, self._first = self._first or next(self._source), None
@@ -55,23 +53,23 @@ class CutSource(Source):
 
 
 def _cropped(format: VideoFormat, crop: Crop) -> VideoFormat:
-    """The format of the rectangle, which is checked."""
+    """The format of the rectangle; raises ConfigError if it is not valid."""
     width, height, x, y = crop
     if x + width > format.width or y + height > format.height:
         raise ConfigError(
-            f"crop {crop_text(crop)} does not lie in the picture, which is {format.width}x{format.height}; "
-            f"{crop_text(_inside(format, crop))} does"
+            f"crop {crop_text(crop)} exceeds the picture, which is {format.width}x{format.height}; "
+            f"{crop_text(_inside(format, crop))} fits"
         )
     if format.pixel_format.is_subsampled and (x % 2 or y % 2):
         nearest = width, height, x - x % 2, y - y % 2
         raise ConfigError(
-            f"crop {crop_text(crop)} starts at an odd position, which 4:2:0 has not; take {crop_text(nearest)}"
+            f"crop {crop_text(crop)} starts at an odd position, but 4:2:0 needs an even one; use {crop_text(nearest)}"
         )
     return _sized(format, (width, height))
 
 
 def _inside(format: VideoFormat, crop: Crop) -> Crop:
-    """The nearest rectangle that lies in the picture: as large as can be, moved as little as need be."""
+    """The nearest rectangle inside the picture: as large as possible, moved as little as possible."""
     width, height = min(crop[0], format.width), min(crop[1], format.height)
     x, y = min(crop[2], format.width - width), min(crop[3], format.height - height)
     return (width, height, x - x % 2, y - y % 2) if format.pixel_format.is_subsampled else (width, height, x, y)

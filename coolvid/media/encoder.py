@@ -1,4 +1,4 @@
-"""Frames into files to look at: .mp4 and .mkv (lossy, high quality) and .png."""
+"""Frames to files for viewing: .mp4 and .mkv (lossy, high quality) and .png."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from .pixels import FULL, LIMITED, SWSCALE, from_frame, mark, to_rgb
 _MUXERS = {".mp4": "mp4", ".mkv": "matroska"}
 _BT709 = 1
 _QUALITY = {"crf": "12", "preset": "fast"}
-# x265 4.2 reads and writes beyond its memory (cutree) where a side is below its block size, and with B frames leaves
-# the decoding times of clips of one or two frames unset, which mp4 refuses.
+# x265 4.2 reads and writes out of bounds (cutree) when a side is below its block size. With B frames it leaves the
+# decoding times of clips of one or two frames unset, which mp4 rejects.
 _X265_MIN_SIDE = 64
 _X264 = ("libx264", _QUALITY)
 _X265 = ("libx265", {**_QUALITY, "x265-params": "log-level=error:cutree=0:bframes=0"})
 
 
 class ContainerSink(Sink):
-    """A video for players: H.264 for 8 bits; H.265 for 10, H.264 where a side is below 64 pixels.
+    """A video for players: H.264 for 8 bits; H.265 for 10 bits, or H.264 if a side is below 64 pixels.
 
-    4:2:0 of even size stays 4:2:0. 4:2:0 of odd size is stored as 4:4:4 with its chroma repeated, because these
-    encoders take only even sizes in 4:2:0 and padding would change the frame's size. RGB becomes 4:4:4, BT.709.
+    4:2:0 of even size stays 4:2:0. 4:2:0 of odd size is stored as 4:4:4 with repeated chroma, because these encoders
+    accept only even sizes in 4:2:0 and padding would change the frame size. RGB becomes 4:4:4, BT.709.
     """
 
     _container: av.container.OutputContainer | None = None
@@ -44,7 +44,7 @@ class ContainerSink(Sink):
         return f"yuv{layout}p" + ("10le" if f.bit_depth == 10 else "")
 
     def _encoders(self) -> tuple[tuple[str, dict[str, str]], ...]:
-        """(encoder, options), the one to use if it is there first."""
+        """(encoder, options) in order of preference."""
         f = self.format
         return (_X265, _X264) if f.bit_depth == 10 and min(f.width, f.height) >= _X265_MIN_SIDE else (_X264,)
 
@@ -95,12 +95,12 @@ class ContainerSink(Sink):
 
 
 class PngSink(Sink):
-    """Pictures: one frame takes the given name, several become NAME_0000.png and so on; DIR/%04d.png numbers any.
+    """Images: one frame gets the given name, several become NAME_0000.png and so on; DIR/%04d.png numbers any count.
 
-    The number is that of the frame in its stream, so the first of a part is not 0.
+    The number is that of the frame in its stream, so the first frame of a part is not 0.
 
-    8 bits are stored as 8, 10 bits as 16 (scaled). YUV is converted to RGB by the frame's matrix and range; where they
-    are unspecified, by BT.709 from 720 lines on, BT.601 below, limited range.
+    8 bits are stored as 8, 10 bits as 16 (scaled). YUV is converted to RGB with the frame's matrix and range. If they
+    are unspecified: BT.709 from 720 lines on, BT.601 below, limited range.
     """
 
     def _open(self) -> None:
@@ -140,7 +140,7 @@ class PngSink(Sink):
 
 
 def _available(choices: Any) -> tuple[str, dict[str, str]]:
-    """The first (encoder, options) that this PyAV has; raises OutputError when there is none."""
+    """The first (encoder, options) that this PyAV supports; raises OutputError if there is none."""
     for codec, options in choices:
         if codec in av.codecs_available:
             return codec, options
@@ -149,7 +149,7 @@ def _available(choices: Any) -> tuple[str, dict[str, str]]:
 
 
 def _color_in_video(format: VideoFormat, color: ColorInfo) -> ColorInfo:
-    """Colour facts of the stored YUV video."""
+    """Colour description of the stored YUV video."""
     if format.pixel_format is PixelFormat.RGB:
         return replace(color, matrix=_BT709, range=LIMITED)
     return color

@@ -1,4 +1,4 @@
-"""Samples without a container: how frames lie in raw files, and what the name of a raw file tells about it."""
+"""Samples without a container: the layout of frames in raw files, and the format in a raw file's name."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _NTSC = {rate: Fraction(round(float(rate)) * 1000, 1001) for rate in ("23.976", 
 
 @dataclass(frozen=True)
 class RawName:
-    """What the parts of a raw file's name say; None where they say nothing."""
+    """The format in a raw file's name; None for what the name does not give."""
 
     size: tuple[int, int] | None = None
     fps: Fraction | None = None
@@ -40,9 +40,9 @@ class RawName:
 
 
 def parse_name(stem: str) -> RawName:
-    """Facts in a name such as clip_352x288_29.97p_yuv420_8b: width x height, frames a second, format, bits.
+    """Parse a name such as clip_352x288_29.97p_yuv420_8b: width x height, frames per second, format, bits.
 
-    The usual decimals of NTSC rates (23.976, 29.97, 59.94, 119.88) stand for the exact fractions over 1001.
+    The usual decimals of NTSC rates (23.976, 29.97, 59.94, 119.88) mean the exact fractions over 1001.
     """
     found = RawName()
     for part in stem.split("_")[1:]:
@@ -61,9 +61,9 @@ def parse_name(stem: str) -> RawName:
 def describe(
     file_name: str, size: tuple[int, int] | None, fps: Fraction | None, pix_fmt: str | None
 ) -> tuple[VideoFormat, Fraction]:
-    """Format and frame rate of a raw file: what the caller gives, else what the name says.
+    """Format and frame rate of a raw file, from the caller or else from the name.
 
-    pix_fmt: one of PIXEL_FORMATS. Raises InputError for what neither tells.
+    pix_fmt: one of PIXEL_FORMATS. Raises InputError when neither gives a value.
     """
     name = parse_name(file_name.rpartition(".")[0] or file_name)
     pixel_format, depth = PIXEL_FORMATS[pix_fmt] if pix_fmt else (name.pixel_format, name.bit_depth)
@@ -71,16 +71,16 @@ def describe(
     for what, value in (("frame size", size), ("frame rate", fps), ("pixel format", pixel_format)):
         if value is None:
             raise InputError(
-                f"{file_name}: the {what} of this raw file is not known; give it, or name it {EXAMPLE_NAME}"
+                f"{file_name}: the {what} of this raw file is unknown; give it, or name the file like {EXAMPLE_NAME}"
             )
     if depth not in BIT_DEPTHS:
-        raise InputError(f"{file_name}: {depth} bits a sample are not supported, only 8 or 10; convert it first")
+        raise InputError(f"{file_name}: {depth} bits per sample are not supported, only 8 or 10; convert it first")
     assert size is not None and fps is not None and pixel_format is not None and depth is not None
     return make_format(file_name, size, pixel_format, depth), check_rate(file_name, fps)
 
 
 def make_format(file_name: str, size: tuple[int, int], pixel_format: PixelFormat, depth: int) -> VideoFormat:
-    """VideoFormat of a file of this (width, height); raises InputError when out of bounds."""
+    """VideoFormat of a file with this (width, height); raises InputError when out of bounds."""
     try:
         return VideoFormat(size[1], size[0], pixel_format, depth)
     except ConfigError as error:
@@ -88,9 +88,9 @@ def make_format(file_name: str, size: tuple[int, int], pixel_format: PixelFormat
 
 
 def check_rate(file_name: str, fps: Fraction) -> Fraction:
-    """The rate itself, if it is one."""
+    """The rate itself; raises InputError unless it is above 0."""
     if fps <= 0:
-        raise InputError(f"{file_name}: {fps} frames a second is no frame rate; give one above 0")
+        raise InputError(f"{file_name}: frame rate {fps} is not valid; give one above 0")
     return fps
 
 
@@ -99,7 +99,7 @@ def bytes_per_frame(format: VideoFormat) -> int:
 
 
 def frame_to_bytes(frame: Frame) -> bytes:
-    """The frame as a raw file holds it."""
+    """The frame as bytes of a raw file."""
     sample = _sample_type(frame.format)
     if frame.format.pixel_format is PixelFormat.RGB:
         return np.stack(frame.planes, axis=-1).astype(sample).tobytes()
@@ -111,7 +111,7 @@ def frame_from_bytes(data: bytes, format: VideoFormat) -> Frame:
     samples = np.frombuffer(data, dtype=_sample_type(format)).astype(np.uint16)
     highest = int(samples.max())
     if highest > format.peak:
-        raise InputError(f"a sample of {highest} is above {format.peak}, the most of {format.bit_depth} bits")
+        raise InputError(f"a sample of {highest} is above {format.peak}, the maximum for {format.bit_depth} bits")
     if format.pixel_format is PixelFormat.RGB:
         packed = samples.reshape(format.height, format.width, 3)
         return Frame((_channel(packed, 0), _channel(packed, 1), _channel(packed, 2)), format)

@@ -1,4 +1,4 @@
-"""Frames out of pictures that PyAV decodes, wherever these come from."""
+"""Frames from pictures that PyAV decodes, whatever their origin."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ AV_ERRORS = (av.error.FFmpegError, OSError, ValueError)
 
 
 class PictureSource(Source):
-    """Frames of pictures of one format, shown upright: what a file says of turning and mirroring is done.
+    """Frames from pictures of one format, upright: the file's rotation and mirroring are applied.
 
-    Interlaced pictures are refused. Pixels are taken as they are stored, be they square or not.
+    Interlaced pictures are rejected. The pixel aspect ratio is ignored.
     """
 
     _pictures: Iterator[av.VideoFrame]
@@ -44,12 +44,12 @@ class PictureSource(Source):
         return n
 
     def _begin(self, pictures: Iterator[av.VideoFrame]) -> None:
-        """Set format and color from the first picture; closes on errors, of which InputError is the one expected."""
+        """Set format and color from the first picture; closes the source on any error. Raises InputError."""
         try:
             self._pictures = pictures
             first = next(pictures, None)
             if first is None:
-                raise InputError(f"{self.name} holds no picture that can be decoded")
+                raise InputError(f"{self.name} contains no picture that can be decoded")
             self.format, self.color = self._format(first), color_of(first)
         except BaseException:
             self.close()
@@ -57,7 +57,7 @@ class PictureSource(Source):
         self._first: av.VideoFrame | None = first
 
     def _take(self) -> av.VideoFrame:
-        """The next picture, which is of the source's format."""
+        """The next picture, in the source's format. Raises InputError for another one."""
         picture, self._first = self._first or next(self._pictures, None), None
         if picture is None:
             if self.n_frames is not None and self._n_read != self.n_frames:
@@ -69,16 +69,16 @@ class PictureSource(Source):
         return picture
 
     def _format(self, picture: av.VideoFrame) -> VideoFormat:
-        """What a picture is read as. Raises InputError for what is not supported."""
+        """The format in which a picture is read. Raises InputError for what is not supported."""
         if picture.interlaced_frame:
             raise InputError(
-                f"{self.name}: frame {self._n_read} is interlaced, and only progressive video is supported; "
+                f"{self.name}: frame {self._n_read} is interlaced, but only progressive video is supported; "
                 "deinterlace it first: ffmpeg -i FILE -vf bwdif PROGRESSIVE.mkv"
             )
         return make_format(self.name, shown_size(picture, self.name), *format_of(picture, self.name))
 
     def _change(self, found: VideoFormat) -> str:
-        """What to say when a picture is of another format than the first."""
+        """The error message for a picture whose format differs from the first."""
         return (
             f"{self.name}: the format changes at frame {self._n_read}, from {in_words(self.format)} to "
             f"{in_words(found)}; cut the file there"
@@ -86,32 +86,34 @@ class PictureSource(Source):
 
 
 def in_words(format: VideoFormat) -> str:
-    """As 96x64 yuv420 of 8 bits."""
-    return f"{format.width}x{format.height} {format.pixel_format.value} of {format.bit_depth} bits"
+    """The format in words: 96x64 8-bit yuv420."""
+    return f"{format.width}x{format.height} {format.bit_depth}-bit {format.pixel_format.value}"
 
 
 def open_container(source: Any, name: str, format: str | None = None) -> InputContainer:
-    """A file (or an object that reads) with video in it, opened by PyAV. Raises InputError."""
+    """A video file (or an object with read()), opened by PyAV. Raises InputError."""
     try:
         container: InputContainer = av.open(source, "r", format=format, metadata_errors="replace")
     except AV_ERRORS as error:
         if isinstance(source, str) and _lacks_its_index(Path(source)):
-            raise InputError(f"{name} breaks off: it is an mp4 without its index (moov); get it anew") from error
+            raise InputError(
+                f"{name} is truncated: an mp4 without its index (moov); copy or download it again"
+            ) from error
         raise unreadable(name, error) from error
     if not container.streams.video:
         container.close()
-        raise InputError(f"{name} holds no video")
+        raise InputError(f"{name} contains no video")
     return container
 
 
 def unreadable(name: str, error: BaseException) -> InputError:
-    """What PyAV raised, as an error of ours."""
+    """An error from PyAV as an InputError."""
     reason = getattr(error, "strerror", None) or str(error)
     return InputError(f"{name} is not a readable video or image: {reason}")
 
 
 def _lacks_its_index(path: Path) -> bool:
-    """Whether a file starts as mp4 or mov and has no whole box `moov`, which comes last in most of these files."""
+    """Whether a file starts as mp4 or mov but has no complete `moov` box, usually the last one."""
     at, n_bytes = 0, path.stat().st_size
     with path.open("rb") as file:
         while len(head := file.read(16)) == 16:

@@ -22,7 +22,7 @@ _MAGIC = b"YUV4MPEG2"
 
 
 class PipeSource(PictureSource):
-    """y4m from standard input, frame after frame; how many there are shows at the end."""
+    """y4m from standard input; the number of frames is known only at the end."""
 
     n_frames = None
 
@@ -47,20 +47,22 @@ class PipeSource(PictureSource):
         except AV_ERRORS as error:
             raise unreadable(self.name, error) from error
         if self._bytes.n_read != end:
-            raise InputError(f"{self.name} breaks off in frame {n_whole}; did the program that writes it fail?")
+            raise InputError(
+                f"{self.name} ends inside frame {n_whole}; check for errors from the program that writes it"
+            )
 
 
 class _Counted:
-    """What PyAV reads standard input through, counting bytes."""
+    """Standard input as PyAV reads it, counting bytes."""
 
     def __init__(self, file: BinaryIO) -> None:
         if file.isatty():
-            raise InputError("- reads y4m from standard input, and nothing is piped into it; " + _HOW)
+            raise InputError("- reads y4m from standard input, but standard input is a terminal; " + _HOW)
         self._file, self._head, self.n_read = file, file.read(len(_MAGIC)), 0
         if not self._head:
             raise InputError("standard input is empty; " + _HOW)
         if self._head != _MAGIC:
-            raise InputError(f"standard input is not y4m, it starts with {self._head!r}; " + _HOW)
+            raise InputError(f"standard input is not y4m: it starts with {self._head!r}; " + _HOW)
 
     def read(self, size: int) -> bytes:
         data = self._head or self._file.read(size)
@@ -69,17 +71,19 @@ class _Counted:
         return data
 
 
-_HOW = "pipe as in: ffmpeg -i FILE -f yuv4mpegpipe -strict -1 - | coolvid encode - -o OUT.cvd"
+_HOW = "use a pipe, for example ffmpeg -i FILE -f yuv4mpegpipe -strict -1 - | coolvid encode - -o OUT.cvd"
 
 
 class PipeSink(Sink):
-    """y4m to standard output, whose other end may break off (BrokenPipeError)."""
+    """y4m to standard output; raises BrokenPipeError when the reader closes the pipe."""
 
     def _check_target(self) -> None:
         if self.format.pixel_format is PixelFormat.RGB:
-            raise OutputError("standard output carries y4m, which cannot hold RGB; name a file .png, .rgb or .mp4")
+            raise OutputError("standard output is y4m, which cannot hold RGB; write to a .png, .rgb or .mp4 file")
         if sys.stdout.isatty():
-            raise OutputError("- writes y4m to standard output, which is a terminal; pipe it on, or name a file")
+            raise OutputError(
+                "- writes y4m to standard output, but standard output is a terminal; use a pipe or name a file"
+            )
 
     def _open(self) -> None:
         self._file = sys.stdout.buffer
@@ -95,4 +99,4 @@ class PipeSink(Sink):
         self._file.flush()
 
     def _close(self) -> None:
-        """Standard output is not ours to close."""
+        """Standard output stays open."""

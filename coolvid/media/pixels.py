@@ -1,8 +1,8 @@
-"""Pictures of PyAV <-> Frames: which formats are taken as they are, and what the others become.
+"""PyAV pictures <-> Frames: which formats are read exactly, and how others are converted.
 
-Taken exactly: 4:2:0 and 4:4:4 with 8 or 10 bits, RGB with 8 or 10 bits, and grey (as 4:2:0 with neutral chroma).
-Other formats of up to 10 bits go to the nearest of these that keeps their resolution: 4:2:2 becomes 4:4:4,
-alpha is dropped (the colour under it stays, however transparent), palettes become RGB. More than 10 bits are refused.
+Read exactly: 4:2:0 and 4:4:4 with 8 or 10 bits, RGB with 8 or 10 bits, and grey (as 4:2:0 with neutral chroma).
+Other formats of up to 10 bits are converted to the nearest of these that keeps their resolution: 4:2:2 becomes 4:4:4,
+alpha is dropped (colours stay, however transparent), palettes become RGB. More than 10 bits are rejected.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ UNSPECIFIED = 2
 _HD_LINES = 720
 _EXACTLY = 0x2000 | 0x40000 | 0x80000
 SWSCALE, SWSCALE_AREA = 0x4 | _EXACTLY, 0x20 | _EXACTLY
-"""How swscale converts and resizes: SWS_BICUBIC, or SWS_AREA to make pictures smaller, with FULL_CHR_H_INT,
-ACCURATE_RND, BITEXACT of libswscale/swscale.h.
+"""Flags for swscale, from libswscale/swscale.h: SWS_BICUBIC, or SWS_AREA for downscaling, with FULL_CHR_H_INT,
+ACCURATE_RND and BITEXACT.
 
-Without the last two, results differ between machines, and even runs; with them but without FULL_CHR_H_INT, white of
-limited range becomes 253."""
+Without the last two, results differ between machines and even between runs. With them but without FULL_CHR_H_INT,
+limited-range white becomes 253."""
 
 _EXACT: dict[str, tuple[PixelFormat, int]] = {
     "yuv420p": (PixelFormat.YUV420, 8),
@@ -59,9 +59,9 @@ _KNOWN_POINTS = {
 
 
 def nearest_format(name: str) -> str:
-    """The exactly handled format that a picture of format `name` is read as.
+    """The exact format in which a picture of format `name` is read.
 
-    Raises InputError for more than 10 bits a sample and for formats without samples in memory.
+    Raises InputError for more than 10 bits per sample and for formats without samples in memory.
     """
     if name in _EXACT:
         return name
@@ -69,8 +69,8 @@ def nearest_format(name: str) -> str:
     bits = max((component.bits for component in described.components), default=0)
     if not 0 < bits <= 10:
         raise InputError(
-            f"pixel format {name} ({bits} bits a sample) is not supported; convert it to 8 or 10 bits first, "
-            "as ffmpeg -i FILE -pix_fmt yuv420p10le CONVERTED.mkv"
+            f"pixel format {name} ({bits} bits per sample) is not supported; convert it to 8 or 10 bits first: "
+            "ffmpeg -i FILE -pix_fmt yuv420p10le CONVERTED.mkv"
         )
     ten = bits > 8
     if described.is_rgb or described.has_palette or described.is_bayer:
@@ -83,7 +83,7 @@ def nearest_format(name: str) -> str:
 
 
 def format_of(picture: av.VideoFrame, file_name: str) -> tuple[PixelFormat, int]:
-    """Pixel format and bit depth a picture is read as; raises InputError with the file's name."""
+    """Pixel format and bit depth in which a picture is read; raises InputError with the file's name."""
     try:
         return _EXACT[nearest_format(picture.format.name)]
     except InputError as error:
@@ -91,7 +91,7 @@ def format_of(picture: av.VideoFrame, file_name: str) -> tuple[PixelFormat, int]
 
 
 def color_of(picture: av.VideoFrame) -> ColorInfo:
-    """The colour facts a picture carries. Formats of full range by name (yuvj420p, grey) are range 2."""
+    """The colour description of a picture. Formats that imply full range (yuvj420p, grey) have range 2."""
     range_ = int(getattr(picture, "color_range", 0))
     name = picture.format.name
     if name.startswith("yuvj") or (range_ == 0 and name.startswith(("gray", "ya", "mono"))):
@@ -105,20 +105,20 @@ def color_of(picture: av.VideoFrame) -> ColorInfo:
 
 
 def shown_size(picture: av.VideoFrame, file_name: str) -> tuple[int, int]:
-    """(width, height) of the upright picture; raises InputError, with the file's name, where it cannot be turned."""
+    """(width, height) of the upright picture; raises InputError with the file's name if it cannot be rotated."""
     turn = _turn(picture, file_name)
     size = (picture.height, picture.width) if turn.swap else (picture.width, picture.height)
     halved = format_of(picture, file_name)[0].is_subsampled
     if halved and ((turn.flip_x and size[0] % 2) or (turn.flip_y and size[1] % 2)):
         raise InputError(
-            f"{file_name}: its pictures are turned or mirrored, which 4:2:0 of odd size ({size[0]}x{size[1]}) "
-            "cannot be without loss; convert it first: ffmpeg -i FILE UPRIGHT.mkv"
+            f"{file_name}: its pictures are rotated or mirrored, and 4:2:0 of odd size ({size[0]}x{size[1]}) cannot "
+            "be turned upright without loss; convert it first: ffmpeg -i FILE UPRIGHT.mkv"
         )
     return size
 
 
 class _Turn(NamedTuple):
-    """How stored planes become upright: rows and columns swapped, then mirrored along x, along y."""
+    """Makes stored planes upright: swap rows and columns, then mirror along x, along y."""
 
     swap: bool
     flip_x: bool
@@ -130,7 +130,7 @@ class _Turn(NamedTuple):
 
 
 def _turn(picture: av.VideoFrame, file_name: str = "") -> _Turn:
-    """What the display matrix of a picture asks for: x' = a x + c y, y' = b x + d y, in 1/65536."""
+    """The rotation in a picture's display matrix: x' = a x + c y, y' = b x + d y, in 1/65536."""
     matrix: Any = picture.side_data.get("DISPLAYMATRIX")
     if matrix is None:
         return _Turn(False, False, False)
@@ -140,8 +140,8 @@ def _turn(picture: av.VideoFrame, file_name: str = "") -> _Turn:
     if a == d == 0 and b and c:
         return _Turn(True, c < 0, b < 0)
     raise InputError(
-        f"{file_name}: its pictures are to be shown turned by {picture.rotation} degrees, and only multiples of 90 are "
-        "supported; convert it first: ffmpeg -i FILE UPRIGHT.mkv"
+        f"{file_name}: its pictures are rotated by {picture.rotation} degrees, but only multiples of 90 are supported; "
+        "convert it first: ffmpeg -i FILE UPRIGHT.mkv"
     )
 
 
@@ -153,7 +153,7 @@ def to_frame(picture: av.VideoFrame, format: VideoFormat) -> Frame:
 
 
 def _stored_planes(picture: av.VideoFrame, format: VideoFormat) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-    """y-u-v or r-g-b as they are stored."""
+    """The y, u, v or r, g, b planes as stored."""
     name = nearest_format(picture.format.name)
     if name != picture.format.name:
         range_ = color_of(picture).range or None
@@ -172,14 +172,14 @@ def _stored_planes(picture: av.VideoFrame, format: VideoFormat) -> tuple[NDArray
 
 
 class Scaler:
-    """Resizes frames to the size of a format: every plane by itself, bicubic, by swscale."""
+    """Resizes frames to the size of a format: every plane separately, bicubic, with swscale."""
 
     def __init__(self, format: VideoFormat) -> None:
         self.format = format
         self._reformatters = tuple(VideoReformatter() for _ in range(3))
 
     def resize(self, frame: Frame) -> Frame:
-        """The frame, which differs from the scaler's format in its size only, in that size."""
+        """The frame, resized to the scaler's format, which may differ only in size."""
         name, sample = ("gray", np.dtype(np.uint8)) if self.format.bit_depth == 8 else ("gray10le", np.dtype("<u2"))
         planes = []
         for plane, shape, scaler in zip(frame.planes, self.format.plane_shapes, self._reformatters, strict=True):
@@ -191,7 +191,7 @@ class Scaler:
 
 
 def from_frame(frame: Frame, color: ColorInfo) -> av.VideoFrame:
-    """The frame as a picture of the same samples, marked with its colour facts."""
+    """The frame as a picture with the same samples, tagged with its colour description."""
     name = _WRITTEN[frame.format.pixel_format, frame.format.bit_depth]
     picture = av.VideoFrame(frame.width, frame.height, name)
     order = _PLANE_ORDER.get(name, (0, 1, 2))
@@ -204,7 +204,7 @@ def from_frame(frame: Frame, color: ColorInfo) -> av.VideoFrame:
 def to_rgb(frame: Frame, color: ColorInfo, name: str, **scaling: Any) -> av.VideoFrame:
     """The frame as an RGB picture of full range in the format `name`; scaling: width, height, interpolation of PyAV.
 
-    YUV is converted by the frame's matrix and range; where they are unspecified, see matrix_or_usual(), limited range.
+    YUV is converted with the frame's matrix and range; if unspecified, with matrix_or_usual() and limited range.
     """
     scaling.setdefault("interpolation", SWSCALE)
     if frame.format.pixel_format is PixelFormat.RGB:
@@ -219,7 +219,8 @@ def to_rgb(frame: Frame, color: ColorInfo, name: str, **scaling: Any) -> av.Vide
 
 
 def mark(target: Any, color: ColorInfo) -> None:
-    """Set colour facts on a picture or encoder, where this PyAV offers them; unknown code points stay unspecified."""
+    """Tag a picture or encoder with a colour description, as far as this PyAV supports it; unknown code points become
+    unspecified."""
     facts = {
         "color_primaries": _point("primaries", color.primaries),
         "color_trc": _point("transfer", color.transfer),
@@ -232,7 +233,7 @@ def mark(target: Any, color: ColorInfo) -> None:
 
 
 def matrix_or_usual(color: ColorInfo, height: int) -> int:
-    """The matrix to convert between YUV and RGB with: the given one, else BT.709 from 720 lines on, BT.601 below."""
+    """The matrix for conversion between YUV and RGB: the given one, else BT.709 from 720 lines on, BT.601 below."""
     if color.matrix in (1, 4, 5, 6, 7, 9):
         return color.matrix
     return 1 if height >= _HD_LINES else 5

@@ -1,4 +1,4 @@
-"""Files that are samples and little else: raw .yuv and .rgb in both directions, and .y4m out. All bit exact."""
+"""Uncompressed files: reads and writes raw .yuv and .rgb, writes .y4m. All are bit exact."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _Y4M_RANGE = {1: " XCOLORRANGE=LIMITED", 2: " XCOLORRANGE=FULL"}
 
 
 class RawSource(Source):
-    """Raw frames. Their layout comes from the caller or from a name like NAME_WxH_FPSp_yuv420_8b.yuv."""
+    """Raw frames, whose layout comes from the caller or from a name like NAME_WxH_FPSp_yuv420_8b.yuv."""
 
     def __init__(self, path: Path, spec: SourceSpec) -> None:
         check_readable(path)
@@ -42,7 +42,7 @@ class RawSource(Source):
             f = self.format
             raise InputError(
                 f"{self.name}: {file_size} bytes are {count} frames of {f.width}x{f.height} {f.pixel_format.value} at "
-                f"{f.bit_depth} bits ({self._frame_size} bytes each) and {over} bytes over; check size and pixel format"
+                f"{f.bit_depth} bits ({self._frame_size} bytes each) and {over} bytes more; check size and pixel format"
             )
         return count
 
@@ -52,7 +52,7 @@ class RawSource(Source):
             raise StopIteration
         data = self._file.read(self._frame_size)
         if len(data) != self._frame_size:
-            raise InputError(f"{self.name}: the file breaks off in frame {self._next} of {self.n_frames}")
+            raise InputError(f"{self.name} is truncated in frame {self._next} of {self.n_frames}")
         self._next += 1
         try:
             return frame_from_bytes(data, self.format)
@@ -70,7 +70,7 @@ class RawSource(Source):
 
 
 class RawSink(Sink):
-    """Raw frames one after another: planar .yuv, or packed .rgb."""
+    """Raw frames in sequence: planar .yuv, or packed .rgb."""
 
     _file: BinaryIO | None = None
 
@@ -79,7 +79,7 @@ class RawSink(Sink):
         is_rgb = self.format.pixel_format is PixelFormat.RGB
         if is_rgb != (self.path.suffix.lower() == ".rgb"):
             held, other = ("RGB", ".rgb, .png or .mp4") if is_rgb else ("YUV", ".yuv, .y4m or .mp4")
-            raise OutputError(f"{self.path}: a {self.path.suffix} file does not hold {held}; name it {other}")
+            raise OutputError(f"{self.path}: a {self.path.suffix} file cannot hold {held}; use {other}")
 
     def _open(self) -> None:
         self._file = part_of(self.path).open("wb")
@@ -97,12 +97,12 @@ class RawSink(Sink):
 
 
 class Y4mSink(RawSink):
-    """YUV4MPEG2: raw planes with a line of text in front. It knows the range, but not the other colour facts."""
+    """YUV4MPEG2: raw planes after a line of text. The header stores the range, but no other colour description."""
 
     def _check_target(self) -> None:
         check_writable(self.path)
         if self.format.pixel_format is PixelFormat.RGB:
-            raise OutputError(f"{self.path}: a .y4m file cannot hold RGB; name it .png or .mp4")
+            raise OutputError(f"{self.path}: a .y4m file cannot hold RGB; use .png or .mp4")
 
     def _open(self) -> None:
         super()._open()

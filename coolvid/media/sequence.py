@@ -1,4 +1,4 @@
-"""Frames out of numbered image files, as frames/%04d.png."""
+"""Frames from numbered image files, for example frames/%04d.png."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ SEQUENCE_RATE = Fraction(25)
 
 
 class SequenceSource(PictureSource):
-    """The images of a pattern (see numbering.py) from the lowest number on, one frame each; 25 a second if not told
-    otherwise. Raises InputError where a number is missing, or an image is of another format than the first."""
+    """The images of a pattern (see numbering.py) from the lowest number on, one frame each; by default 25 frames per
+    second. Raises InputError if a number is missing, or an image has another format than the first."""
 
     def __init__(self, pattern: Path, fps: Fraction | None = None) -> None:
         self.name = str(pattern)
@@ -37,12 +37,12 @@ class SequenceSource(PictureSource):
         return self._n_read
 
     def close(self) -> None:
-        """Nothing is held open."""
+        """Nothing to close: no file stays open."""
 
     def _change(self, found: VideoFormat) -> str:
         return (
-            f"{self._paths[self._n_read]} is {in_words(found)}, {self._paths[0]} is {in_words(self.format)}; "
-            "bring the images of a sequence to one size and format"
+            f"{self._paths[self._n_read]} is {in_words(found)}, but {self._paths[0]} is {in_words(self.format)}; "
+            "convert the images of a sequence to one size and format"
         )
 
 
@@ -55,5 +55,5 @@ def _read(path: Path) -> av.VideoFrame:
         except AV_ERRORS as error:
             raise unreadable(str(path), error) from error
     if picture is None:
-        raise InputError(f"{path} holds no picture that can be decoded")
+        raise InputError(f"{path} contains no picture that can be decoded")
     return picture

@@ -1,4 +1,4 @@
-"""One frame as a small lossless picture that browsers show."""
+"""One frame as a small lossless image for browsers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from coolvid.picture.types import ColorInfo, Frame
 
 from .pixels import SWSCALE_AREA, to_rgb
 
-# (encoder, MIME type, its pixel format, options), the smallest result first.
+# (encoder, MIME type, pixel format, options), smallest result first.
 _ENCODERS: tuple[tuple[str, str, str, dict[str, str]], ...] = (
     ("libwebp", "image/webp", "bgra", {"lossless": "1", "compression_level": "2"}),
     ("png", "image/png", "rgb24", {}),
@@ -21,7 +21,7 @@ _ENCODERS: tuple[tuple[str, str, str, dict[str, str]], ...] = (
 def still(frame: Frame, color: ColorInfo, divisor: int = 1) -> tuple[str, bytes]:
     """(MIME type, file) of the frame in 8-bit RGB, its sides divided by `divisor` and rounded up: WebP, else PNG.
 
-    Nothing is lost but by the conversion to 8-bit RGB and by the scaling.
+    Only the conversion to 8-bit RGB and the scaling lose information.
     """
     encoder, mime, name, options = next(each for each in _ENCODERS if each[0] in av.codecs_available)
     width, height = -(-frame.width // divisor), -(-frame.height // divisor)

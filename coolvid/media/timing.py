@@ -16,10 +16,10 @@ _NEARLY = Fraction(1, 10**6)
 
 
 def constant_rate(stamps: Sequence[int], time_base: Fraction, candidates: Iterable[Fraction | None]) -> Fraction:
-    """Frames a second of a file whose frames start at `stamps` (increasing, in units of time_base seconds).
+    """Frames per second of a file whose frames start at `stamps` (increasing, in units of time_base seconds).
 
-    A rate fits when all stamps are that rate's times, rounded to the time base. The first fitting candidate is taken,
-    else, from four frames on, the mean rate if it fits. Raises InputError (without the file's name) when none does.
+    A rate fits if all stamps are its frame times, rounded to the time base. Returns the first candidate that fits, or
+    from four frames on the mean rate if it fits. Raises InputError (without the file's name) if none does.
     """
     for rate in (*candidates, _mean_rate(stamps, time_base)):
         for exact in usual_first(rate):
@@ -29,7 +29,7 @@ def constant_rate(stamps: Sequence[int], time_base: Fraction, candidates: Iterab
     spread = f"frames last from {min(gaps):.2f} to {max(gaps):.2f} ms" if gaps else "there are no time stamps"
     raise InputError(
         f"its frame rate is variable or unknown ({spread}); make it constant with ffmpeg -i FILE -r 30 CONSTANT.mkv, "
-        "or give a frame rate (--fps 30) to take frame after frame"
+        "or give a frame rate (--fps 30) to ignore the time stamps"
     )
 
 
@@ -40,9 +40,9 @@ def _mean_rate(stamps: Sequence[int], time_base: Fraction) -> Fraction | None:
 
 
 def usual_first(rate: Fraction | None) -> list[Fraction]:
-    """The whole or NTSC rate (n or n * 1000 / 1001) within a millionth of this one, where there is one; then itself.
+    """The whole or NTSC rate (n or n * 1000 / 1001) within a millionth of this one, if any; then the rate itself.
 
-    Files that store a frame's duration in nanoseconds tell 120000/1001 as 29011/242.
+    Files that store a frame's duration in nanoseconds give 29011/242 for 120000/1001.
     """
     if not rate or rate < 0:
         return []
@@ -53,8 +53,8 @@ def usual_first(rate: Fraction | None) -> list[Fraction]:
 def _fits(stamps: Sequence[int], step: Fraction) -> bool:
     """Whether the stamps are multiples of `step` ticks, up to a common start and rounding.
 
-    Rounding alone moves stamps apart by less than a tick; two ticks are allowed where a frame is much longer. Where it
-    is hardly longer than a tick, rounding could hide a missing frame, so there none is allowed.
+    Rounding alone shifts stamps by less than a tick; two ticks are allowed if a frame is much longer. If a frame is
+    hardly longer than a tick, rounding could hide a missing frame, so no shift is allowed.
     """
     p, q = step.numerator, step.denominator
     offsets = [stamp * q - i * p for i, stamp in enumerate(stamps)]

@@ -11,12 +11,12 @@ from typing import Any, Union, get_args, get_origin
 
 from coolvid.errors import ConfigError
 
-_WANTED = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+_WANTED = {bool: "true or false", int: "a whole number", float: "a number", str: "a string"}
 _TRUTH = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
 
 
 def fit(value: Any, wanted: Any, name: str) -> Any:
-    """One value as a type hint: bool, int, float, str, X | None, a tuple, or a class with a parse() method for text.
+    """One value as a type hint: bool, int, float, str, X | None, a tuple, or a class with a parse() method for strings.
 
     "" stands for None where that is allowed. Raises ConfigError, which names value and type.
     """
@@ -32,7 +32,7 @@ def fit(value: Any, wanted: Any, name: str) -> Any:
         return value
     if isinstance(value, str) and hasattr(wanted, "parse"):
         return wanted.parse(value)
-    raise _refused(name, value, "a text, for example NAME or NAME:key=value")
+    raise _refused(name, value, "a string, for example NAME or NAME:key=value")
 
 
 def fit_like(value: Any, default: Any, name: str) -> Any:
@@ -93,7 +93,7 @@ def _plain_tuple(values: Any, name: str) -> tuple[Any, ...]:
         elif isinstance(value, (bool, int, float, str)):
             made.append(value)
         else:
-            raise _refused(f"{name}[{i}]", value, "true, false, a number, a text, or brackets around such values")
+            raise _refused(f"{name}[{i}]", value, "true, false, a number, a string, or brackets around such values")
     return tuple(made)
 
 

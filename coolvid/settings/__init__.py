@@ -1,1 +1,1 @@
-"""Every setting of an encode: configuration, presets, TOML, measured costs."""
+"""All settings of an encode: configuration, presets, TOML, measured costs."""

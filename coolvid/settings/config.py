@@ -1,6 +1,6 @@
-"""Every setting of an encode: EncodeConfig > FrameConfig > CoolChicEncoderParameter. All frozen, valid from birth.
+"""All settings of an encode: EncodeConfig > FrameConfig > CoolChicEncoderParameter. All are frozen and validated.
 
-Change a configuration with `dataclasses.replace`. What a preset means is in presets.py.
+Change a configuration with `dataclasses.replace`. presets.py defines the presets.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ PRESETS = ("fast", "medium", "slow", "placebo")
 
 @dataclass(frozen=True)
 class SynthesisLayer:
-    """One convolution of the synthesis. n_out 0 stands for X, the number of outputs of the branch."""
+    """One convolution of the synthesis. n_out 0 means X, the number of outputs of the branch."""
 
     n_out: int
     kernel: int
@@ -62,16 +62,16 @@ class SynthesisLayer:
 
     @classmethod
     def parse(cls, text: str) -> SynthesisLayer:
-        """``out-kernel-type-activation``, e.g. ``48-1-linear-relu`` or ``X-3-residual-none``."""
+        """``out-kernel-type-activation``, for example ``48-1-linear-relu`` or ``X-3-residual-none``."""
         match = re.fullmatch(r"(X|\d+)-(\d+)-([a-z]+)-([a-z]+)", text.strip())
         if not match:
             raise ConfigError(
-                f"cannot read synthesis layer '{text}'; write out-kernel-type-activation, as 48-1-linear-relu"
+                f"cannot read synthesis layer '{text}'; write out-kernel-type-activation, for example 48-1-linear-relu"
             )
         choose("synthesis layer type", match[3], LAYER_TYPES)
         n_out = 0 if match[1] == "X" else int(match[1])
         if match[1] != "X" and n_out == 0:
-            raise ConfigError(f"synthesis layer '{text}' has no outputs")
+            raise ConfigError(f"synthesis layer '{text}' has no outputs; write 1 or more, or X for those of the branch")
         return cls(n_out, int(match[2]), match[3] == "residual", match[4])
 
     def __str__(self) -> str:
@@ -79,7 +79,7 @@ class SynthesisLayer:
 
 
 def parse_layers(layers: str | tuple[SynthesisLayer | str, ...]) -> tuple[SynthesisLayer, ...]:
-    """Comma-separated text, or a tuple of texts or layers, into layers."""
+    """Layers from comma-separated text, or from a tuple of texts and layers."""
     parts = tuple(layers.split(",")) if isinstance(layers, str) else layers
     if not parts:
         raise ConfigError("a synthesis needs at least one layer")
@@ -88,11 +88,11 @@ def parse_layers(layers: str | tuple[SynthesisLayer | str, ...]) -> tuple[Synthe
 
 @dataclass(frozen=True)
 class CoolChicEncoderParameter:
-    """One Cool-chic as the encoder describes it.
+    """The encoder's description of one Cool-chic.
 
     img_size: (height, width) in pixels. layers_synthesis: text ``48-1-linear-relu,X-1-linear-none`` or layers.
     latent_resolution, hyperlatent_resolution, ifce_resolution: inclusive log2 downsampling (finest, coarsest);
-    ``auto`` follows the frame size, None means none. ups_k_size even >= 4, ups_preconcat_k_size odd.
+    ``auto`` follows the frame size, None means no such grids. ups_k_size: even, >= 4. ups_preconcat_k_size: odd.
     arm, upsampling, synthesis: the plugins that compute each module. Raises ConfigError.
     """
 
@@ -137,7 +137,7 @@ class CoolChicEncoderParameter:
             if span is not None and not 0 <= span[0] <= span[1] <= MAX_RESOLUTION:
                 raise ConfigError(f"{name} is {span}; choose (finest, coarsest) inside 0..{MAX_RESOLUTION}")
         if self.ifce_resolution is None and self.output_feature_ifce:
-            raise ConfigError("output_feature_ifce needs an ifce_resolution, as (0, 2)")
+            raise ConfigError("output_feature_ifce needs an ifce_resolution, for example (0, 2)")
         within("output_feature_ifce", self.output_feature_ifce, 0, MAX_FEATURES)
         within("spatial_context_arm", self.spatial_context_arm, 1, MAX_CONTEXT)
         within("n_hidden_layers_arm", self.n_hidden_layers_arm, 0, 8)
@@ -150,7 +150,7 @@ class CoolChicEncoderParameter:
         return self.latent_resolution
 
     def architecture(self, n_out: int, record: RecordOf) -> Architecture:
-        """What the stream says of this Cool-chic with n_out outputs. record: registry.record."""
+        """The stream's description of this Cool-chic with n_out outputs. record: registry.record."""
         bare = PluginRecord("", 0)
         shape = Architecture(
             self._latent_span,
@@ -182,10 +182,10 @@ def automatic_top(img_size: tuple[int, int]) -> int:
 
 @dataclass(frozen=True)
 class Phase:
-    """One call of train(); fields as its parameters. Pairs go linearly from the first to the second value.
+    """One call of train(), with the same parameters. Pairs change linearly from the first to the second value.
 
-    network_rate_weight: how much of the estimated bits of the networks the loss counts (0: none). least_gain: relative
-    gain of a validation below which a phase with a cosine leaves out half of what it has left (0: never).
+    network_rate_weight: weight of the networks' estimated bits in the loss (0: none). least_gain: relative gain of a
+    validation below which a phase with a cosine schedule skips half of its remaining iterations (0: never).
     """
 
     max_iterations: int
@@ -217,7 +217,7 @@ class Phase:
 
 @dataclass(frozen=True)
 class WarmupRound:
-    """`candidates` models are trained for phase.max_iterations each; the next round keeps its best ones."""
+    """Trains `candidates` models for phase.max_iterations each; the next round keeps the best of them."""
 
     candidates: int
     phase: Phase
@@ -228,17 +228,17 @@ class WarmupRound:
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """How one frame is trained and quantised.
+    """Training and quantization of one frame.
 
-    motion_start: iterations that the motion branch first spends on reproducing an optical flow (0: none).
-    coarse_start: iterations that every second candidate of the warm-up first trains without the finest grid of the
+    motion_start: initial iterations in which the motion branch learns to reproduce an optical flow (0: none).
+    coarse_start: initial iterations in which every second warm-up candidate trains without the finest grid of the
     residue (0: none).
-    step_search: "full" tries all pairs of quantisation steps, "descent" moves along one step at a time.
-    curvature_samples: for each parameter of a module, samples from which the curvature of the loss is estimated, so
-    that parameters make up for each other's errors in quantisation (0: each is rounded to the nearest).
-    rdo_rounds: passes of the search over single integers after it (0: none). latent_rdo_rounds: rounds of the search
-    over single latents after that, for each branch (0: none).
-    inherit_lr_scale: factor of the learning rates of a frame that inherits networks.
+    step_search: "full" tries all pairs of quantization steps, "descent" changes one step at a time.
+    curvature_samples: samples per parameter of a module that estimate the curvature of the loss, so that parameters
+    compensate for each other's quantization errors (0: each parameter is rounded to the nearest step).
+    rdo_rounds: passes of the subsequent search over single integers (0: none). latent_rdo_rounds: rounds of the final
+    search over single latents, for each branch (0: none).
+    inherit_lr_scale: factor on the learning rates of a frame that inherits networks.
     """
 
     warmup: tuple[WarmupRound, ...]
@@ -257,25 +257,25 @@ class TrainingConfig:
         within("inherit_lr_scale", self.inherit_lr_scale, 0.01, 10.0)
 
     def total_iterations(self, is_fresh: bool) -> int:
-        """Iterations of a frame if nothing stops early; is_fresh: with a warm-up, which those go without that start
-        from an earlier frame's networks."""
+        """Iterations of a frame without early stopping. is_fresh: with a warm-up, which frames that start from an
+        earlier frame's networks skip."""
         rounds = [(r.candidates, r.phase.max_iterations) for r in self.warmup]
         warmup = warmup_iterations(rounds, self.coarse_start) if is_fresh else 0
         return warmup + self.motion_start + sum(p.max_iterations for p in self.phases)
 
 
 def warmup_iterations(rounds: Sequence[tuple[int, int]], coarse_start: int) -> int:
-    """Of all candidates together. rounds: (candidates, iterations of each)."""
+    """Iterations of all candidates together. rounds: (candidates, iterations of each)."""
     n_coarse = rounds[0][0] // 2 if rounds else 0
     return n_coarse * coarse_start + sum(candidates * iterations for candidates, iterations in rounds)
 
 
 @dataclass(frozen=True)
 class FrameConfig:
-    """All that one frame's encoder needs.
+    """Everything that the encoder of one frame needs.
 
-    lmbda: the objective is distortion + lmbda * bits per pixel, samples in [0, 1]. color: for distortions that convert
-    the picture to RGB.
+    lmbda: the objective is distortion + lmbda * bits per pixel, with samples in [0, 1]. color: for distortions that
+    convert the picture to RGB.
     """
 
     frame_type: FrameType
@@ -298,14 +298,13 @@ class FrameConfig:
 class EncodeConfig:
     """One encode.
 
-    intra lop|mop|hop|vhop|xhop, residue vlop|lop|mop|hop, motion lop|mop: operating points ("": the preset's). Several
-    with commas between them are all tried for every frame, and the best is kept.
+    intra lop|mop|hop|vhop|xhop, residue vlop|lop|mop|hop, motion lop|mop: operating points ("": from the preset). Of
+    several, separated by commas, the encoder tries each for every frame and keeps the best.
 
-    iterations: total for an I frame, others in the preset's proportion (0: the preset's).
-    quantizer replaces the one of all phases but the last, which rounds. plugins: kind -> choice for arm, upsampling,
-    synthesis, warper. inherit: networks are predicted from those of an earlier frame, or from the prior, which comes
-    with the codec.
-    training: settings that replace the preset's, by name (see presets.training_types). Raises ConfigError.
+    iterations: total for an I frame; other frames scale in the preset's proportions (0: from the preset).
+    quantizer replaces the quantizer of all phases except the last, which rounds. plugins: kind -> choice for arm,
+    upsampling, synthesis, warper. inherit: predict networks from those of an earlier frame, or from the built-in prior.
+    training: settings that replace those of the preset, by name (see presets.training_types). Raises ConfigError.
     """
 
     lmbda: float = 1e-3
@@ -344,14 +343,14 @@ class EncodeConfig:
         return dict(self.plugins).get(kind, default)
 
     def lmbda_at(self, frame_type: FrameType, depth: int) -> float:
-        """lmbda of a frame: those that others refer to are coded finer. I frames have lmbda itself, P frames lmbda *
+        """lmbda of a frame; references are coded finer. I frames have lmbda itself, P frames lmbda *
         lmbda_per_depth**0.5, B frames of depth d (2 and more) lmbda * lmbda_per_depth**d."""
         exponent = {FrameType.I: 0.0, FrameType.P: 0.5, FrameType.B: float(depth)}[frame_type]
         return float(self.lmbda * self.lmbda_per_depth**exponent)
 
 
 def frame_architecture(config: FrameConfig) -> FrameArchitecture:
-    """What the stream says of frames coded with this configuration."""
+    """The stream's description of frames coded with this configuration."""
     kind = config.frame_type
     motion = warper = None
     if config.motion is not None:

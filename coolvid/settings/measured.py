@@ -1,4 +1,4 @@
-"""What the presets came to when they were measured: measured.toml, which says on what clip, machine and day."""
+"""Measured time, rate and quality of the presets, from measured.toml, which names the clip, machine and date."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from importlib.resources import files
 
 @dataclass(frozen=True)
 class PresetFigures:
-    """Of a whole encode. seconds_per_frame: processor seconds of one core. rate_bpp: bits per luma pixel."""
+    """Figures of a whole encode. seconds_per_frame: processor seconds of one core. rate_bpp: bits per luma pixel."""
 
     seconds_per_frame: float
     rate_bpp: float
@@ -20,7 +20,7 @@ class PresetFigures:
 
 @dataclass(frozen=True)
 class Measurement:
-    """clip, options, machine and date in words; presets by name, as far as they were measured."""
+    """clip, options, machine and date in words; presets by name, where measured."""
 
     clip: str
     options: str
@@ -31,7 +31,7 @@ class Measurement:
 
 @cache
 def measurement() -> Measurement:
-    """The measurement that comes with this version."""
+    """The measurement included in this version."""
     content = tomllib.loads(files(__package__).joinpath("measured.toml").read_text(encoding="utf-8"))
     presets = {name: PresetFigures(**figures) for name, figures in content.pop("presets").items()}
     return Measurement(**content, presets=presets)

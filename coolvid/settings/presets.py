@@ -1,4 +1,4 @@
-"""What a preset and an operating point mean. Presets are written as differences from medium."""
+"""Presets and operating points. Each preset is defined by its differences from medium."""
 
 from __future__ import annotations
 
@@ -61,18 +61,18 @@ MOTION = {
 
 @dataclass(frozen=True)
 class Preset:
-    """Effort of a preset. Iterations are those of the main phase; `final` those of the rounding phase after it.
-    b_iterations: of the B frame between two anchors; times b_iterations_per_depth with every depth below it, because
-    frames close to their references have little to learn.
+    """Training effort. Iterations are those of the main phase; `final` counts those of the rounding phase after it.
+    b_iterations: for the B frame between two anchors; multiplied by b_iterations_per_depth at each deeper level,
+    because frames close to their references have little to learn.
 
-    coarse_start: of I frames (training/warmup.py).
+    coarse_start: for I frames (training/warmup.py).
 
-    inherit_lr_scale: factor of the learning rates of B frames that inherit networks, which come out better at a lower
-    rate where iterations are few (docs/experiments/learning-rate.md).
+    inherit_lr_scale: factor on the learning rates of B frames that inherit networks. With few iterations, a lower rate
+    gives better results (docs/experiments/learning-rate.md).
 
-    intra, p_residue, b_residue, motion: operating points; where several are named, with commas, every frame is coded
-    with each and the best is kept. huge_intra and large_intra are for pictures with much detail, small_intra for
-    others that are small (see fit_intra), intra for the rest."""
+    intra, p_residue, b_residue, motion: operating points. Of several, separated by commas, the encoder tries each for
+    every frame and keeps the best. huge_intra and large_intra are for pictures with much detail, small_intra for other
+    small pictures (see fit_intra), intra for the rest."""
 
     intra: str = "hop"
     small_intra: str = "mop"
@@ -111,8 +111,9 @@ class Preset:
             within("iterations of a warm-up round", iterations, 1, 10_000_000)
 
 
-# What EncodeConfig.training cannot set, because EncodeConfig.intra, residue and motion do; and what it sets of the main
-# phase of every frame, exactly and whatever EncodeConfig.iterations is (start_lr before inherit_lr_scale).
+# OPERATING_POINTS are set by EncodeConfig.intra, residue and motion, not by EncodeConfig.training. MAIN_PHASE are the
+# settings in EncodeConfig.training that apply exactly to the main phase of every frame, independent of
+# EncodeConfig.iterations (start_lr before inherit_lr_scale).
 OPERATING_POINTS = ("intra", "small_intra", "large_intra", "huge_intra", "p_residue", "b_residue", "motion")
 MAIN_PHASE = (
     "max_iterations",
@@ -128,17 +129,18 @@ GAINS = {
     FrameType.P: ((2e-4, 0, 24.0),),
     FrameType.B: (),
 }
-"""(lmbda, pixels, encoder_gain): the first whose lmbda is above the frame's, for pictures of at least so many pixels,
-sets its gain. Latents of fine frames are large, and larger steps reach them sooner (docs/experiments/gain.md)."""
+"""(lmbda, pixels, encoder_gain): the first entry with lmbda above the frame's, and at most as many pixels as the
+picture, sets the gain. At high quality, latents are large, and larger steps reach them sooner
+(docs/experiments/gain.md)."""
 LARGE = 40_000
 HUGE = 65_000
-"""Pictures of at least so much detail() get large, and huge, networks (docs/experiments/network-sizes.md)."""
+"""Pictures with at least this detail() get large or huge networks (docs/experiments/network-sizes.md)."""
 SMALL = 7e6
-"""Others of fewer pixels than SMALL * sqrt(lmbda) get small ones (city, without the prior: mop is 2 % better than hop
-at lambda 1e-3, and 1 % worse at 3e-4)."""
+"""Other pictures with fewer pixels than SMALL * sqrt(lmbda) get small networks (city, without the prior: mop is 2 %
+better than hop at lambda 1e-3, and 1 % worse at 3e-4)."""
 CURVED_DEPTH = 2
-"""Frames up to this depth, I, P and the first B, have the curvature of their loss estimated; deeper ones send too few
-parameters to gain by it."""
+"""The encoder estimates the curvature of the loss for frames up to this depth: I, P and the first B. Deeper frames send
+too few parameters to benefit."""
 
 MEDIUM = Preset()
 TABLE = {
@@ -205,20 +207,20 @@ TABLE = {
 
 
 def training_types() -> dict[str, Any]:
-    """What EncodeConfig.training may set: name -> type. The fields of Preset, and those of Phase in MAIN_PHASE."""
+    """The settings in EncodeConfig.training, name -> type: fields of Preset, and the fields of Phase in MAIN_PHASE."""
     preset = {name: kind for name, kind in get_type_hints(Preset).items() if name not in OPERATING_POINTS}
     phase = get_type_hints(Phase)
     return preset | {name: phase[name] for name in MAIN_PHASE}
 
 
 def effective_preset(config: EncodeConfig) -> Preset:
-    """The preset with what config.training says of its fields. Raises ConfigError."""
+    """The preset, with the fields that config.training sets. Raises ConfigError."""
     given = fit_table(dict(config.training), training_types(), "training")
     return replace(TABLE[config.preset], **{name: given[name] for name in given if name not in MAIN_PHASE})
 
 
 def fit_intra(config: EncodeConfig, picture: Frame) -> EncodeConfig:
-    """The config with the preset's operating point for I frames like this picture, unless it names its own."""
+    """The config with the preset's operating point for I frames like this picture, unless the config names one."""
     if config.intra:
         return config
     preset = effective_preset(config)
@@ -233,7 +235,7 @@ def fit_intra(config: EncodeConfig, picture: Frame) -> EncodeConfig:
 def frame_configs(
     config: EncodeConfig, frame_type: FrameType, depth: int, img_size: tuple[int, int]
 ) -> tuple[FrameConfig, ...]:
-    """What is tried for a frame of this type and depth: one configuration for each operating point, or pair of them.
+    """The configurations to try for a frame of this type and depth, one per operating point or pair of them.
     img_size: (height, width). I frames have the preset's `intra` unless the config names another (see fit_intra).
     Raises ConfigError for an unknown operating point."""
     preset = effective_preset(config)
@@ -266,22 +268,22 @@ def frame_configs(
 
 
 def frame_config(config: EncodeConfig, frame_type: FrameType, depth: int, img_size: tuple[int, int]) -> FrameConfig:
-    """The first of frame_configs(), for those who train a single frame by themselves."""
+    """The first of frame_configs(), for training a single frame."""
     return frame_configs(config, frame_type, depth, img_size)[0]
 
 
 def _distortion_scale(config: EncodeConfig) -> float:
-    """What lambdas are divided by to get those of the mean squared error, which the rules here are about."""
+    """Divides a lambda to give the equivalent lambda for mean squared error, on which the rules here are based."""
     return cast(DistortionPlugin, make("distortion", config.distortion.name, dict(config.distortion.options))).scale
 
 
 def _warper(config: EncodeConfig) -> PluginChoice:
-    """The warper; its option that follows warp_filter_size has this value unless given. Raises ConfigError."""
+    """The warper; an option that follows warp_filter_size has this value unless given. Raises ConfigError."""
     choice = config.plugin("warper", PluginChoice("sinc"))
     taken = followed("warper", choice.name, Ports(1, 1), {"warp_filter_size": config.warp_filter_size})
     if not taken and config.warp_filter_size != EncodeConfig().warp_filter_size:
         raise ConfigError(
-            f"warp_filter_size is {config.warp_filter_size}, which the warper '{choice.name}' does not follow; "
+            f"warp_filter_size is {config.warp_filter_size}, but the warper '{choice.name}' does not use it; "
             "leave it out or choose another warper"
         )
     return PluginChoice(choice.name, tuple({**taken, **dict(choice.options)}.items()))
@@ -290,7 +292,7 @@ def _warper(config: EncodeConfig) -> PluginChoice:
 def _parameters(
     config: EncodeConfig, branch: str, names: str, table: dict[str, dict[str, Any]], img_size: tuple[int, int]
 ) -> tuple[CoolChicEncoderParameter, ...]:
-    """The operating points of these names, each once. Raises ConfigError for one that is not in the table."""
+    """The operating points with these names, each once. Raises ConfigError for a name that is not in the table."""
     once = dict.fromkeys(name.strip() for name in names.split(","))
     return tuple(_parameter(config, branch, name, table, img_size) for name in once)
 
@@ -357,7 +359,7 @@ def _training(config: EncodeConfig, preset: Preset, frame_type: FrameType, depth
 
 
 def _main_iterations(preset: Preset, frame_type: FrameType, depth: int) -> float:
-    """Of the main phase."""
+    """Iterations of the main phase."""
     if frame_type is FrameType.B:
         return preset.b_iterations * preset.b_iterations_per_depth ** max(0, depth - FrameType.B.value)
     return preset.intra_iterations if frame_type is FrameType.I else preset.p_iterations

@@ -1,4 +1,4 @@
-"""EncodeConfig as TOML, and from it: a preset, then a file, then single settings, each on top of the one before.
+"""EncodeConfig to TOML and back. Layers override each other in order: a preset, then a file, then single settings.
 
 The tables of a file are those of EncodeConfig: its own settings at the top, [structure], [plugins] (kind = "NAME" or
 "NAME:key=value,key=value") and [training], which replaces settings of the preset.
@@ -38,28 +38,28 @@ def setting_types() -> dict[str, Any]:
 
 
 def setting_names() -> list[str]:
-    """Dotted names of all settings, as structure.gop."""
+    """Dotted names of all settings, for example structure.gop."""
     return paths(setting_types())
 
 
 def read_config(path: str | Path) -> dict[str, Any]:
-    """What a TOML file sets, as a layer for make_config(). Raises InputError (no such file) or ConfigError."""
+    """The settings in a TOML file, as a layer for make_config(). Raises InputError (cannot read) or ConfigError."""
     try:
         content = tomllib.loads(Path(path).read_text(encoding="utf-8"))
         return fit_table(content, setting_types())
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not TOML: {error}") from error
+        raise ConfigError(f"{path} is not valid TOML: {error}") from error
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
 
 
 def parse_setting(text: str) -> dict[str, Any]:
-    """``structure.gop=4`` as a layer for make_config(); what is no TOML value is a text. Raises ConfigError."""
+    """``structure.gop=4`` as a layer for make_config(); a value that is not TOML is a string. Raises ConfigError."""
     name, equals, value = (part.strip() for part in text.partition("="))
     if not equals or not name:
-        raise ConfigError(f"cannot read setting '{text}'; write NAME=VALUE, as structure.gop=4")
+        raise ConfigError(f"cannot read setting '{text}'; write NAME=VALUE, for example structure.gop=4")
     layer: Any = _value(value)
     for part in reversed(name.split(".")):
         layer = {part: layer}
@@ -74,14 +74,14 @@ def _value(text: str) -> Any:
 
 
 def make_config(layers: Iterable[Layer]) -> EncodeConfig:
-    """The configuration that the layers set, later ones over earlier ones. Raises ConfigError."""
+    """The configuration from the layers; later layers override earlier ones. Raises ConfigError."""
     merged: dict[str, Any] = {}
     for layer in layers:
         merged = _merge(merged, fit_table(layer, setting_types()))
     structure = StructureConfig(**merged.pop("structure", {}))
     plugins = tuple(merged.pop("plugins", {}).items())
     config = EncodeConfig(**merged, structure=structure, plugins=plugins)
-    for frame_type in FrameType:  # what no encode could use is said now, whatever frames it will have
+    for frame_type in FrameType:  # report invalid settings now, even for frame types that the encode lacks
         frame_configs(config, frame_type, frame_type.value, (MIN_SIDE, MIN_SIDE))
     return config
 
@@ -94,7 +94,7 @@ def _merge(below: Layer, above: Layer) -> dict[str, Any]:
 
 
 def settings_of(config: EncodeConfig) -> dict[str, Any]:
-    """The whole configuration as plain values, in tables as a file has them; what is None is left out."""
+    """The whole configuration as plain values, in the tables of a file, without values that are None."""
     plain = {f.name: _plain(getattr(config, f.name)) for f in fields(config)}
     structure = {f.name: _plain(getattr(config.structure, f.name)) for f in fields(config.structure)}
     plugins = {kind: str(choice) for kind, choice in config.plugins}
@@ -104,7 +104,7 @@ def settings_of(config: EncodeConfig) -> dict[str, Any]:
 
 
 def settings_of_bytes(config: EncodeConfig) -> dict[str, Any]:
-    """settings_of() without what changes the time of an encode and never its bytes."""
+    """settings_of() without the settings that change only the time of an encode, never its bytes."""
     return {name: value for name, value in settings_of(config).items() if name != "threads"}
 
 
@@ -131,5 +131,5 @@ def _toml(value: Any) -> str:
 
 
 def write_config(config: EncodeConfig, path: str | Path) -> None:
-    """Write a file that read_config() and make_config() turn into this very configuration. Raises OutputError."""
+    """Write a file from which read_config() and make_config() restore this configuration. Raises OutputError."""
     write_text(path, to_toml(settings_of(config)))

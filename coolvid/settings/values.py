@@ -1,4 +1,4 @@
-"""Plain values, as a TOML file holds them, into settings of known types; and what to say of those that do not fit."""
+"""Converts plain values, as in a TOML file, to settings of known types, with errors for values that do not fit."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from coolvid.plugin.values import fit, shown
 
 
 def fit_table(values: Mapping[str, Any], types: Mapping[str, Any], path: str = "") -> dict[str, Any]:
-    """The values as their types, by name; a type that is a mapping itself stands for a table inside the table.
+    """The values converted to their types, by name; a type that is a mapping means a nested table.
 
     path: dotted name of the table, for messages. Raises ConfigError for unknown names and values of another type.
     """
@@ -31,7 +31,7 @@ def fit_table(values: Mapping[str, Any], types: Mapping[str, Any], path: str = "
 
 
 def paths(types: Mapping[str, Any], path: str = "") -> list[str]:
-    """Dotted names of all settings in a table, those of inner tables after their own."""
+    """Dotted names of all settings in a table and its nested tables."""
     out: list[str] = []
     for name, wanted in types.items():
         full = f"{path}.{name}" if path else name
@@ -40,7 +40,7 @@ def paths(types: Mapping[str, Any], path: str = "") -> list[str]:
 
 
 def unknown_setting(name: str, types: Mapping[str, Any], path: str = "") -> ConfigError:
-    """The error for a dotted name that is not in the table, with the nearest that is."""
+    """The error for a dotted name that is not in the table; it suggests the nearest known name."""
     known = paths(types, path)
     by_last = {each.rpartition(".")[2]: each for each in reversed(known)}
     last = name.rpartition(".")[2]

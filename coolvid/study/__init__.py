@@ -1,1 +1,1 @@
-"""Looking and comparing: frames taken apart, reviews, reports, rate-distortion curves."""
+"""Analysis and comparison: frame inspection, reviews, reports, rate-distortion curves."""

@@ -1,4 +1,4 @@
-"""Rate-distortion curves of coolvid and of conventional encoders for one video; finished points are kept on disk."""
+"""Rate-distortion curves of coolvid and conventional encoders for one video; finished points are kept on disk."""
 
 from __future__ import annotations
 
@@ -46,16 +46,16 @@ def compare(
     force: bool = False,
     listen: Listener = ignore,
 ) -> Comparison:
-    """Encode a video by coolvid at each lmbda, and by each peer at qualities that cover the same PSNRs.
+    """Encode a video with coolvid at each lmbda, and with each peer at qualities that cover the same PSNRs.
 
-    Everything is measured on pictures that a decoder made of the file. Streams, and beside each one its measures, stay
-    in out/streams; what is there already from the same frames and settings is not made again, unless force is given.
-    config: of all coolvid points; n_frames, structure and lmbda hold as in encode(). Peers place I frames as that
-    structure does. Raises CoolvidError.
+    All figures are measured on decoded files. out/streams keeps the streams and their measurements. Points that are
+    already there, made from the same frames and settings, are not made again unless force is set.
+    config: for all coolvid points; n_frames, structure and lmbda work as in encode(). Peers place I frames as that
+    structure does. source_spec: how to read it. Raises CoolvidError.
     """
     config = config or EncodeConfig()
     if not lmbdas:
-        raise ConfigError("no lmbda to encode with; give one or more, as 1e-2,3e-3,1e-3")
+        raise ConfigError("no lmbda given; give one or more, for example 1e-2,3e-3,1e-3")
     if with_vmaf:
         find_ffmpeg()
     clip, placement = Clip(Path(source), config.n_frames, source_spec), Placement.of(config.structure)
@@ -77,9 +77,9 @@ def compare(
 def cover(
     point_at: Callable[[int], Point], crfs: Sequence[int], span_db: tuple[float, float], n_points: int
 ) -> list[Point]:
-    """About n_points points whose PSNRs span_db (low, high) lies between, as far as crfs (rising) reach.
+    """About n_points points whose PSNRs enclose span_db (low, high), as far as crfs (rising) allow.
 
-    Both ends are searched for, PSNR falling with the CRF; what was measured on the way and lies between is kept.
+    PSNR falls with the CRF. Both ends are searched for; points measured during the search are kept if they lie between.
     """
     known: dict[int, Point] = {}
 
@@ -91,7 +91,7 @@ def cover(
     low, high = span_db
     first = last_reaching(psnr_at, high, crfs)
     last = min(last_reaching(psnr_at, low, crfs) + 1, crfs[-1])
-    missing = max(0, n_points - 1 - (last - first))  # a narrow span, or one out of reach: the curve gets its points
+    missing = max(0, n_points - 1 - (last - first))  # a narrow or unreachable span still gets n_points
     first, last = max(first - (missing + 1) // 2, crfs[0]), min(last + (missing + 1) // 2, crfs[-1])
     step = (last - first) / (n_points - 1)
     for i in range(n_points):
@@ -104,9 +104,9 @@ def cover(
 
 
 def last_reaching(psnr_at: Callable[[int], float], target_db: float, crfs: Sequence[int]) -> int:
-    """The largest CRF whose PSNR is at least target_db, or the smallest CRF there is.
+    """The largest CRF whose PSNR is at least target_db, or the smallest CRF.
 
-    The first few are guessed from the slope that PSNR usually has, then the range is halved.
+    The first few guesses use the typical slope of PSNR over CRF, then bisection takes over.
     """
     low, high = crfs[0], crfs[-1]
     guess = float(low + _FIRST_GUESS * (high - low))
@@ -123,7 +123,7 @@ def last_reaching(psnr_at: Callable[[int], float], target_db: float, crfs: Seque
 
 @dataclass(frozen=True)
 class ClipFacts:
-    """What all frames of a clip share, how many there are, and a digest of all of it."""
+    """What all frames of a clip share, their number, and a digest of the frames and these facts."""
 
     format: VideoFormat
     fps: Fraction
@@ -134,7 +134,7 @@ class ClipFacts:
 
 @dataclass(frozen=True)
 class Clip:
-    """The frames to compare on: the first n (0: all) of a file that can be read again and again."""
+    """The frames to compare on: the first `limit` (0: all) of a file that can be read repeatedly."""
 
     path: Path
     limit: int
@@ -143,7 +143,7 @@ class Clip:
     def open(self) -> Source:
         if str(self.path) == "-":
             raise InputError(
-                "a comparison reads its source many times, which standard input does not allow; use a file"
+                "a comparison reads its source several times, which standard input does not allow; use a file"
             )
         return open_source(self.path, self.spec)
 
@@ -153,7 +153,7 @@ class Clip:
 
     @cached_property
     def facts(self) -> ClipFacts:
-        """Found by reading all frames once. Raises InputError when there is none."""
+        """Computed by reading all frames once. Raises InputError when there are none."""
         state, n_frames = hashlib.sha256(), 0
         with self.open() as source:
             for frame in islice(source, self.limit or None):
@@ -161,22 +161,22 @@ class Clip:
                 n_frames += 1
             state.update(repr((source.format, source.fps, source.color)).encode())
             if not n_frames:
-                raise InputError(f"{self.path} has no frames")
+                raise InputError(f"{self.path} has no frames; give a source with at least 1")
             return ClipFacts(source.format, source.fps, source.color, n_frames, state.hexdigest())
 
 
 class _Job(Protocol):
-    """How one point is made."""
+    """Makes the stream of one point."""
 
     codec: str
     setting: str
     suffix: str
 
     def settings(self) -> dict[str, Any]:
-        """All that decides the bytes, besides the frames."""
+        """Everything that determines the bytes, except the frames."""
 
     def encode(self, path: Path) -> float | None:
-        """Make the stream; seconds taken, None where part of it was there already."""
+        """Make the stream; the seconds taken, None if part of it already existed."""
 
     def decode(self, path: Path) -> Iterator[Frame]: ...
 
@@ -228,7 +228,7 @@ def _peer_point(bench: _Bench, clip: Clip, peer: Peer, placement: Placement, crf
 
 
 class _Bench:
-    """Makes points, or finds them."""
+    """Makes points, or loads those of an earlier run."""
 
     def __init__(self, clip: Clip, folder: Path, with_vmaf: bool, force: bool, listen: Listener) -> None:
         self._clip, self._folder, self._with_vmaf, self._force, self._listen = clip, folder, with_vmaf, force, listen
@@ -260,13 +260,13 @@ class _Bench:
         return Point(job.codec, job.setting, path.name, n_bytes, rate, quality, score, duration_s)
 
     def _name(self, job: _Job) -> str:
-        """Codec and setting for people, then a fingerprint of frames and settings."""
+        """Codec and setting in readable form, then a fingerprint of frames and settings."""
         facts = json.dumps([self._clip.facts.digest, job.settings()], sort_keys=True, default=str)
         words = f"{job.codec}_{job.setting}".replace(":", "-").replace(" ", "")
         return f"{words}_{hashlib.sha256(facts.encode()).hexdigest()[:8]}{job.suffix}"
 
     def _kept(self, path: Path) -> Point | None:
-        """What an earlier run measured, if it can be read."""
+        """The point from an earlier run, if it can be read."""
         try:
             return Point.from_json(json.loads(_record(path).read_text(encoding="utf-8")))
         except (OSError, ValueError, KeyError, TypeError):
@@ -282,7 +282,7 @@ def _streams_folder(out: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"cannot make the folder {folder}: {error.strerror or error}") from error
+        raise OutputError(f"cannot create the folder {folder}: {error.strerror or error}") from error
     return folder
 
 
@@ -291,6 +291,6 @@ def _by_rate(points: Sequence[Point]) -> list[Point]:
 
 
 def _span(points: Sequence[Point]) -> tuple[float, float]:
-    """(lowest, highest) PSNR in dB, widened where there is hardly more than one point."""
+    """(lowest, highest) PSNR in dB, widened for a single point."""
     low, high = min(p.psnr_db for p in points), max(p.psnr_db for p in points)
     return (low, high) if len(points) > 1 else (low - SINGLE_POINT_SPAN_DB, high + SINGLE_POINT_SPAN_DB)

@@ -1,4 +1,4 @@
-"""Rate-distortion curves: points, the rates they save, and the files that keep them (CSV, JSON, PNG)."""
+"""Rate-distortion curves: points, BD-rates, and their files (CSV, JSON, PNG)."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ _MARKERS = "osD^vPX*"
 class Point:
     """One encode, measured on its decoded pictures.
 
-    codec: as x265:medium; setting: as crf 26; stream: file name. n_bytes: all of it, headers included, container
-    excluded. duration_s: of the encoder alone, None where that is not known. vmaf: None where not asked for.
+    codec: for example x265:medium; setting: for example crf 26; stream: file name. n_bytes: the whole stream with
+    headers, without a container. duration_s: of the encoder alone, None if unknown. vmaf: None if not requested.
     """
 
     codec: str
@@ -59,7 +59,7 @@ class Point:
 class BdRate:
     """Bjontegaard delta rate of codec relative to anchor over the PSNRs that both reach.
 
-    percent: negative when codec needs fewer bits; None where problem says why there is none.
+    percent: negative when codec needs fewer bits; None if not defined, for the reason in `problem`.
     """
 
     codec: str
@@ -70,7 +70,7 @@ class BdRate:
 
     @classmethod
     def of(cls, codec: Sequence[Point], anchor: Sequence[Point]) -> BdRate:
-        """Of two curves, neither of them empty."""
+        """The BD-rate of two curves, neither of them empty."""
         names = codec[0].codec, anchor[0].codec
         a, b = _usable(anchor), _usable(codec)
         try:
@@ -85,7 +85,7 @@ class BdRate:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Curves of one source. points: grouped by codec, the first codec's first; by rising rate within one."""
+    """Curves of one source. points: grouped by codec, in order of rising rate within each."""
 
     source: str
     format: VideoFormat
@@ -101,7 +101,7 @@ class Comparison:
         return {codec: tuple(p for p in self.points if p.codec == codec) for codec in codecs}
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values for json.dump; FORMAT names their arrangement."""
+        """Plain values for json.dump; FORMAT names the layout."""
         return {
             "format": FORMAT,
             "source": {
@@ -121,7 +121,7 @@ class Comparison:
         }
 
     def to_csv(self) -> str:
-        """One row for each point, with a title row; empty where a value is not known."""
+        """One row per point after a title row; unknown values are empty."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(("clip", "codec", "setting", "frames", "bytes", "bpp", "kbps", *self._titles, "seconds"))
@@ -153,7 +153,7 @@ def write_comparison(comparison: Comparison, folder: str | Path) -> tuple[Path, 
 
 
 def plot_comparison(comparison: Comparison, path: str | Path) -> None:
-    """PSNR over bits per pixel, a line for each codec, as PNG. Raises MissingExtra without matplotlib, OutputError."""
+    """PSNR over bits per pixel, one line per codec, as PNG. Raises MissingExtra without matplotlib, OutputError."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg  # type: ignore[import-not-found, unused-ignore]
         from matplotlib.figure import Figure  # type: ignore[import-not-found, unused-ignore]
@@ -185,7 +185,7 @@ def plot_comparison(comparison: Comparison, path: str | Path) -> None:
 
 
 def _usable(points: Sequence[Point]) -> list[Point]:
-    """By rising PSNR: points of finite PSNR, and of those with the same one the smallest."""
+    """Points of finite PSNR, in order of rising PSNR; of points with equal PSNR, only the smallest."""
     best: dict[float, Point] = {}
     for point in sorted(points, key=lambda point: -point.n_bytes):
         best[point.psnr_db] = point
@@ -193,13 +193,13 @@ def _usable(points: Sequence[Point]) -> list[Point]:
 
 
 def _label(codec: str, rates: Sequence[BdRate]) -> str:
-    """The codec, for an anchor with what the other one saves."""
+    """The codec; for an anchor, with the BD-rate against it."""
     found = [rate for rate in rates if rate.anchor == codec and rate.percent is not None]
     return f"{codec} ({found[0].codec} {found[0].percent:+.1f} % BD-rate)" if found else codec
 
 
 def _finite(value: Any) -> Any:
-    """None in place of infinite numbers, at any depth."""
+    """The value with None in place of infinite numbers, at any depth."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):

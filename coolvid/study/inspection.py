@@ -1,4 +1,4 @@
-"""A look inside coded frames: latents and their bits, motion, prediction, bits by part. numpy only, like decoding."""
+"""Inspection of coded frames: latents and their bits, motion, prediction, bits by part. numpy only, like decoding."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from coolvid.picture.types import Frame
 
 @dataclass(frozen=True, eq=False)
 class FrameInspection:
-    """One coded frame, taken apart.
+    """The parts of one coded frame.
 
-    info: bits_by_part tells every module apart. coded: all integers, latents and unchanged modules included.
-    picture: the decoded one. parts: what it was composed of. grids and latent_bits: by branch ("residue", "motion"),
-    finest first; latent_bits float64 [h, w] are what the probability tables ask for each latent.
+    info: bits_by_part lists every module separately. coded: all integers, including latents and unchanged modules.
+    picture: the decoded picture. parts: its components. grids and latent_bits: by branch ("residue", "motion"), finest
+    first; latent_bits float64 [h, w] is the cost of each latent under the probability tables.
     """
 
     info: PacketInfo
@@ -54,7 +54,7 @@ class FrameInspection:
 
 @dataclass(frozen=True)
 class PacketFacts:
-    """A packet's info with the modules told apart, and which of them ("residue.arm") are its predictor's, unchanged."""
+    """A packet's info with bits for each module, and the modules ("residue.arm") taken unchanged from the predictor."""
 
     info: PacketInfo
     unchanged: frozenset[str]
@@ -75,7 +75,7 @@ def packet_facts(reader: StreamReader) -> tuple[PacketFacts, ...]:
 def inspect_frame(
     data: bytes, header: StreamHeader, references: Sequence[Frame], networks: NetworkStore | None = None
 ) -> FrameInspection:
-    """What decode_frame() decodes, with everything on the way. Arguments and errors are the same."""
+    """Decode like decode_frame(), and keep all intermediate results. Arguments and errors are the same."""
     networks = NetworkStore() if networks is None else networks
     try:
         content = _content(data, header, networks)
@@ -92,16 +92,16 @@ def inspect_frame(
 def inspect_stream(
     stream: StreamReader | str | Path, frames: Collection[int] | None = None, listen: Listener = ignore
 ) -> Iterator[FrameInspection]:
-    """The frames with these display indices (None: all) in coding order; decodes only what they need.
+    """The frames with these display indices (None: all) in coding order; decodes only frames that they depend on.
 
-    stream: a .cvd file, or an open reader. listen: gets FrameDecoded for every frame that is decoded.
-    Raises ConfigError for an index that the stream does not have, and what StreamReader and decode_frame() raise.
+    stream: a .cvd file, or an open reader. listen: receives FrameDecoded for every decoded frame.
+    Raises ConfigError for an index that is not in the stream, and the errors of StreamReader and decode_frame().
     """
     reader = stream if isinstance(stream, StreamReader) else StreamReader(stream)
     known = {info.display_index: info for info in reader.packets}
     wanted = set(known if frames is None else frames)
     if missing := sorted(wanted - known.keys()):
-        raise ConfigError(f"no frame {missing[0]} in the stream; choose from {min(known)}..{max(known)}")
+        raise ConfigError(f"the stream has no frame {missing[0]}; choose from {min(known)}..{max(known)}")
     needed = _needed(known, wanted)
     steps = [(i, info) for i, info in enumerate(reader.packets) if info.display_index in needed]
     last_use = {reference: i for i, info in steps for reference in info.references}
@@ -138,7 +138,7 @@ def _priced(
 
 
 def _needed(known: Mapping[int, PacketInfo], wanted: Collection[int]) -> set[int]:
-    """The wanted frames and all that they refer to or inherit from."""
+    """The wanted frames, with all frames that they refer to or inherit from."""
     needed: set[int] = set()
     waiting = list(wanted)
     while waiting:

@@ -1,4 +1,4 @@
-"""The conventional encoders in PyAV, tuned for PSNR, into elementary streams: x264, x265 and SVT-AV1."""
+"""Conventional encoders in PyAV, tuned for PSNR, writing elementary streams: x264, x265 and SVT-AV1."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ NEVER = 1 << 16
 B_FRAMES = 7
 _X26X_PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
 _CRF = range(1, 52)
-# x265 4.2 writes beyond its memory where a side is below its block size.
+# x265 4.2 writes out of bounds when a side is below its block size.
 _X265_MIN_SIDE = 64
 _H264_SEI, _USER_DATA = 6, 5
 _AV_ERRORS = (av.error.FFmpegError, OSError, ValueError)
@@ -37,19 +37,19 @@ _AV_ERRORS = (av.error.FFmpegError, OSError, ValueError)
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a conventional encoder puts its I and B frames. intra_period: frames from one I frame to the next."""
+    """Positions of I and B frames in a conventional encoder. intra_period: distance between I frames, in frames."""
 
     intra_period: int = NEVER
     b_frames: int = B_FRAMES
 
     @classmethod
     def of(cls, structure: StructureConfig) -> Placement:
-        """The same I frames as a coolvid encode of this structure, and B frames when that has them.
+        """The same I frames as in a coolvid encode with this structure, and B frames if it has them.
 
-        Raises ConfigError for explicit positions, which these encoders cannot follow.
+        Raises ConfigError for explicit positions, which these encoders do not support.
         """
         if structure.intra_pos or structure.p_pos:
-            raise ConfigError("conventional encoders take no intra_pos or p_pos; compare with gop and intra_period")
+            raise ConfigError("conventional encoders do not support intra_pos and p_pos; use gop and intra_period")
         if structure.low_delay:
             return cls(structure.intra_period or NEVER, 0)
         return cls(1, 0) if structure.gop == 1 else cls(structure.intra_period or NEVER)
@@ -59,7 +59,7 @@ Options = Callable[[str, Placement], dict[str, str]]
 
 
 def _x264(preset: str, placement: Placement) -> dict[str, str]:
-    """One thread and cpu-independent arithmetic, without which its bits vary from run to run by 1 to 2 %."""
+    """One thread and cpu-independent arithmetic; without them, the bits vary from run to run by 1 to 2 %."""
     key = str(placement.intra_period)
     return {
         "preset": preset, "tune": "psnr", "bf": str(placement.b_frames), "g": key, "keyint_min": key,
@@ -80,7 +80,7 @@ def _svtav1(preset: str, placement: Placement) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class PeerEncoder:
-    """An encoder of PyAV and what it can be told. min_side: of pictures that it encodes without harm."""
+    """An encoder of PyAV and its options. min_side: of pictures that it encodes safely."""
 
     codec: str
     suffix: str
@@ -100,7 +100,7 @@ ENCODERS: Mapping[str, PeerEncoder] = {
 
 @dataclass(frozen=True)
 class Peer:
-    """An encoder with its preset, written x265:veryslow. Raises ConfigError for others than ENCODERS and presets."""
+    """An encoder with its preset, written x265:veryslow. Raises ConfigError for an unknown encoder or preset."""
 
     name: str
     preset: str
@@ -111,7 +111,7 @@ class Peer:
 
     @classmethod
     def parse(cls, text: str) -> Peer:
-        """NAME or NAME:PRESET; alone, x264 and x265 are medium and svtav1 is 4."""
+        """NAME or NAME:PRESET; the default is medium for x264 and x265, and 4 for svtav1."""
         name, _, preset = text.strip().partition(":")
         choose("encoder", name, tuple(ENCODERS))
         return cls(name, preset or ENCODERS[name].default_preset)
@@ -124,7 +124,7 @@ class Peer:
         return f"{self.name}:{self.preset}"
 
     def check(self, format: VideoFormat) -> None:
-        """Raises MissingExtra when PyAV lacks this encoder, InputError when it does not take frames of this format."""
+        """Raises MissingExtra if PyAV lacks this encoder, InputError if it does not support frames of this format."""
         if self.encoder.codec not in av.codecs_available:
             raise MissingExtra(f"this PyAV has no encoder {self.encoder.codec}; leave {self.name} out")
         taken = [known.name for known in av.codec.Codec(self.encoder.codec, "w").video_formats or ()]
@@ -133,18 +133,18 @@ class Peer:
             raise InputError(f"{self.name} does not encode {wanted}; leave it out, or convert the source to yuv420")
         if min(format.width, format.height) < self.encoder.min_side:
             raise InputError(
-                f"{self.name} does not encode {format.width}x{format.height} without harm, only sides of "
+                f"{self.name} cannot encode {format.width}x{format.height} safely, only sides of "
                 f"{self.encoder.min_side} pixels or more; leave it out"
             )
 
     def settings(self, crf: int, placement: Placement) -> dict[str, str]:
-        """All that decides the bytes besides the frames."""
+        """Everything that determines the bytes, except the frames."""
         return {"av": av.__version__, "crf": str(crf), **self.encoder.options(self.preset, placement)}
 
 
 @dataclass(frozen=True)
 class PeerStream:
-    """An elementary stream on disk: n_bytes are the sum of its packets."""
+    """An elementary stream on disk; n_bytes is the sum of its packets."""
 
     n_frames: int
     n_bytes: int
@@ -156,14 +156,14 @@ def encode_peer(
 ) -> PeerStream:
     """Encode frames into an elementary stream; duration_s is the time spent in the encoder.
 
-    4:2:0 of odd size is widened by one column or row (see decode_peer). Raises InputError for a format that the
-    encoder does not take, OutputError.
+    4:2:0 of odd size is padded by one column or row (see decode_peer). Raises InputError for a format that the encoder
+    does not support, OutputError.
     """
     check_writable(out)
     iterator = iter(frames)
     first = next(iterator, None)
     if first is None:
-        raise InputError("no frames to encode")
+        raise InputError("no frames to encode; give at least 1")
     peer.check(first.format)
     packets, start = _Packets(peer, crf, placement, fps, color, first.format), time.perf_counter()
     n_bytes = 0
@@ -174,16 +174,16 @@ def encode_peer(
 
 
 def decode_peer(path: Path, format: VideoFormat, fps: Fraction) -> Iterator[Frame]:
-    """Frames of an elementary stream, cropped to the format. Raises InputError when they are of another one."""
+    """Frames of an elementary stream, cropped to the format. Raises InputError for a stream of another format."""
     with open_source(path, SourceSpec(fps=fps)) as source:
         if source.format != _even(format):
-            raise InputError(f"{path} holds {source.format}, not {_even(format)}; delete it")
+            raise InputError(f"{path} contains {source.format}, not {_even(format)}; delete it")
         for frame in source:
             yield _crop(frame, format)
 
 
 class _Packets:
-    """One encoder at work, and what it has done."""
+    """One running encoder, with counts of its frames and waiting time."""
 
     def __init__(
         self, peer: Peer, crf: int, placement: Placement, fps: Fraction, color: ColorInfo, format: VideoFormat
@@ -200,7 +200,7 @@ class _Packets:
         self._context = context
 
     def of(self, frames: Iterable[Frame]) -> Iterator[bytes]:
-        """Packets of all frames, the first without its text. waited_s counts the time spent on reading frames."""
+        """Packets of all frames, without x264's note of its settings. waited_s counts the time spent reading frames."""
         n_packets = 0
         for picture in chain(self._pictures(frames), [None]):
             for packet in self._encode(picture):
@@ -229,24 +229,24 @@ class _Packets:
 
 
 def without_settings(packet: bytes) -> bytes:
-    """An H.264 packet without the message (SEI, user data) of about 700 bytes in which x264 notes its settings."""
+    """An H.264 packet without the SEI user data message of about 700 bytes in which x264 stores its settings."""
     units = re.split(rb"(?=\x00\x00\x00\x01|(?<!\x00)\x00\x00\x01)", packet)
     return b"".join(unit for unit in units if not _is_note(unit.lstrip(b"\x00")))
 
 
 def _is_note(unit: bytes) -> bool:
-    """Of a unit that starts with 01."""
+    """Whether a NAL unit, starting with 01, is an SEI message with user data."""
     return len(unit) > 2 and unit[1] & 31 == _H264_SEI and unit[2] == _USER_DATA
 
 
 def _stored_format(format: VideoFormat) -> str:
-    """PyAV's name of the pictures that from_frame() makes."""
+    """PyAV's name for the pixel format of from_frame()."""
     layout = {PixelFormat.YUV420: "yuv420p", PixelFormat.YUV444: "yuv444p", PixelFormat.RGB: "gbrp"}
     return layout[format.pixel_format] + ("10le" if format.bit_depth == 10 else "")
 
 
 def _even(format: VideoFormat) -> VideoFormat:
-    """The format with an even size where chroma is subsampled."""
+    """The format, with even size if chroma is subsampled."""
     if not format.pixel_format.is_subsampled:
         return format
     return replace(format, height=format.height + format.height % 2, width=format.width + format.width % 2)

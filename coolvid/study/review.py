@@ -1,4 +1,4 @@
-"""A video to judge a stream by: source, decoded picture and amplified difference, each under a bar of text."""
+"""A video to inspect a stream visually: source, decoded picture and amplified difference, each under a text bar."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from coolvid.picture.types import ColorInfo, Frame, PixelFormat, VideoFormat
 DEFAULT_AMPLIFY = 4.0
 MIN_TILE_WIDTH = 320
 MAX_ROW_WIDTH = 4096
-"""Wider than this, the three pictures stand above each other: hardware decoders of H.264 end here."""
+"""Above this width, the three pictures are stacked vertically: the limit of H.264 hardware decoders."""
 
 _GAP = 8
 _BLACK, _WHITE, _NEUTRAL = 16, 235, 128
@@ -34,7 +34,7 @@ _BT709_FROM_RGB = np.array(
 )
 
 Canvas = tuple[NDArray[np.uint16], NDArray[np.uint16], NDArray[np.uint16]]
-"""A picture of 8 bits in 4:2:0, of even size."""
+"""An 8-bit 4:2:0 picture of even size."""
 
 
 def make_review(
@@ -47,12 +47,12 @@ def make_review(
     threads: int = 0,
     listen: Listener = ignore,
 ) -> int:
-    """Write source, decoded picture and difference of every frame side by side; the number of frames.
+    """Write source, decoded picture and difference of every frame side by side; returns the number of frames.
 
-    The difference is decoded minus source, times amplify (0.1..256), around mid grey, in every plane. A bar above tells
-    frame number, type, bits and PSNR. Small pictures are enlarged by a whole factor; everything is shown in 8 bits and
-    4:2:0, so that every player opens it. Raises MissingExtra without Pillow, InputError when the source is not the
-    stream's, and what decoding and writing raise.
+    The difference is decoded minus source, times amplify (0.1..256), around mid grey, in every plane. A bar above shows
+    frame number, type, bits and PSNR. Small pictures are enlarged by an integer factor; the video is 8-bit 4:2:0, which
+    every player opens. source_spec: how to read the source. Raises MissingExtra without Pillow, InputError when the
+    source does not match the stream, and the errors of decoding and writing.
     """
     within("amplify", amplify, 0.1, 256)
     with StreamReader(stream) as reader, open_source(source, source_spec) as frames:
@@ -82,7 +82,7 @@ def difference(source: Frame, decoded: Frame, amplify: float) -> Frame:
 
 @dataclass(frozen=True)
 class Board:
-    """Where everything goes. scale: whole factor of enlargement; bar_height in pixels; font: of Pillow."""
+    """The layout of a review. scale: integer enlargement; bar_height in pixels; font: from Pillow."""
 
     source: VideoFormat
     scale: int
@@ -93,7 +93,7 @@ class Board:
 
     @classmethod
     def of(cls, source: VideoFormat, packets: Sequence[PacketInfo], amplify: float) -> Board:
-        """For pictures of this format; the text is as large as fits for all packets. Raises MissingExtra."""
+        """The layout for pictures of this format, with the largest text that fits all packets. Raises MissingExtra."""
         scale = -(-MIN_TILE_WIDTH // source.width)
         width = _even(source.width) * scale
         font = _font(_widest_lines(source, packets, amplify), width - 2 * _GAP)
@@ -102,7 +102,7 @@ class Board:
 
     @property
     def format(self) -> VideoFormat:
-        """Of the whole board."""
+        """The format of the review."""
         width = _even(self.source.width) * self.scale
         height = _even(self.source.height) * self.scale + self.bar_height
         if self.is_row:
@@ -159,7 +159,7 @@ def _bits(packet: PacketInfo, format: VideoFormat) -> str:
 
 
 def _widest_lines(format: VideoFormat, packets: Sequence[PacketInfo], amplify: float) -> list[str]:
-    """The widest texts that captions() can come to."""
+    """The widest texts that captions() can return."""
     db = "100.00"
     largest = max(packets, key=lambda packet: packet.n_bytes)
     return [
@@ -171,13 +171,13 @@ def _widest_lines(format: VideoFormat, packets: Sequence[PacketInfo], amplify: f
 
 
 def _font(lines: Sequence[str], width: int) -> Any:
-    """Pillow's own font, as large as lets all lines fit. Raises MissingExtra without Pillow or its FreeType."""
+    """Pillow's default font at the largest size that fits all lines. Raises MissingExtra without Pillow or FreeType."""
     try:
         from PIL import ImageFont, features  # type: ignore[import-not-found, unused-ignore]
     except ImportError as error:
-        raise MissingExtra("a review needs Pillow for its text: pip install 'coolvid[review]'") from error
+        raise MissingExtra("a review needs Pillow to draw text: pip install 'coolvid[review]'") from error
     if not features.check("freetype2"):
-        raise MissingExtra("this Pillow has no FreeType, which the text needs: pip install --force-reinstall pillow")
+        raise MissingExtra("this Pillow lacks FreeType, which draws the text: pip install --force-reinstall pillow")
     for size in range(_LARGEST_TEXT, _SMALLEST_TEXT, -1):
         font = ImageFont.load_default(size)
         if all(font.getlength(line) <= width for line in lines):
@@ -188,10 +188,11 @@ def _font(lines: Sequence[str], width: int) -> Any:
 def _check_same(stream: str, format: VideoFormat, source: Source) -> None:
     if source.format != format:
         theirs, ours = (
-            f"{f.width}x{f.height} {f.pixel_format.value} of {f.bit_depth} bits" for f in (source.format, format)
+            f"{f.width}x{f.height} {f.bit_depth}-bit {f.pixel_format.value}" for f in (source.format, format)
         )
         raise InputError(
-            f"{source.name} is {theirs}, {stream} is {ours}; give the source it was made from, cut in the same way"
+            f"{source.name} is {theirs}, but {stream} is {ours}; give the source that was encoded, with the same "
+            "start, crop and scale"
         )
 
 
@@ -200,19 +201,19 @@ def _exactly(source: Source, n: int) -> Iterator[Frame]:
     for i in range(n):
         frame = next(source, None)
         if frame is None:
-            raise InputError(f"{source.name} has {i} frames and the stream {n}; give the source it was made from")
+            raise InputError(f"{source.name} has {i} frames, but the stream {n}; give the source that was encoded")
         yield frame
 
 
 def _shown_color(format: VideoFormat, color: ColorInfo) -> ColorInfo:
-    """Colour facts of what _shown() makes."""
+    """Colour description of the result of _shown()."""
     if format.pixel_format is PixelFormat.RGB:
         return ColorInfo(color.primaries, color.transfer, _BT709, _LIMITED)
     return color
 
 
 def _shown(frame: Frame, scale: int) -> Canvas:
-    """The frame in 8 bits, enlarged, its chroma halved; of even size."""
+    """The frame in 8-bit 4:2:0, enlarged, of even size."""
     planes = _to_yuv(frame) if frame.format.pixel_format is PixelFormat.RGB else _to_8_bits(frame)
     height, width = (_even(side) for side in planes[0].shape)
     luma = _enlarge(np.pad(planes[0], ((0, height - frame.height), (0, width - frame.width)), mode="edge"), scale)
@@ -231,7 +232,7 @@ def _to_8_bits(frame: Frame) -> list[NDArray[np.uint16]]:
 
 
 def _to_yuv(frame: Frame) -> list[NDArray[np.uint16]]:
-    """RGB to BT.709, limited range."""
+    """RGB to 8-bit YUV: BT.709, limited range."""
     rgb = np.stack([plane / frame.format.peak for plane in frame.planes])
     y, u, v = np.tensordot(_BT709_FROM_RGB, rgb, axes=1)
     return [np.round(plane).astype(np.uint16) for plane in (16 + 219 * y, 128 + 224 * u, 128 + 224 * v)]

@@ -1,4 +1,4 @@
-"""VMAF, computed by an ffmpeg with libvmaf: a program apart, which is looked for when it is needed."""
+"""VMAF, computed by an external ffmpeg with libvmaf, which is searched for when needed."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ HOW_TO_GET = "VMAF needs an ffmpeg with libvmaf: pip install 'coolvid[vmaf]', or
 
 @cache
 def find_ffmpeg() -> str:
-    """Path of the first ffmpeg that has libvmaf: the one on the PATH, else that of the package imageio-ffmpeg.
+    """Path of the first ffmpeg with libvmaf: on the PATH, else from the package imageio-ffmpeg.
 
-    Raises MissingExtra saying what was found and what to install.
+    Raises MissingExtra, which lists what was found and what to install.
     """
     without = []
     for candidate in _candidates():
         if " libvmaf " in _run(candidate, "-hide_banner", "-filters").stdout:
             return candidate
         without.append(candidate)
-    found = f"{' and '.join(without)} {'has' if len(without) == 1 else 'have'} none" if without else "none was found"
+    found = f"{' and '.join(without)} {'lacks' if len(without) == 1 else 'lack'} it" if without else "no ffmpeg found"
     raise MissingExtra(f"{HOW_TO_GET} ({found})")
 
 
 def vmaf(source: Iterable[Frame], decoded: Iterable[Frame], fps: Fraction, ffmpeg: str | None = None) -> float:
-    """Mean VMAF of a decoded video, up to 100, by the model that ffmpeg takes by default.
+    """Mean VMAF of a decoded video, at most 100, with ffmpeg's default model.
 
     ffmpeg: the executable (None: find_ffmpeg()). Both videos are written to a temporary folder. Raises MissingExtra
-    without ffmpeg, InputError for RGB or no frames, CoolvidError with the words of ffmpeg when that fails.
+    without ffmpeg, InputError for RGB or no frames, CoolvidError with ffmpeg's message when it fails.
     """
     executable = ffmpeg or find_ffmpeg()
     with tempfile.TemporaryDirectory(prefix="coolvid-vmaf-") as name:
@@ -62,9 +62,9 @@ def _write(frames: Iterable[Frame], path: Path, fps: Fraction) -> None:
     iterator = iter(frames)
     first = next(iterator, None)
     if first is None:
-        raise InputError("VMAF of a video without frames; give at least 1")
+        raise InputError("VMAF needs at least 1 frame, and the video has none")
     if first.format.pixel_format is PixelFormat.RGB:
-        raise InputError("VMAF is defined on luma and this video is RGB; convert it to YUV first")
+        raise InputError("VMAF needs luma, but this video is RGB; convert it to YUV first")
     with open_sink(path, first.format, fps, ColorInfo()) as sink:
         sink.write(first)
         for frame in iterator:

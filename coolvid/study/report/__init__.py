@@ -1,4 +1,4 @@
-"""A stream as one HTML page to look at: where the bits go, how frames depend on each other, what is inside them."""
+"""An HTML page about a stream: bits by part, dependencies between frames, and the contents of frames."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from coolvid.media import SourceSpec
 
 @dataclass(frozen=True)
 class ReportDone:
-    """A finished page. shown: display indices of the frames whose pictures it holds, at 1 / divisor of their size."""
+    """A finished page. shown: display indices of the frames with pictures, which are scaled by 1 / divisor."""
 
     n_frames: int
     shown: tuple[int, ...]
@@ -31,12 +31,12 @@ def report(
     threads: int = 0,
     listen: Listener = ignore,
 ) -> ReportDone:
-    """Write a self-contained HTML page about a .cvd stream; it opens offline, in any browser of today.
+    """Write a self-contained HTML page about a .cvd stream; it works offline, in any current browser.
 
-    source: what was encoded, for PSNR, SSIM and the picture before coding; source_spec: how to read it, as in encode().
-    compare: a file of rate and quality points, as `coolvid compare` writes it; see points.read_points().
-    frames: display indices whose pictures, motion and latents are shown (None: an even choice with the first I, P and
-    B frame); the page stays within bounds by showing many or large pictures smaller. Raises CoolvidError.
+    source: the encoded video, for PSNR, SSIM and source pictures; source_spec: how to read it, as in encode().
+    compare: a file of rate and quality points, for example from `coolvid compare`; see points.read_points().
+    frames: display indices of the frames to show with pictures, motion and latents (None: evenly spaced, with the first
+    I, P and B frame). Many or large pictures are scaled down to limit the size of the page. Raises CoolvidError.
     """
     from coolvid.bitstream.stream import StreamReader
 

@@ -1,4 +1,4 @@
-"""The page from its template: style and scripts of the folder assets, and everything else as JSON."""
+"""Fills the page template with the style and scripts from the folder assets, and the data as JSON."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def write_page(out: Path, content: Mapping[str, Any]) -> int:
 
 
 def render(content: Mapping[str, Any]) -> str:
-    """The page as text. content: what summarise() and view() make, and "curves"."""
+    """The page as text. content: the results of summarise() and view(), and "curves"."""
     return Template(asset("page.html")).substitute(
         version=version("coolvid"),
         title=html.escape(content["name"]),
@@ -42,7 +42,7 @@ def asset(name: str) -> str:
 
 
 def _json(content: Mapping[str, Any]) -> str:
-    """JSON that may stand inside a script element."""
+    """JSON that is safe inside a script element."""
     text = json.dumps(content, separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c")
 

@@ -1,4 +1,4 @@
-"""Rate and quality points from a file, as curves to draw."""
+"""Curves from a file of rate and quality points."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ QUALITIES = ("psnr_db", "ssim", "ms_ssim", "vmaf")
 
 
 def read_points(path: str | Path) -> dict[str, Any]:
-    """Curves and BD-rates from JSON: what `coolvid compare` writes, or a list of points.
+    """Curves and BD-rates from JSON: the output of `coolvid compare`, or a list of points.
 
-    A point is an object with codec, bpp and at least one of QUALITIES, by themselves or inside "quality"; setting and
-    n_bytes (or bytes) are shown if given. Other points are left out.
-    Raises InputError for a file that cannot be read or has no point.
+    A point is an object with codec, bpp and at least one of QUALITIES, at the top level or inside "quality"; setting
+    and n_bytes (or bytes) are shown if given. Other points are ignored.
+    Raises InputError for a file that cannot be read or has no points.
     """
     found = _load(Path(path))
     about = found if isinstance(found, Mapping) else {}
@@ -44,7 +44,7 @@ def _load(path: Path) -> Any:
 
 
 def _listed(found: Any) -> list[Any]:
-    """All points, whether in one list or under curves."""
+    """All points, from one list or from curves."""
     if not isinstance(found, Mapping):
         return list(_sequence(found))
     curves = [each for each in _sequence(found.get("curves")) if isinstance(each, Mapping)]
@@ -52,7 +52,7 @@ def _listed(found: Any) -> list[Any]:
 
 
 def _point(given: Any) -> dict[str, Any] | None:
-    """The point as the page takes it; None for what is not one."""
+    """The point in the page's form; None if it is not valid."""
     if not isinstance(given, Mapping):
         return None
     flat = {**given, **_inside(given, "quality")}

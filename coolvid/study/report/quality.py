@@ -1,4 +1,4 @@
-"""How near every decoded frame is to its source."""
+"""Quality of every decoded frame against the source."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from coolvid.picture.types import Frame
 class Quality:
     """Without a source, everything is empty. by_frame: psnr_db, psnr_planes_db, ssim, mse by display index, in order.
 
-    pictures: the frames of the source that were asked for.
+    pictures: the requested frames of the source.
     """
 
     source: str | None = None
@@ -36,9 +36,9 @@ def compare_with_source(
     threads: int,
     listen: Listener,
 ) -> Quality:
-    """Decodes all frames and measures them.
+    """Decode all frames and measure them. source_spec: how to read the source.
 
-    Raises ConfigError for a source of another format, InputError for one with fewer frames.
+    Raises ConfigError for a source with another format, InputError for a source with fewer frames.
     """
     if source is None:
         return Quality()
@@ -50,7 +50,9 @@ def compare_with_source(
         for index, decoded in enumerate(decode_stream(reader, threads=threads, listen=listen)):
             original = next(video, None)
             if original is None:
-                raise InputError(f"{video.name} ends after {index} frames; the stream has {len(reader)}")
+                raise InputError(
+                    f"{video.name} has {index} frames, but the stream {len(reader)}; give the source that was encoded"
+                )
             quality.by_frame[index] = _measured(original, decoded)
             if index in kept:
                 quality.pictures[index] = original

@@ -1,4 +1,4 @@
-"""What the page says of the stream as a whole, and of every frame in figures."""
+"""Figures of the page: for the whole stream and for every frame."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ RANGES = {0: "unspecified", 1: "limited", 2: "full"}
 
 
 def choose_frames(reader: StreamReader, frames: Sequence[int] | None) -> tuple[int, ...]:
-    """Display indices of the frames to show, ascending: those asked for, or an even choice with one of each type.
+    """Display indices of the frames to show, ascending: the requested ones, or evenly spaced with one of each type.
 
-    frames: negative ones count from the end. Raises ConfigError for an index that the stream does not have, for none at
-    all, and for a stream without frames.
+    frames: negative indices count from the end. Raises ConfigError for an index that is not in the stream, for an empty
+    list, and for a stream without frames.
     """
     known = sorted(info.display_index for info in reader.packets)
     if not known:
-        raise ConfigError("the stream has no frame to report on")
+        raise ConfigError("the stream has no frames to report on")
     if frames is None:
         return _even_choice(reader.packets, known, reader.header.format)
     if not frames:
-        raise ConfigError("no frame to show; name at least one, as 0 or 0,8,16")
+        raise ConfigError("no frames to show; name at least one, for example 0 or 0,8,16")
     chosen = {index + known[-1] + 1 if index < 0 else index for index in frames}
     if unknown := sorted(chosen - set(known)):
-        raise ConfigError(f"no frame {unknown[0]} in the stream; choose from {known[0]}..{known[-1]}")
+        raise ConfigError(f"the stream has no frame {unknown[0]}; choose from {known[0]}..{known[-1]}")
     return tuple(sorted(chosen))
 
 
@@ -55,7 +55,7 @@ def _even_choice(packets: Sequence[PacketInfo], known: Sequence[int], format: Vi
 
 
 def summarise(path: Path, reader: StreamReader, quality: Quality) -> dict[str, Any]:
-    """Name, facts of the header and all frames in display order, as JSON holds them."""
+    """Name, header facts and all frames in display order, as JSON values."""
     found = packet_facts(reader)
     n_bytes = path.stat().st_size
     depths = frame_depths([each.info for each in found])
@@ -107,7 +107,7 @@ def _frame(order: int, found: PacketFacts, depths: Mapping[int, int], quality: Q
 
 
 def _number(value: float | None) -> float | str | None:
-    """JSON has no infinity: equal pictures say so."""
+    """The value, with "equal" for infinity, which JSON lacks."""
     return "equal" if value is not None and math.isinf(value) else value
 
 
@@ -154,7 +154,7 @@ def _quality_facts(quality: Quality) -> list[tuple[str, str]]:
 
 
 def _overall_psnr(quality: Quality) -> float | str | None:
-    """From the mean squared error over all frames, as encode() tells it."""
+    """From the mean squared error over all frames, as in encode()."""
     mean = _mean([each["mse"] for each in quality.by_frame.values()])
     return None if mean is None else _number(math.inf if mean == 0 else -10 * math.log10(mean))
 

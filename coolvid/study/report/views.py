@@ -1,4 +1,4 @@
-"""The inside of chosen frames as the page carries it: pictures as WebP, maps of integers as deflated bytes."""
+"""The contents of chosen frames in the page's form: pictures as WebP, maps of integers as deflated bytes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ WEIGHT_STEPS = 255
 
 
 def choose_divisor(format: VideoFormat, n_frames: int) -> int:
-    """The power of two by which pictures get smaller so that n_frames of them keep the page in bounds."""
+    """The power of two that scales n_frames pictures down to at most PAGE_PIXELS in total, or 64."""
     divisor = 1
     while n_frames * format.height * format.width > PAGE_PIXELS * divisor**2 and divisor < 64:
         divisor *= 2
@@ -36,7 +36,7 @@ def choose_divisor(format: VideoFormat, n_frames: int) -> int:
 def view(
     reader: StreamReader, shown: Sequence[int], divisor: int, sources: Mapping[int, Frame], listen: Listener
 ) -> dict[str, Any]:
-    """By display index: pictures, motion, masks, and latents with their bits. sources: pictures before coding."""
+    """By display index: pictures, motion, masks, and latents with their bits. sources: source pictures."""
     color = reader.header.color
     return {
         str(found.info.display_index): _frame(found, divisor, color, sources.get(found.info.display_index))
@@ -81,7 +81,7 @@ def _branch(found: FrameInspection, branch: str, divisor: int) -> list[dict[str,
 
 
 def _grid(grid: Grid, values: NDArray[np.int32], bits: NDArray[np.float64], divisor: int) -> dict[str, Any]:
-    """One grid; where it is finer than the pictures of the page, the largest value and all bits of each block."""
+    """One grid; if it is finer than the page's pictures, the extreme value and the total bits of each block."""
     block = max(1, divisor >> grid.log2)
     out: dict[str, Any] = {
         "log2": grid.log2,
@@ -101,7 +101,7 @@ def _grid(grid: Grid, values: NDArray[np.int32], bits: NDArray[np.float64], divi
 
 
 def reduce_plane(plane: NDArray[Any], block: int, how: str) -> NDArray[Any]:
-    """[h, w] -> [ceil(h / block), ceil(w / block)]: each block's mean, sum, first or extreme (farthest from 0)."""
+    """[h, w] -> [ceil(h / block), ceil(w / block)]: the mean, sum, first or extreme (farthest from 0) of each block."""
     if block == 1:
         return plane
     if how == "first":
@@ -126,7 +126,7 @@ def pack(plane: NDArray[np.float64], steps: int) -> dict[str, Any]:
 def _packed(values: NDArray[np.int32], steps: int) -> dict[str, Any]:
     """Integers [h, w], limited to int16: differences along rows, low bytes before high bytes, deflated, base64.
 
-    steps: how many of them make 1.
+    steps: how many steps make 1.
     """
     rows = saturate16(values.astype(np.int64)).astype("<i2")
     differences = np.diff(rows, axis=1, prepend=rows.dtype.type(0))

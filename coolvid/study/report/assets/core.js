@@ -1,4 +1,4 @@
-// What all parts of the page share: the data, the chosen frame, and ways to make elements and figures.
+// Shared by all parts of the page: the data, the chosen frame, and helpers for elements and numbers.
 
 const report = JSON.parse(document.getElementById("data").textContent);
 const frames = report.frames;
@@ -16,7 +16,7 @@ const PARTS = [
 
 const chosen = { index: frames.length ? frames[0].index : 0, listeners: [] };
 
-/** Make a frame the chosen one and redraw whatever depends on it. */
+/** Choose a frame and redraw everything that depends on it. */
 function choose(index) {
   if (!frameOf.has(index)) return;
   chosen.index = index;
@@ -68,13 +68,13 @@ function ticks(low, high, count) {
   return out;
 }
 
-/** Names of numbers, all with as many decimals as the one that needs most. */
+/** Formats numbers, all with as many decimals as the one that needs most. */
 function alike(values) {
   const digits = Math.max(0, ...values.map((value) => (String(value).split(".")[1] ?? "").length));
   return (value) => signed(value.toFixed(digits));
 }
 
-/** A custom property of the style as [r, g, b], in the scheme that is shown. */
+/** A custom property of the style as [r, g, b], in the current colour scheme. */
 function color(name) {
   const probe = html("i", { style: `color: var(${name})` });
   document.body.append(probe);
@@ -83,7 +83,7 @@ function color(name) {
   return found;
 }
 
-/** Keep the options of a select as given, and its value where that is still one of them. */
+/** Set the options of a select, and keep its value if it is still one of them. */
 function offer(select, options, fallback) {
   const value = options.some(([key]) => key === select.value) ? select.value : fallback;
   select.replaceChildren(...options.map(([key, name]) => html("option", { value: key }, name)));

@@ -1,4 +1,4 @@
-// Quality over rate: the curves of a comparison, and this stream among them.
+// Quality over rate: the curves of a comparison, and this stream.
 
 const METRICS = { psnr_db: ["PSNR, dB", 2], ssim: ["SSIM", 4], ms_ssim: ["MS-SSIM", 4], vmaf: ["VMAF", 2] };
 const CURVE_COLORS = [
@@ -10,7 +10,7 @@ const SHAPES = [
   "M0 5 L5 -4 H-5 z", "M-5 -2 H-2 V-5 H2 V-2 H5 V2 H2 V5 H-2 V2 H-5 z", "M-5 0 L-2.5 -4.5 H2.5 L5 0 L2.5 4.5 H-2.5 z", "M-5 -3 H5 V3 H-5 z",
 ];
 
-/** Every curve with what tells it apart; this stream, where its quality is known, as a curve of one point. */
+/** Every curve with its colour and marker; this stream, if its quality is known, is a curve of one point. */
 function curvesToDraw() {
   const given = report.curves.curves.map((curve) => ({ name: curve.codec, points: curve.points }));
   if (measured(report.psnr_db)) given.push({ name: "this stream", points: [{ bpp: report.bpp, psnr_db: report.psnr_db, ssim: report.ssim }], isOwn: true });
@@ -51,7 +51,7 @@ function curvePlot(curves, metric, width) {
     drawing.append(svg("line", { class: "grid", x1: left, x2: width - right, y1: y(value), y2: y(value) }),
       svg("text", { x: left - 8, y: y(value) + 4, "text-anchor": "end" }, alike(values)(value)));
   }
-  drawing.append(svg("text", { x: (left + width - right) / 2, y: height - 8, "text-anchor": "middle" }, "bits per pixel, logarithmic"));
+  drawing.append(svg("text", { x: (left + width - right) / 2, y: height - 8, "text-anchor": "middle" }, "bits per pixel (logarithmic)"));
   for (const curve of curves) drawing.append(drawnCurve(curve, metric, x, y));
   return drawing;
 }
@@ -61,7 +61,7 @@ const padded = (low, high) => {
   return [low - more, high + more];
 };
 
-/** 1, 2 and 5 times powers of ten between two logarithms; only powers of ten where those are many. */
+/** 1, 2 and 5 times powers of ten between two logarithms; over a wide range, only powers of ten. */
 function rateTicks(low, high) {
   const factors = high - low > 2.5 ? [1] : [1, 2, 5];
   const out = [];
@@ -109,7 +109,7 @@ function pointTable(curves, metrics) {
     curve.name, point.setting ?? "", measured(point.bytes) ? whole(point.bytes) : "–", point.bpp.toFixed(4),
     ...metrics.map((key) => (measured(point[key]) ? point[key].toFixed(METRICS[key][1]) : "–")),
   ].map((cell) => html("td", {}, cell)))));
-  return html("details", {}, html("summary", {}, "All points in figures"),
+  return html("details", {}, html("summary", {}, "All points as a table"),
     html("div", { class: "scroll", tabindex: 0, role: "group", "aria-label": "Table of points, scrollable" },
       html("table", { class: "figures" }, html("thead", {}, html("tr", {}, ...head.map((name) => html("th", {}, name)))), html("tbody", {}, ...rows))));
 }

@@ -1,4 +1,4 @@
-// Put the parts together: the frame picker, the theme, and who is redrawn when.
+// Connects the parts: the frame picker, the theme, and redrawing.
 
 function showPicker(frame) {
   for (const input of document.querySelectorAll("#chips input")) {
@@ -10,7 +10,7 @@ function showPicker(frame) {
   byId("current").textContent = `frame ${frame.index}, ${frame.type}, ${whole(frame.bytes)} bytes`;
 }
 
-/** Scroll a row sideways until a child of it is seen. */
+/** Scroll a row sideways until its child is visible. */
 function showInside(child, row) {
   const [inner, outer] = [child.getBoundingClientRect(), row.getBoundingClientRect()];
   if (inner.left < outer.left) row.scrollLeft -= outer.left - inner.left + 8;
@@ -41,7 +41,7 @@ function startTheme() {
   };
   try {
     select.value = localStorage.getItem(THEME) ?? "auto";
-  } catch { /* no storage here: the theme lasts as long as the page */ }
+  } catch { /* no storage: the theme lasts until the page is closed */ }
   select.addEventListener("change", () => {
     try {
       localStorage.setItem(THEME, select.value);
@@ -52,7 +52,7 @@ function startTheme() {
   apply();
 }
 
-/** The P or B frame with most bits among those shown: it has something of everything. */
+/** The largest of the shown frames with the most references: it has content in most sections. */
 function sensibleFrame() {
   const predicted = shown.map((index) => frameOf.get(index)).filter((frame) => frame.references.length);
   return predicted.sort((a, b) => b.references.length - a.references.length || b.bytes - a.bytes)[0]?.index ?? shown[0];

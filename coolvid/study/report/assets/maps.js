@@ -1,6 +1,6 @@
 // Motion, masks and latents of the chosen frame as tiles.
 
-/** A map with a caption; say(row, column) gives the words for the place under the pointer. */
+/** A map with a caption; say(row, column) returns the text for the position under the pointer. */
 function tile(name, facts, paint, size, say) {
   const canvas = html("canvas", { role: "img", "aria-label": `${name}, ${facts}` });
   const place = html("output", {});
@@ -28,13 +28,13 @@ function showMotion(frame, view) {
   if (byId("motion").hidden) return;
   const flows = view.flow.map((flow, i) => {
     const [dy, dx] = view.translation[i];
-    const moved = dx || dy ? `; of which x ${signed(dx)}, y ${signed(dy)} for the whole picture` : "";
+    const moved = dx || dy ? `, including a global translation of x ${signed(dx)}, y ${signed(dy)}` : "";
     const facts = `longest vector ${flow.longest.toFixed(2)} pixels${moved}`;
     const say = async (row, column) => {
       const [x, y] = await Promise.all([valueAt(flow.x, row, column), valueAt(flow.y, row, column)]);
       return `x ${signed(x.toFixed(2))}, y ${signed(y.toFixed(2))}`;
     };
-    return tile(`motion into frame ${frame.references[i]}`, facts, (canvas) => paintFlow(canvas, flow), flow.x, say);
+    return tile(`motion to frame ${frame.references[i]}`, facts, (canvas) => paintFlow(canvas, flow), flow.x, say);
   });
   const meanings = { alpha: "black: not predicted; white: predicted", beta: `black: frame ${frame.references[1]}; white: frame ${frame.references[0]}` };
   const masks = Object.entries(view.weights).map(([name, plane]) => {
@@ -43,8 +43,8 @@ function showMotion(frame, view) {
   });
   const wheel = html("canvas", { role: "img", "aria-label": "Colour wheel of the motion" });
   paintWheel(wheel, 176);
-  const words = "Colour of a vector: hue for its direction, strength for its length; the rim is the longest vector of that field. "
-    + "Vectors point from a pixel of this frame to where its prediction lies in the other frame.";
+  const words = "Hue shows the direction of a vector, saturation its length; the rim is the longest vector of the field. "
+    + "A vector points from a pixel of this frame to the position of its prediction in the reference.";
   byId("motion-tiles").replaceChildren(html("div", { class: "tiles wide" }, ...flows, ...masks), html("div", { class: "wheel" }, wheel, html("p", {}, words)));
 }
 
@@ -58,7 +58,7 @@ function showLatents(frame, view) {
     return [
       html("h3", {}, `${branch}: ${whole(total)} bits`),
       html("div", { class: "tiles" }, ...sent.map((grid) => gridTile(grid, kind))),
-      zero.length ? html("p", { class: "note zero" }, `All zero, and not sent: ${zero.map(gridName).join(", ")}.`) : null,
+      zero.length ? html("p", { class: "note zero" }, `All zero and not sent: ${zero.map(gridName).join(", ")}.`) : null,
     ];
   });
   byId("latent-tiles").replaceChildren(latentLegend(kind), ...branches.filter(Boolean));
@@ -69,7 +69,7 @@ const gridName = (grid) => `1/${2 ** grid.log2}${grid.hyper ? " hyper" : ""} (${
 function gridTile(grid, kind) {
   const filled = (100 * grid.nonzero) / (grid.width * grid.height);
   const block = grid.block > 1 ? `; blocks of ${grid.block} × ${grid.block}` : "";
-  const facts = `${whole(grid.total_bits)} bits; ${signed(grid.low)}..${signed(grid.high)}; ${filled.toFixed(1)} % not zero${block}`;
+  const facts = `${whole(grid.total_bits)} bits; ${signed(grid.low)}..${signed(grid.high)}; ${filled.toFixed(1)} % nonzero${block}`;
   const say = async (row, column) => {
     const [value, bits] = await Promise.all([valueAt(grid.values, row, column), valueAt(grid.bits, row, column)]);
     return `${signed(value)}, ${bits.toFixed(2)} bits`;
@@ -81,6 +81,6 @@ function gridTile(grid, kind) {
 function latentLegend(kind) {
   const stops = kind === "bits" ? ["--zero", "--ramp-middle", "--ramp-end"] : ["--negative", "--zero", "--positive"];
   const scale = html("span", { class: "scale", style: `background: linear-gradient(to right, ${stops.map((stop) => `var(${stop})`)})` });
-  const [low, high] = kind === "bits" ? ["0", "most bits of the grid"] : ["\u2212 largest", "+ largest magnitude of the grid"];
-  return html("p", { class: "note", style: "margin: 0 0 12px" }, low, scale, high, ", by square root. Point at a place for its figures.");
+  const [low, high] = kind === "bits" ? ["0", "maximum of the grid"] : ["\u2212 maximum", "+ maximum magnitude of the grid"];
+  return html("p", { class: "note", style: "margin: 0 0 12px" }, low, scale, high, ", square-root scale. Point at a position to read its values.");
 }

@@ -1,4 +1,4 @@
-// Maps of integers: out of the page's data, and into colours.
+// Maps of integers: from the page's data to colours.
 
 const unpacked = new WeakMap();
 
@@ -44,7 +44,7 @@ function extent(values) {
   return largest;
 }
 
-/** Numbers of both signs around a neutral zero; the scale ends at the largest magnitude. */
+/** Signed numbers around a neutral zero; the scale is a square root and ends at the largest magnitude. */
 async function paintSigned(canvas, plane) {
   const { height, width, values } = await unpack(plane);
   const [zero, negative, positive] = ["--zero", "--negative", "--positive"].map(color);
@@ -57,7 +57,7 @@ async function paintSigned(canvas, plane) {
   });
 }
 
-/** Numbers from 0 on; the scale is that of the square root and ends at the largest. */
+/** Numbers from 0 on; the scale is a square root and ends at the largest number. */
 async function paintRamp(canvas, plane) {
   const { height, width, values } = await unpack(plane);
   const [zero, middle, end] = ["--zero", "--ramp-middle", "--ramp-end"].map(color);

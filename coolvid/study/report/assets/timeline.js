@@ -1,4 +1,4 @@
-// Frames side by side: who is predicted from whom, bits by part, and quality, all over one axis.
+// Frames side by side: prediction structure, bits by part, and quality, over one axis.
 
 const TIMELINE = { page: 120, gutter: 52, narrow: 22, wide: 130, level: 40, title: 20, radius: 10, bars: 130, curve: 76 };
 const timeline = { first: 0, width: 0 };
@@ -19,7 +19,7 @@ function drawTimeline(frame) {
   showPager(part);
 }
 
-/** Two drawings of one height: the axis stays while the plot scrolls. `y` is where the next row starts. */
+/** Two drawings of equal height: the axis is fixed while the plot scrolls. `y` is the top of the next row. */
 function newSheet(part, column, place) {
   const plot = svg("svg", { role: "img", "aria-label": "Frames: prediction structure, bits by part and quality" });
   const axis = svg("svg", { class: "axis", width: TIMELINE.gutter, "aria-hidden": "true" });
@@ -61,7 +61,7 @@ function arrowHeads() {
   return svg("defs", {}, head("head-arrow", "--muted"), head("head-chosen", "--accent"), head("head-inherit", "--inherit"));
 }
 
-/** From one node to another; bend: how far the middle hangs down, as a share of the length. */
+/** An arrow between two nodes; bend: how far the middle sags, as a share of the length. */
 function arrow([x0, y0], [x1, y1], kind, bend) {
   const length = Math.hypot(x1 - x0, y1 - y0);
   const middle = [(x0 + x1) / 2, (y0 + y1) / 2 + bend * Math.min(length, 120) * 2];
@@ -133,7 +133,7 @@ function drawCurve(sheet, title, value, digits) {
   sheet.y += TIMELINE.curve + 14;
 }
 
-/** Frame numbers below everything, the band of the chosen frame behind it, and what is clicked on top of it. */
+/** Frame numbers at the bottom, the band of the chosen frame in the background, and click areas on top. */
 function drawColumns(sheet) {
   const every = Math.ceil(34 / sheet.column);
   sheet.axis.append(svg("text", { x: TIMELINE.gutter - 8, y: sheet.y + 12, "text-anchor": "end" }, "frame"));
@@ -159,7 +159,7 @@ function showTimeline(sheet) {
   const home = byId("timeline");
   const before = home.querySelector(".scroller");
   const hadFocus = before !== null && document.activeElement === before;
-  const label = "Frames; the arrow keys choose one";
+  const label = "Frames; use the arrow keys to choose one";
   const scroller = html("div", { class: "scroller", tabindex: 0, role: "group", "aria-label": label, onkeydown: chooseByKey }, sheet.plot);
   const left = before?.scrollLeft ?? 0;
   home.replaceChildren(sheet.axis, scroller);
@@ -186,8 +186,8 @@ function showPager(part) {
 
 function showLegend() {
   const parts = PARTS.filter((_, i) => frames.some((frame) => bitsOf(frame)[i]));
-  const lines = [["arrow", "reference to predicted frame"]];
-  if (frames.some((frame) => frame.predictor !== null && frame.predictor >= 0)) lines.push(["inherit", "networks predicted from a frame"]);
+  const lines = [["arrow", "from reference to predicted frame"]];
+  if (frames.some((frame) => frame.predictor !== null && frame.predictor >= 0)) lines.push(["inherit", "networks predicted from another frame"]);
   const drawn = frames.some((frame) => frame.references.length) ? lines : [];
   byId("legend").replaceChildren(
     ...drawn.map(([kind, name]) =>
@@ -199,7 +199,7 @@ function showLegend() {
 function showDetails(frame) {
   const total = 8 * frame.bytes;
   const facts = [
-    ["coded as number", String(frame.order)],
+    ["coding index", String(frame.order)],
     ["predicted from", frame.references.length ? `frame${frame.references.length > 1 ? "s" : ""} ${frame.references.join(" and ")}` : "nothing"],
     ["networks from", networksFrom(frame)],
     ["size", `${whole(frame.bytes)} bytes`],
@@ -218,8 +218,8 @@ function showDetails(frame) {
 }
 
 function networksFrom(frame) {
-  if (frame.is_copy) return "none: a copy of what it is predicted from";
-  if (frame.predictor === null) return "itself";
+  if (frame.is_copy) return "none: a copy of its references";
+  if (frame.predictor === null) return "not predicted";
   return frame.predictor < 0 ? "the prior" : `frame ${frame.predictor}`;
 }
 

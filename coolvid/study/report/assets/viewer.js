@@ -1,14 +1,14 @@
-// Two pictures of a frame over each other, and a divider between them.
+// Two overlaid pictures of a frame, with a divider between them.
 
 const GAIN = 8;
 const viewer = { share: 50, drawing: 0 };
 
-/** The pictures that a frame offers: [key, name, draw(canvas)]. */
+/** The available pictures of a frame: [key, name, draw(canvas)]. */
 function layersOf(frame, view) {
   const pictures = view.pictures;
   const layers = Object.keys(pictures).map((key) => [key, key, (canvas) => drawPicture(canvas, pictures[key])]);
   if (pictures.source) layers.push(["difference", `difference × ${GAIN}`, (canvas) => drawDifference(canvas, pictures)]);
-  view.flow.forEach((flow, i) => layers.push([`flow${i}`, `motion into frame ${frame.references[i]}`, (canvas) => paintFlow(canvas, flow)]));
+  view.flow.forEach((flow, i) => layers.push([`flow${i}`, `motion to frame ${frame.references[i]}`, (canvas) => paintFlow(canvas, flow)]));
   for (const [key, plane] of Object.entries(view.weights)) layers.push([key, `mask ${key}`, (canvas) => paintGrey(canvas, plane)]);
   layers.push(["bits", "bits per pixel", (canvas) => paintRamp(canvas, view.bits)]);
   return layers;
@@ -48,7 +48,7 @@ async function showViewer(frame, view) {
   byId("no-picture").hidden = Boolean(view);
   byId("picture-note").textContent = "";
   if (!view) {
-    byId("no-picture").textContent = `The pictures of frame ${frame.index} are not in this page; coolvid report --frames ${frame.index} puts them in.`;
+    byId("no-picture").textContent = `This page has no pictures of frame ${frame.index}; add them with coolvid report --frames ${frame.index}.`;
     return;
   }
   const layers = layersOf(frame, view);
@@ -77,8 +77,8 @@ async function showViewer(frame, view) {
 }
 
 function viewerNote() {
-  const small = report.divisor > 1 ? `Pictures at 1/${report.divisor} of the size of the frames; fewer frames (--frames) are shown larger. ` : "";
-  return small + "Drag the divider, click where it should be, or use the arrow keys on it.";
+  const small = report.divisor > 1 ? `Pictures are shown at 1/${report.divisor} size; choose fewer frames (--frames) for larger pictures. ` : "";
+  return small + "Drag the divider, click to move it, or use the arrow keys.";
 }
 
 function sizePair() {
