@@ -41,5 +41,4 @@ ParallelCompile().install()
 setup(
     ext_modules=[extension(name) for name in SETS if name == "portable" or IS_X86],
     cmdclass={"build_ext": build_ext},
-    options={"build_ext": {"parallel": True}},
 )
