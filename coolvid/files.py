@@ -51,7 +51,7 @@ def check_writable(path: AnyPath) -> None:
             raise OutputError(f"cannot write {path}: permission denied; choose another name")
         return
     if not folder.is_dir():
-        raise OutputError(f"cannot write {path}: there is no folder {folder}; make it first")
+        raise OutputError(f"cannot write {path}: the folder {folder} does not exist; create it first")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise OutputError(f"cannot write {path}: permission denied in the folder {folder}; choose another one")
 

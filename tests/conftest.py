@@ -5,8 +5,10 @@ import signal
 
 import pytest
 import torch
+from distortions import install
 
 from coolvid import kernels
+from coolvid.plugin import registry
 
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -21,3 +23,12 @@ def threads_as_before():
     yield
     torch.set_num_threads(1)
     kernels.set_threads(0)
+
+
+@pytest.fixture
+def other_distortions(tmp_path_factory, monkeypatch):
+    """The distortions of distortions.py, known by name."""
+    install(tmp_path_factory.mktemp("distortions"), monkeypatch)
+    yield
+    monkeypatch.undo()
+    registry.refresh()

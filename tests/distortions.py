@@ -32,7 +32,7 @@ class Absolute(DistortionPlugin):
     name = "absolute"
 
     def distortion(self, decoded, target, state):
-        return torch.stack([plane.sum() for plane in self.errors(decoded, target)]).sum()
+        return torch.stack([plane.sum() for plane in Absolute.errors(self, decoded, target)]).sum()
 
     def errors(self, decoded, target):
         return mean([(d - t).abs() for d, t in pairs(decoded, target)], target)

@@ -137,7 +137,7 @@ MISTAKES = [
     ("--csv clip.yuv", "the output 'clip.yuv' is the input file"),
     ("--log clip.yuv", "the output 'clip.yuv' is the input file"),
     ("--write-config clip.yuv", "the output 'clip.yuv' is the input file"),
-    ("--write-config none/run.toml", "cannot write none/run.toml: there is no folder none; make it first"),
+    ("--write-config none/run.toml", "cannot write none/run.toml: the folder none does not exist; create it first"),
     ("--csv clip.cvd", "two outputs have the name 'clip.cvd'; choose another name for one"),
     ("--csv a --log a", "two outputs have the name 'a'; choose another name for one"),
 ]

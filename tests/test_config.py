@@ -375,11 +375,14 @@ def test_unknown_operating_point_is_named(branch):
         frame_config(EncodeConfig(**{branch: "lop,top"}), frame_type, 0, SIZE)
 
 
-def test_plugins_arrive_in_the_frame():
+def test_plugins_arrive_in_the_frame(other_distortions):
     own, warper = PluginChoice.parse("mine:width=3"), PluginChoice.parse("sinc:taps=6")
-    config = EncodeConfig(plugins=(("arm", own), ("warper", warper)), quantizer=PluginChoice("ste"), distortion=own)
-    made = frame_config(config, FrameType.P, 1, SIZE)
-    assert made.residue.arm == made.motion.arm == made.distortion == own and made.warper == warper
+    absolute = PluginChoice("absolute")
+    config = EncodeConfig(
+        plugins=(("arm", own), ("warper", warper)), quantizer=PluginChoice("ste"), distortion=absolute
+    )
+    made = frame_config(replace(config, distortion=absolute), FrameType.P, 1, SIZE)
+    assert made.residue.arm == made.motion.arm == own and made.warper == warper and made.distortion == absolute
     assert [p.quantizer_type for p in made.training.phases] == ["ste", "hardround"]
     assert {r.phase.quantizer_type for r in made.training.warmup} == {"ste"}
 

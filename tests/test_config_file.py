@@ -151,7 +151,7 @@ def test_a_wrong_file_is_named(tmp_path, content, kind, message):
 def test_files_that_cannot_be_read_or_written(tmp_path):
     with pytest.raises(InputError, match=r"none\.toml: No such file"):
         read_config(tmp_path / "none.toml")
-    with pytest.raises(OutputError, match=r"cannot write .*run\.toml: there is no folder"):
+    with pytest.raises(OutputError, match=r"cannot write .*run\.toml: the folder"):
         write_config(FULL, tmp_path / "none" / "run.toml")
     with pytest.raises(ConfigError, match="plugin kind 'quantizer'; choose one of: arm"):
         EncodeConfig(plugins=(("quantizer", PluginChoice("ste")),))

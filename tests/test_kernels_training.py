@@ -8,6 +8,7 @@ import math
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -291,7 +292,7 @@ def test_noise_and_rounding_in_arrays_of_the_caller(instruction_set, kind):
     assert NoiseSource(5).fill(kind, 1.2, out)
     noise = NoiseSource(5).draw(kind, 1.2, x)
     assert np.array_equal(out, noise.numpy())
-    assert make("quantizer", "softround", {}).sloped(x.numpy(), 1.5, out, 0.3, q, slope)
+    assert make("quantizer", "softround", {}).sloped(x.numpy(), 1.5, out, 0.3, TRAINED, q, slope)
     leaf = x.clone().requires_grad_()
     wanted = make("quantizer", "softround", {}).quantize(1.5 * leaf, noise, 0.3, TRAINED)
     wanted.sum().backward()
@@ -484,8 +485,9 @@ def expected_gradients(frame_type, pixel_format):
     """In double precision, by autograd."""
     task = frame_task(frame_type, pixel_format)
     task.module.double()
-    double = {plane: value.double() for plane, value in as_planes(task.target).items()}
-    task.target = double if isinstance(task.target, dict) else double["all"]
+    target = task.objective.target
+    double = {plane: value.double() for plane, value in as_planes(target).items()}
+    task.objective = replace(task.objective, target=double if isinstance(target, dict) else double["all"])
     assert task.fused is None
     return gradients(task)
 

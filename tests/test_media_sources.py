@@ -266,9 +266,9 @@ def test_impossible_parts(tmp_path, options, words):
     [
         ({"size": (8, 16)}, r"size of 8x16: frame size 8x16 is outside 16\.\."),
         ({"size": (16, 16, 3)}, r"size of \(16, 16, 3\): give two numbers"),
-        ({"fps": Fraction(0)}, "fps is 0; give frames per second above 0"),
+        ({"fps": Fraction(0)}, r"fps is Fraction\(0, 1\); give a Fraction above 0"),
         ({"pix_fmt": "yuv422p"}, "pix_fmt 'yuv422p'; choose one of: yuv420, .*rgb24"),
-        ({"start": -1}, "start is -1; the first frame is 0"),
+        ({"start": -1}, "start is -1; give a whole number"),
         ({"crop": (16, 16, -2, 0)}, r"crop 16x16\+-2\+0 starts outside the picture"),
         ({"crop": (16, 16)}, r"crop \(16, 16\): give four numbers"),
         ({"crop": (0, 16, 0, 0)}, "crop to 0x16"),

@@ -44,11 +44,8 @@ IDS = [name for name, *_ in DISTORTIONS]
 
 
 @pytest.fixture(autouse=True)
-def installed(tmp_path_factory, monkeypatch):
-    install(tmp_path_factory.mktemp("site"), monkeypatch)
-    yield
-    monkeypatch.undo()
-    registry.refresh()
+def installed(other_distortions):
+    """All tests here may name them."""
 
 
 def samples(frame):

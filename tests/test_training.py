@@ -187,7 +187,7 @@ class Scripted:
     def set_param(self, param):
         self.restored.append(param)
 
-    def loss(self, settings, temperature, noise_parameter):
+    def loss(self, settings, temperature, noise_parameter, state):
         self.seen.append((temperature, noise_parameter))
         return self.module(torch.ones(1, 1)).sum()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
+from numbers import Rational
 
 from coolvid.errors import ConfigError, choose
 from coolvid.picture.types import PixelFormat, VideoFormat
@@ -35,12 +36,12 @@ class SourceSpec:
             check_size("size of", self.size)
         if self.scale is not None:
             check_size("scale to", self.scale)
-        if self.fps is not None and self.fps <= 0:
-            raise ConfigError(f"fps is {self.fps}; give frames per second above 0, for example 25 or 30000/1001")
+        if self.fps is not None and not (isinstance(self.fps, Rational) and self.fps > 0):
+            raise ConfigError(f"fps is {self.fps!r}; give a Fraction above 0, for example Fraction(30000, 1001)")
         if self.pix_fmt is not None:
             choose("pix_fmt", self.pix_fmt, tuple(PIXEL_FORMATS))
-        if self.start < 0:
-            raise ConfigError(f"start is {self.start}; the first frame is 0")
+        if type(self.start) is not int or self.start < 0:
+            raise ConfigError(f"start is {self.start}; give a whole number, 0 for the first frame")
         if self.crop is not None:
             _check_crop(self.crop)
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from coolvid.errors import ConfigError
 from coolvid.events import Listener, ignore
 from coolvid.media import SourceSpec
 
@@ -46,6 +47,8 @@ def report(
     from .summary import choose_frames, summarise
     from .views import choose_divisor, view
 
+    if source is None and source_spec != SourceSpec():
+        raise ConfigError("source_spec describes a source; give source as well")
     with StreamReader(stream) as reader:
         curves = None if compare is None else read_points(compare)
         shown = choose_frames(reader, frames)
