@@ -16,7 +16,7 @@ import click
 import coolvid
 from coolvid.errors import ConfigError, StreamError
 from coolvid.events import EncodeDone, Event, Listener, TargetDone
-from coolvid.files import part_of
+from coolvid.files import is_in_place, part_of
 from coolvid.settings.config import PRESETS, EncodeConfig
 from coolvid.settings.presets import INTRA, MOTION, RESIDUE
 from coolvid.settings.toml import write_config as write_toml
@@ -210,7 +210,7 @@ def command(
     if write_config is not None and wanted is not None:
         write_toml(config, write_config)
     console.say(summary(target, found.encode, found.lmbda))
-    if verify:
+    if verify and not is_in_place(target):  # a pipe or a device cannot be read again
         check(target, found.encode)
         console.say(VERIFIED)
     if not found.is_met:

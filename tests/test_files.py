@@ -64,7 +64,10 @@ WRITERS = [
     files.open_lines,
     lambda path: files.growing(path).__enter__(),
 ]
-REFUSED = [("folder", "it is a folder; name a file in it"), ("none/a", "the folder .*none does not exist; create it first")]
+REFUSED = [
+    ("folder", "it is a folder; name a file in it"),
+    ("none/a", "the folder .*none does not exist; create it first"),
+]
 
 
 @pytest.mark.parametrize("write", WRITERS)

@@ -189,6 +189,15 @@ def test_a_broken_distortion_is_one_line_at_its_first_call(returns, says, monkey
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("scale", [0.0, -1.0, math.nan, math.inf, "1", None])
+def test_a_scale_must_be_a_number_above_zero(scale, monkeypatch):
+    plugin = Absolute(None)
+    monkeypatch.setattr(Absolute, "scale", scale)
+    monkeypatch.setattr("coolvid.settings.presets.make", lambda *_: plugin)
+    with pytest.raises(PluginError, match=r"distortion 'absolute' has scale .*; expected a number greater than 0"):
+        frame_config(with_distortion("absolute", 1.0), FrameType.I, 0, (32, 48))
+
+
 class Recorder(Absolute):
     """Prepares once and keeps the states that it sees."""
 

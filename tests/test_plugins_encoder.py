@@ -157,6 +157,7 @@ BROKEN = [
     (lambda y: y.sum(), "a tensor []"),
     (lambda y: float(y.sum().detach()), "a float"),
     (lambda y: y.detach(), "a detached tensor"),
+    (lambda y: y.double(), "a tensor of torch.float64; expected one of torch.float32"),
     (lambda y: y / 0.0, "not finite"),
     (lambda y: y.no_such_method(), "AttributeError"),
 ]

@@ -17,7 +17,7 @@ from coolvid.errors import PluginError
 from coolvid.picture.quality import mse
 from coolvid.picture.types import ColorInfo, DictTensorYUV, Frame
 from coolvid.plugin.choice import PluginChoice
-from coolvid.plugin.contract import check_tensor, reported
+from coolvid.plugin.contract import check_scale, check_tensor, reported
 from coolvid.plugin.interfaces import TRAINED, DistortionPlugin, TrainingState
 from coolvid.plugin.registry import make
 from coolvid.settings.config import FrameConfig
@@ -69,6 +69,7 @@ class Objective:
     ) -> Objective:
         """Objective of a frame's configuration. lmbda: overrides config.lmbda. Raises ConfigError, PluginError."""
         plugin = distortion_plugin(config.distortion)
+        scale = check_scale(config.distortion.name, plugin.scale)
         target = to_device(frame.as_tensor(), device)
         made = cls(
             frame=frame,
@@ -76,8 +77,8 @@ class Objective:
             plugin=plugin,
             name=config.distortion.name,
             prepared=target if plugin.is_squared_error else plugin.prepare(target, config.color),
-            lmbda=(config.lmbda if lmbda is None else lmbda) / plugin.scale,
-            scale=plugin.scale,
+            lmbda=(config.lmbda if lmbda is None else lmbda) / scale,
+            scale=scale,
         )
         made._check()
         return made

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -25,7 +26,16 @@ def reported(kind: str, name: str) -> Iterator[None]:
         ) from error
 
 
-def check_tensor(kind: str, name: str, value: Any, shape: tuple[int, ...], needs_grad: bool = False) -> None:
+def check_scale(name: str, scale: Any) -> float:
+    """The scale of a distortion. Raises PluginError unless it is a number greater than 0."""
+    if not isinstance(scale, int | float) or isinstance(scale, bool) or not 0 < scale < math.inf:
+        raise PluginError(f"distortion '{name}' has scale {scale!r}; expected a number greater than 0")
+    return float(scale)
+
+
+def check_tensor(
+    kind: str, name: str, value: Any, shape: tuple[int, ...], needs_grad: bool = False, dtype: Any = None
+) -> None:
     """Raise PluginError unless value is a floating-point tensor of this shape, finite everywhere.
 
     shape: () for a scalar. needs_grad: the tensor must require a gradient.
@@ -37,8 +47,8 @@ def check_tensor(kind: str, name: str, value: Any, shape: tuple[int, ...], needs
         raise _broken(kind, name, f"a {type(value).__name__}", wanted)
     if tuple(value.shape) != shape:
         raise _broken(kind, name, f"a tensor {_shape(tuple(value.shape))}", wanted)
-    if not value.is_floating_point():
-        raise _broken(kind, name, f"a tensor of {value.dtype}", "one of floating-point numbers")
+    if value.dtype is not (dtype or value.dtype) or not value.is_floating_point():
+        raise _broken(kind, name, f"a tensor of {value.dtype}", f"one of {dtype or 'floating-point numbers'}")
     if needs_grad and not value.requires_grad:
         raise _broken(kind, name, "a detached tensor", "one that autograd can differentiate")
     bad = int((~torch.isfinite(value.detach())).sum())

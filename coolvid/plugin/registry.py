@@ -19,6 +19,7 @@ import entrypoints  # type: ignore[import-untyped]
 from coolvid.codec.architecture import PluginRecord, Ports
 from coolvid.errors import ConfigError, CoolvidError, MissingPlugin, PluginError, UnknownPlugin
 
+from .contract import reported
 from .interfaces import (
     BASES,
     KINDS,
@@ -191,7 +192,9 @@ def _convert(key: str, value: Any, like: Any) -> Any:
 
 def make(kind: str, name: str, given: Mapping[str, Any] | None = None) -> Plugin:
     """An encoder-only plugin, ready to use."""
-    return load(kind, name)(make_options(kind, name, given or {}))
+    options = make_options(kind, name, given or {})
+    with reported(kind, name):
+        return load(kind, name)(options)
 
 
 def record(

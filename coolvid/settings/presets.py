@@ -11,6 +11,7 @@ from coolvid.errors import ConfigError, choose, within
 from coolvid.picture.detail import detail
 from coolvid.picture.types import Frame, FrameType
 from coolvid.plugin.choice import PluginChoice
+from coolvid.plugin.contract import check_scale
 from coolvid.plugin.interfaces import DistortionPlugin
 from coolvid.plugin.registry import followed, make
 
@@ -274,7 +275,9 @@ def frame_config(config: EncodeConfig, frame_type: FrameType, depth: int, img_si
 
 def _distortion_scale(config: EncodeConfig) -> float:
     """Divides a lambda to give the equivalent lambda for mean squared error, on which the rules here are based."""
-    return cast(DistortionPlugin, make("distortion", config.distortion.name, dict(config.distortion.options))).scale
+    choice = config.distortion
+    plugin = cast(DistortionPlugin, make("distortion", choice.name, dict(choice.options)))
+    return check_scale(choice.name, plugin.scale)
 
 
 def _warper(config: EncodeConfig) -> PluginChoice:

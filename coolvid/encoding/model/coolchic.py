@@ -147,7 +147,7 @@ class CoolChicEncoder(nn.Module):
             return quantizer.quantize(scaled, noise, temperature, state)
         with reported("quantizer", quantizer_type):
             out = quantizer.quantize(scaled, noise, temperature, state)
-        check_tensor("quantizer", quantizer_type, out, tuple(scaled.shape), needs_grad=scaled.requires_grad)
+        check_tensor("quantizer", quantizer_type, out, tuple(scaled.shape), scaled.requires_grad, scaled.dtype)
         self._checked.add(quantizer_type)
         return out
 
