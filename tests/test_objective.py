@@ -189,6 +189,12 @@ def test_a_broken_distortion_is_one_line_at_its_first_call(returns, says, monkey
     assert "\n" not in str(caught.value)
 
 
+def test_a_wrong_claim_of_squared_errors_is_refused(monkeypatch):
+    monkeypatch.setattr(Absolute, "is_squared_error", True)
+    with pytest.raises(PluginError, match="distortion 'absolute' declares is_squared_error, but is not scale"):
+        Objective.of(frame_config(with_distortion("absolute", 1.0), FrameType.I, 0, (32, 48)), FRAMES[0])
+
+
 @pytest.mark.parametrize("scale", [0.0, -1.0, math.nan, math.inf, "1", None])
 def test_a_scale_must_be_a_number_above_zero(scale, monkeypatch):
     plugin = Absolute(None)

@@ -5,6 +5,7 @@ Training, rounding, and the choice among copies, candidates and packings all min
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -76,7 +77,7 @@ class Objective:
             target=target,
             plugin=plugin,
             name=config.distortion.name,
-            prepared=target if plugin.is_squared_error else plugin.prepare(target, config.color),
+            prepared=plugin.prepare(target, config.color),
             lmbda=(config.lmbda if lmbda is None else lmbda) / scale,
             scale=scale,
         )
@@ -84,14 +85,17 @@ class Objective:
         return made
 
     def _check(self) -> None:
-        """Call the plugin once with a grey picture. Raises PluginError if the result is not a usable scalar."""
-        if self.is_squared_error:
-            return
+        """Call the plugin once with a grey picture. Raises PluginError if the result is not a usable scalar or not as
+        declared."""
         grey = _like(self.target, 0.5)
         with torch.enable_grad(), reported("distortion", self.name):
             measured = self.plugin.distortion(grey, self.prepared, TrainingState(0, 1))
             errors = self.plugin.errors(grey, self.prepared)
         check_tensor("distortion", self.name, measured, (), needs_grad=True)
+        if self.is_squared_error:
+            wanted = self.scale * float(mean_squared_error(grey, self.target).detach())
+            if not math.isclose(float(measured.detach()), wanted, rel_tol=1e-3, abs_tol=1e-9):
+                raise PluginError(f"distortion '{self.name}' declares is_squared_error, but is not scale * MSE")
         if errors is None:
             return
         planes = planes_of(grey)
