@@ -101,7 +101,6 @@ BAD_PARAMETERS = [
     ({"latent_resolution": (3, 2)}, r"latent_resolution is \(3, 2\)"),
     ({"latent_resolution": (0, 11)}, "inside 0..10"),
     ({"hyperlatent_resolution": (-1, 2)}, "hyperlatent_resolution"),
-    ({"ifce_resolution": None}, r"output_feature_ifce needs an ifce_resolution, for example \(0, 2\)"),
     ({"output_feature_ifce": 65}, "output_feature_ifce is 65; choose 0..64"),
     ({"spatial_context_arm": 0}, "spatial_context_arm is 0; choose 1..40"),
     ({"spatial_context_arm": 41}, "spatial_context_arm is 41"),

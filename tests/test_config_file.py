@@ -178,7 +178,7 @@ def test_settings_of_the_main_phase_are_exact_for_every_frame():
         main, last = frame(frame_type, iterations=600, training=own).phases
         assert (main.max_iterations, main.start_lr, main.patience) == (33, 0.004, 7)
         assert main.softround_temperature == (0.5, 0.1)
-        assert (last.start_lr, last.patience) == (1e-4, 5000)
+        assert (last.start_lr, last.patience) == (1e-4, 10_000_000)
 
 
 def test_iterations_scale_what_the_training_settings_say():

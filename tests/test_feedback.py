@@ -7,18 +7,18 @@ import numpy as np
 import pytest
 import torch
 from distortions import Absolute
+from quantizing import quantized_model
 
+from coolvid.encoding.loss import loss_function
 from coolvid.encoding.model.frame_encoder import FrameEncoder
 from coolvid.encoding.model.rate import latent_bits
 from coolvid.encoding.objective import Objective
 from coolvid.encoding.quantization import curvature as curvature_of
-from coolvid.encoding.quantization import quantize_model
 from coolvid.encoding.quantization.curvature import curvature
 from coolvid.encoding.quantization.evaluate import FrameLoss
 from coolvid.encoding.quantization.feedback import FeedbackRounding, _least_first
 from coolvid.encoding.quantization.quantize import ModuleSearch
 from coolvid.encoding.quantization.state import QuantizedModule, named_parameters
-from coolvid.encoding.training.loss import loss_function
 from coolvid.errors import ConfigError
 from coolvid.picture.types import FrameType, PixelFormat, VideoFormat
 from coolvid.settings.config import EncodeConfig
@@ -235,7 +235,7 @@ def test_frames_are_coded_better_with_feedback(trained, kind):
         model = copy.deepcopy(trained[kind])
         training = replace(model.config.training, curvature_samples=samples, step_search="descent")
         model.config = replace(model.config, training=training)
-        losses.append(total(quantize_model(model, PICTURE, None)))
+        losses.append(total(quantized_model(model, PICTURE)))
     assert losses[1] < losses[0]
 
 

@@ -43,8 +43,9 @@ ARROWS: dict[str, set[str]] = {
 # The same inside encoding, the only room with rooms of its own.
 ENCODING: dict[str, set[str]] = {
     "objective": set(),
-    "model": set(),
-    "training": {"model", "objective"},
+    "loss": {"objective"},
+    "model": {"loss"},
+    "training": {"loss", "model", "objective"},
     "quantization": {"model", "objective"},
     "job": set(),
     "packing": {"job", "objective"},

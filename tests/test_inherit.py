@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from quantizing import quantized_model
 
 import coolvid
 from coolvid import EncodeConfig, FrameType, PixelFormat, StructureConfig, VideoFormat
@@ -24,7 +25,7 @@ from coolvid.encoding.job import FrameJob, Heritage
 from coolvid.encoding.manager import FrameEncoderManager
 from coolvid.encoding.model.frame_encoder import FrameEncoder
 from coolvid.encoding.packing import Candidate
-from coolvid.encoding.quantization import code_frame, quantize_model, warm_start
+from coolvid.encoding.quantization import code_frame, warm_start
 from coolvid.encoding.training.loop import Counters
 from coolvid.encoding.training.train import train
 from coolvid.events import EncodeStarted, FrameDone, FrameStarted
@@ -53,7 +54,7 @@ def fresh(seed=0):
 def networks():
     """Those of a B frame that was coded by itself."""
     encoder = train(fresh(7), picture(1), Counters(), LMBDA, max_iterations=60, frequency_validation=20)
-    return FrameNetworks.of(code_frame(quantize_model(encoder, picture(1), Counters()), 6, (0, 2)))
+    return FrameNetworks.of(code_frame(quantized_model(encoder, picture(1)), 6, (0, 2)))
 
 
 def test_a_warm_start_in_other_shapes_takes_what_both_have(networks):
@@ -74,7 +75,7 @@ def test_a_warm_start_in_other_shapes_takes_what_both_have(networks):
 def test_a_warm_start_is_trained_on_and_gives_back_what_has_not_moved(networks):
     """A module that ends near where it began may be the predictor's after all, which costs next to nothing."""
     encoder = warm_start(fresh(), networks)
-    assert encoder.get_network_rate_bits() == 0.0
+    assert encoder.get_network_rate()[1] == 0.0
     train(
         encoder,
         picture(1),
@@ -84,15 +85,15 @@ def test_a_warm_start_is_trained_on_and_gives_back_what_has_not_moved(networks):
         max_iterations=6,
         optimized_module=("all.latents", "residue.synthesis"),
     )
-    alone = quantize_model(copy.deepcopy(encoder), picture(1), Counters())
-    quantize_model(encoder, picture(1), Counters(), networks)
+    alone = quantized_model(copy.deepcopy(encoder), picture(1))
+    quantized_model(encoder, picture(1), networks)
     coded = code_frame(encoder, 1, (0, 2), 6)
     unchanged = [
         f"{branch}.{name}" for branch, each in coded.coolchics.items() for name, module in each.modules.items()
         if module.parameters and same_parameters(module, networks.modules[branch][name])
     ]  # fmt: skip
     assert len(unchanged) >= 2
-    assert encoder.get_network_rate_bits() < alone.get_network_rate_bits() / 2
+    assert encoder.get_network_rate()[1] < alone.get_network_rate()[1] / 2
 
 
 # -- whole encodes --------------------------------------------------------------------------------------------------

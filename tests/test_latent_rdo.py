@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from distortions import Absolute, Opaque
+from quantizing import quantized_model
 
 from coolvid import kernels
 from coolvid.bitstream.headers import StreamHeader
@@ -17,13 +18,13 @@ from coolvid.codec.gop import plan
 from coolvid.encoding import candidates
 from coolvid.encoding.candidates import encode_frame
 from coolvid.encoding.job import FrameResult
+from coolvid.encoding.loss import loss_function
 from coolvid.encoding.manager import FrameEncoderManager
 from coolvid.encoding.model.frame_encoder import FrameEncoder
 from coolvid.encoding.objective import Objective
-from coolvid.encoding.quantization import quantize_model, rdo_latents
+from coolvid.encoding.quantization import rdo_latents
 from coolvid.encoding.quantization.latent_loss import CELL, STEPS, LatentLoss, frozen
 from coolvid.encoding.quantization.latent_rdo import _Search
-from coolvid.encoding.training.loss import loss_function
 from coolvid.picture.types import ColorInfo, Frame, FrameType, PixelFormat, VideoFormat
 from coolvid.settings.config import EncodeConfig
 from coolvid.settings.presets import TABLE, frame_config
@@ -67,7 +68,7 @@ def plain_loss(model: FrameEncoder) -> float:
 
 @pytest.fixture(scope="module")
 def quantized() -> dict[FrameType, FrameEncoder]:
-    return {kind: quantize_model(encoder(kind), FRAME, None).eval() for kind in FrameType}
+    return {kind: quantized_model(encoder(kind), FRAME).eval() for kind in FrameType}
 
 
 def latents_of(model: FrameEncoder) -> list[list[float]]:

@@ -5,10 +5,10 @@ import math
 import pytest
 import torch
 
-from coolvid.encoding.training.loss import RateDistortionLoss, convert_lmbda, loss_function, n_pixels
+from coolvid.encoding.loss import RateDistortionLoss, convert_lmbda, loss_function, n_pixels
 from coolvid.errors import ConfigError, UnknownPlugin
 
-CHOICES = "mse, compressai"
+CHOICES = "compressai, mse"
 
 
 def dense(seed=0, batch=1):
@@ -68,13 +68,13 @@ def test_convert_lmbda_is_its_own_inverse_and_keeps_the_optimum(value):
     assert convert_lmbda(ours, to="compressai") == pytest.approx(value)
     output = {"x_hat": dense(0, 2), "likelihoods": {"y": torch.full((2, 4, 3), 0.25), "z": torch.full((2, 6), 0.5)}}
     theirs = RateDistortionLoss(value, convention="compressai")(output, dense(1, 2))
-    mine = RateDistortionLoss(ours)(output, dense(1, 2))
+    mine = RateDistortionLoss(ours, convention="mse")(output, dense(1, 2))
     assert mine["loss"].item() == pytest.approx(ours * theirs["loss"].item(), rel=1e-5)
 
 
 def test_rate_distortion_loss_sums_streams_and_averages_over_pixels_of_the_batch():
     output = {"x_hat": dense(0, 2), "likelihoods": {"y": torch.full((2, 4, 3), 0.25), "z": torch.full((2, 6), 0.5)}}
-    out = RateDistortionLoss(0.5)(output, dense(1, 2))
+    out = RateDistortionLoss(0.5, convention="mse")(output, dense(1, 2))
     assert out["bpp_loss"].item() == pytest.approx((24 * 2 + 12) / 96)
     assert out["loss"].item() == pytest.approx(out["mse_loss"].item() + 0.5 * out["bpp_loss"].item())
 

@@ -200,8 +200,17 @@ def test_limit_and_additional_outputs():
     coolchic = shaken(CoolChicEncoder(SMALL, 3)).eval()
     with torch.no_grad():
         out = coolchic(AC_MAX_VAL=1, flag_additional_outputs=True)
-    assert set(out.additional_data) == {"latent", "mu", "scale", "rate", "synthesis_input"}
-    assert max(int(p.abs().max()) for p in out.additional_data["latent"]) == 1
+    data = out.additional_data
+    assert set(data) == {"latent", "mu", "scale", "log_scale", "rate", "synthesis_input"}
+    assert all(getattr(data, name) is value for name, value in data.items())
+    assert (min(int(p.min()) for p in data.latent), max(int(p.max()) for p in data.latent)) == (-1, 2)
+    assert all(
+        torch.equal(a.log(), b) or torch.allclose(a.log(), b) for a, b in zip(data.scale, data.log_scale, strict=True)
+    )
+    with pytest.raises(AttributeError, match="has no 'latents'; it has latent, mu"):
+        _ = data.latents
+    with pytest.raises(ConfigError, match="AC_MAX_VAL is -2"):
+        coolchic(AC_MAX_VAL=-2)
     assert torch.equal(torch.cat([p.flatten() for p in out.additional_data["rate"]]), out.rate)
 
 
@@ -246,8 +255,10 @@ def test_parameters_out_and_in_again():
     assert all(torch.equal(fresh[name], value) for name, value in coolchic.get_param().items())
     coolchic.set_param(kept)
     assert all(torch.equal(kept[name], value) for name, value in coolchic.get_param().items())
-    with pytest.raises(KeyError, match="absent"):
+    with pytest.raises(ConfigError, match="parameter 'absent'; choose one of: "):
         coolchic.set_param({"absent": torch.zeros(1)})
+    with pytest.raises(ConfigError, match=r"latents.0 has shape \[1\]; give \[1, 1, "):
+        coolchic.set_param({"latents.0": torch.zeros(1)})
 
 
 def test_module_names_are_those_of_the_stream():
@@ -259,16 +270,17 @@ def test_module_names_are_those_of_the_stream():
 
 def test_network_rate_needs_steps():
     coolchic = shaken(CoolChicEncoder(SMALL, 3))
-    assert all(bits == 0 for module in coolchic.get_network_rate().values() for bits in module.values())
+    rates, total = coolchic.get_network_rate()
+    assert total == 0 and all(bits == 0 for module in rates.values() for bits in module.values())
     coolchic.set_network_quantization("arm", {"weight": 2.0**-4, "bias": 2.0**-6})
-    rate = coolchic.get_network_rate()["arm"]
+    rate = coolchic.get_network_rate()[0]["arm"]
     integers = {n: np.rint(p.detach().double().numpy() * (64 if n.endswith("bias") else 16)).astype(np.int32)
                 for n, p in coolchic.modules_by_name["arm"].named_parameters()}  # fmt: skip
     expected = module_bits("arm", CodedModule(integers, 4, 6), coolchic.tensors["arm"])
     assert rate == {kind: expected[kind] for kind in ("weight", "bias")} and rate["weight"] > 0
     assert coolchic.get_network_quantization_step()["arm"]["weight"] == 2.0**-4
     coolchic.predictor = {"arm": CodedModule(integers, 4, 6)}
-    assert coolchic.get_network_rate()["arm"] == {"weight": 0.0, "bias": 0.0}
+    assert coolchic.get_network_rate()[0]["arm"] == {"weight": 0.0, "bias": 0.0}
 
 
 def test_common_randomness_can_be_silenced():
@@ -280,9 +292,10 @@ def test_common_randomness_can_be_silenced():
 
 def test_complexity_counts_every_module():
     coolchic = CoolChicEncoder(SMALL, 3)
-    assert coolchic.get_flops() == round(sum(coolchic.complexity().macs.values()))
-    assert coolchic.get_total_mac_per_pixel() == pytest.approx(coolchic.get_flops() / (17 * 19), rel=1e-3)
-    table = coolchic.str_complexity()
+    coolchic.get_flops()
+    assert coolchic.total_flops == round(sum(coolchic.complexity().macs.values()))
+    assert coolchic.get_total_mac_per_pixel() == pytest.approx(coolchic.total_flops / (17 * 19), rel=1e-3)
+    table = coolchic.flops_str
     assert all(name in table for name in ("arm", "ifce", "synthesis", "upsampling", "total"))
 
 

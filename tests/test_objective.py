@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from distortions import Absolute, install, pairs
+from quantizing import quantized_model
 
 import coolvid
 from coolvid import EncodeConfig, Frame, FrameType, PixelFormat, PluginChoice, StructureConfig, VideoFormat
@@ -17,7 +18,7 @@ from coolvid.encoding.job import FrameJob
 from coolvid.encoding.model.frame_encoder import FrameEncoder
 from coolvid.encoding.objective import Objective, distortion_plugin
 from coolvid.encoding.packing import best
-from coolvid.encoding.quantization import quantize_model, rdo_latents
+from coolvid.encoding.quantization import rdo_latents
 from coolvid.encoding.quantization.evaluate import FrameLoss
 from coolvid.encoding.training.loop import Counters, evaluation
 from coolvid.encoding.training.train import evaluate, train
@@ -94,7 +95,7 @@ def models(tmp_path_factory):
             config = frame_config(with_distortion(name, lmbda), FrameType.I, 0, (32, 48))
             encoder = FrameEncoder(config, FRAMES[0])
             train(encoder, FRAMES[0], Counters(), lmbda, max_iterations=60, frequency_validation=20)
-            made[name] = quantize_model(encoder, FRAMES[0], Counters())
+            made[name] = quantized_model(encoder, FRAMES[0])
     registry.refresh()
     return made
 
@@ -108,11 +109,11 @@ def test_validation_and_quantization_see_the_same_value(models, name, lmbda, mea
         out = model()
         planes = np.concatenate([p.numpy().ravel() for p in out.decoded_image.values()])
         target = np.concatenate([p.numpy().ravel() for p in FRAMES[0].as_tensor().values()])
-        bits = float(out.rate) + model.get_network_rate_bits()
+        bits = float(out.rate) + model.get_network_rate()[1]
     wanted = measure(planes, target) + lmbda * bits / (32 * 48)
     assert decoded.loss == pytest.approx(wanted, rel=1e-4)
     loss = FrameLoss(model, objective)
-    networks = lmbda * model.get_network_rate_bits() / (32 * 48)
+    networks = lmbda * model.get_network_rate()[1] / (32 * 48)
     assert loss.value() * objective.scale + networks == pytest.approx(wanted, rel=1e-4)
 
 

@@ -7,20 +7,21 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from quantizing import quantized_model
 
 from coolvid import kernels
 from coolvid.bitstream.weights import module_bits
 from coolvid.codec.coded_frame import MAX_PARAMETER, MODULES, TensorSpec
+from coolvid.encoding.loss import loss_function
 from coolvid.encoding.model.coolchic import CoolChicEncoder
 from coolvid.encoding.model.frame_encoder import FrameEncoder
 from coolvid.encoding.objective import Objective
-from coolvid.encoding.quantization import code_frame, quantize_model, rdo_parameters
+from coolvid.encoding.quantization import code_frame, rdo_parameters
 from coolvid.encoding.quantization.evaluate import FrameLoss, _merged
 from coolvid.encoding.quantization.quantize import ModuleSearch
 from coolvid.encoding.quantization.search import search_pair
 from coolvid.encoding.quantization.state import QuantizedModule
 from coolvid.encoding.quantization.steps import dequantize, quantize, step_range
-from coolvid.encoding.training.loss import loss_function
 from coolvid.errors import ConfigError, TrainingError
 from coolvid.picture.types import Frame, FrameType, PixelFormat, VideoFormat
 from coolvid.settings.config import EncodeConfig
@@ -282,7 +283,7 @@ def test_the_cheapest_parameters_compute_the_same(trained, kind, is_predicted):
 def test_quantized_parameters_are_integers_times_steps(trained, kind):
     model = fresh(trained, kind)
     before = uniform_loss(copy.deepcopy(model))
-    assert quantize_model(model, picture(0), None) is model
+    assert quantized_model(model, picture(0)) is model
     bits = 0.0
     for branch in model.branches.values():
         steps = branch.get_network_quantization_step()
@@ -294,7 +295,7 @@ def test_quantized_parameters_are_integers_times_steps(trained, kind):
                 own = dict(branch.modules_by_name[name].named_parameters())[spec.name]
                 assert np.array_equal(values[spec.name], own.detach().double().numpy())
                 assert math.log2(steps[name][spec.kind]).is_integer()
-    assert bits == model.get_network_rate_bits() > 0
+    assert bits == model.get_network_rate()[1] > 0
     assert plain_loss(model, bits) < before
 
 
@@ -332,7 +333,7 @@ def test_parameters_beyond_integers_are_a_training_error(trained, value, message
     with torch.no_grad():
         next(model.branches["residue"].modules_by_name["synthesis"].parameters()).view(-1)[0] = value
     with pytest.raises(TrainingError, match=message):
-        quantize_model(model, picture(0), None)
+        quantized_model(model, picture(0))
 
 
 # -- RDO ------------------------------------------------------------------------------------------------------------
@@ -346,19 +347,19 @@ def few_trials(monkeypatch):
 
 @pytest.mark.parametrize("kind", [FrameType.I, FrameType.P])
 def test_rdo_lowers_the_loss_and_repeats_itself(trained, kind, few_trials):
-    model = quantize_model(fresh(trained, kind), picture(0), None)
-    before = plain_loss(model, model.get_network_rate_bits())
+    model = quantized_model(fresh(trained, kind), picture(0))
+    before = plain_loss(model, model.get_network_rate()[1])
     twin = rdo_parameters(*with_objective(copy.deepcopy(model)), rounds=1)
     rdo_parameters(*with_objective(model), rounds=1)
-    assert plain_loss(model, model.get_network_rate_bits()) < before
+    assert plain_loss(model, model.get_network_rate()[1]) < before
     for name, value in model.get_param().items():
         assert torch.equal(value, twin.get_param()[name])
 
 
 def test_quantize_model_runs_the_rounds_it_is_configured_for(trained, few_trials):
-    plain = quantize_model(fresh(trained, FrameType.I), picture(0), None)
-    refined = quantize_model(fresh(trained, FrameType.I, rounds=1), picture(0), None)
-    losses = [plain_loss(model, model.get_network_rate_bits()) for model in (refined, plain)]
+    plain = quantized_model(fresh(trained, FrameType.I), picture(0))
+    refined = quantized_model(fresh(trained, FrameType.I, rounds=1), picture(0))
+    losses = [plain_loss(model, model.get_network_rate()[1]) for model in (refined, plain)]
     assert losses[0] < losses[1]
 
 
@@ -374,7 +375,7 @@ def test_code_frame_asks_for_a_quantized_model(trained):
     model = fresh(trained, FrameType.I)
     with pytest.raises(ConfigError, match="run quantize_model first"):
         code_frame(model, 0, ())
-    quantize_model(model, picture(0), None)
+    quantized_model(model, picture(0))
     with torch.no_grad():
         next(model.branches["residue"].modules_by_name["synthesis"].parameters()).fill_(1e9)
     with pytest.raises(ConfigError, match="run quantize_model again"):
@@ -392,7 +393,7 @@ def test_code_frame_goes_through_the_stream_and_back(trained, kind):
     from coolvid.picture.quality import psnr
     from coolvid.picture.types import ColorInfo
 
-    model = quantize_model(fresh(trained, kind), picture(0), None)
+    model = quantized_model(fresh(trained, kind), picture(0))
     coded = code_frame(model, 2, REFERENCES[kind])
     contexts = {
         name: ContextModel(branch.architecture, branch.modules, HEIGHT, WIDTH)

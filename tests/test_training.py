@@ -130,7 +130,7 @@ def test_only_the_named_modules_move(name, moved):
 
 
 def test_unknown_modules_are_refused_with_the_choices():
-    with pytest.raises(ConfigError, match=r"'motion.arm'; choose one of: all, all.arm, .*residue.arm"):
+    with pytest.raises(ConfigError, match=r"'motion.arm'; choose one of: all, all.all, all.arm, .*residue.arm"):
         train(intra(), picture(), Counters(), LMBDA, optimized_module="motion.arm")
     groups = {"residue.arm": [torch.zeros(1)], "motion.arm": [torch.ones(1)], "all": []}
     assert list(select_groups(groups, ("all.arm", "residue.all"))) == ["residue.arm", "motion.arm"]

@@ -20,7 +20,7 @@ from .model.frame_encoder import FrameEncoder
 from .model.translation import global_translation
 from .objective import Objective
 from .packing import Candidate, Packer, best
-from .quantization import code_frame, quantize_model, rdo_latents, warm_start
+from .quantization import code_frame, quantize_for, rdo_latents, warm_start
 from .training.schedule import train_frame
 
 SECOND_THOUGHT = 1.25
@@ -201,7 +201,8 @@ def trained(work: _Work, attempt: Attempt) -> Candidate:
         return (encoder if predictor is None else warm_start(encoder, predictor)).to(work.device)
 
     encoder = train_frame(candidate, work.training_objective, work, attempt.config, attempt.is_trained)
-    encoder = quantize_model(encoder.cpu(), job.frame, work, predictor, objective)
+    encoder = encoder.cpu()
+    quantize_for(encoder, objective, predictor, attempt.config.training.step_search)
     packer = Packer(job, objective, predictor)
     before = _coded(job, encoder, predictor)
     if not rdo_latents(encoder, objective, attempt.config.training.latent_rdo_rounds):

@@ -56,6 +56,11 @@ class FrameEncoderManager:
         use_threads(config.threads)
         training_device(config.device)
 
+    @property
+    def lmbda(self) -> float:
+        """Lambda of the encode; B frames of greater depth get a larger one (EncodeConfig.lmbda_at)."""
+        return self.config.lmbda
+
     def job(self, step: CodingStep, frame: Frame) -> FrameJob:
         """The job of this step. Its references and its predictor must have been coded."""
         is_intra = step.frame_type is FrameType.I

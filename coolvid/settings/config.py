@@ -8,7 +8,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from functools import wraps
+from typing import Any, Literal, TypeVar
 
 from coolvid.codec.architecture import (
     FINAL_UPSAMPLINGS,
@@ -27,11 +28,13 @@ from coolvid.plugin.choice import PluginChoice
 from coolvid.plugin.interfaces import NORMATIVE
 from coolvid.plugin.registry import record
 
+T = TypeVar("T")
 Span = tuple[int, int]
 RecordOf = Callable[[str, str, Ports, dict[str, Any], Mapping[str, Any]], PluginRecord]
 
 ACTIVATIONS = ("none", "relu")
 LAYER_TYPES = ("linear", "residual")
+MAX_ITERATIONS = 10_000_000
 QUANTIZER_NOISES = ("kumaraswamy", "gaussian", "none")
 NETWORK_SETTINGS = (
     "n_hidden_layers_arm",
@@ -86,14 +89,35 @@ def parse_layers(layers: str | tuple[SynthesisLayer | str, ...]) -> tuple[Synthe
     return tuple(part if isinstance(part, SynthesisLayer) else SynthesisLayer.parse(part) for part in parts)
 
 
+def spelled(field: str, other: str) -> Callable[[type[T]], type[T]]:
+    """Decorator: a dataclass's constructor and attributes know `field` under another name too."""
+
+    def decorate(cls: type[T]) -> type[T]:
+        make = cls.__init__
+
+        @wraps(make)
+        def init(self: Any, *args: Any, **named: Any) -> None:
+            if other in named:
+                named[field] = named.pop(other)
+            make(self, *args, **named)
+
+        cls.__init__ = init  # type: ignore[method-assign]
+        setattr(cls, other, property(lambda self: getattr(self, field), doc=f"Another spelling of {field}."))
+        return cls
+
+    return decorate
+
+
+@spelled("hyperlatent_resolution", "hyper_latent_resolution")
 @dataclass(frozen=True)
 class CoolChicEncoderParameter:
     """The encoder's description of one Cool-chic.
 
     img_size: (height, width) in pixels. layers_synthesis: text ``48-1-linear-relu,X-1-linear-none`` or layers.
     latent_resolution, hyperlatent_resolution, ifce_resolution: inclusive log2 downsampling (finest, coarsest);
-    ``auto`` follows the frame size, None means no such grids. ups_k_size: even, >= 4. ups_preconcat_k_size: odd.
-    arm, upsampling, synthesis: the plugins that compute each module. Raises ConfigError.
+    ``auto`` follows the frame size, None means no such grids (and output_feature_ifce is ignored).
+    hyper_latent_resolution is another spelling of hyperlatent_resolution. ups_k_size: even, >= 4.
+    ups_preconcat_k_size: odd. arm, upsampling, synthesis: the plugins that compute each module. Raises ConfigError.
     """
 
     img_size: tuple[int, int]
@@ -128,6 +152,8 @@ class CoolChicEncoderParameter:
             set_(self, "hyperlatent_resolution", (4, max(4, self._latent_span[1])))
         if self.output_feature_ifce == 0:
             set_(self, "ifce_resolution", None)
+        if self.ifce_resolution is None:
+            set_(self, "output_feature_ifce", 0)
         if self.ups_k_size % 2 or not 4 <= self.ups_k_size <= 16:
             raise ConfigError(f"ups_k_size is {self.ups_k_size}; choose an even size 4..16")
         if not self.ups_preconcat_k_size % 2 or not 1 <= self.ups_preconcat_k_size <= 15:
@@ -136,8 +162,6 @@ class CoolChicEncoderParameter:
             span = getattr(self, name)
             if span is not None and not 0 <= span[0] <= span[1] <= MAX_RESOLUTION:
                 raise ConfigError(f"{name} is {span}; choose (finest, coarsest) inside 0..{MAX_RESOLUTION}")
-        if self.ifce_resolution is None and self.output_feature_ifce:
-            raise ConfigError("output_feature_ifce needs an ifce_resolution, for example (0, 2)")
         within("output_feature_ifce", self.output_feature_ifce, 0, MAX_FEATURES)
         within("spatial_context_arm", self.spatial_context_arm, 1, MAX_CONTEXT)
         within("n_hidden_layers_arm", self.n_hidden_layers_arm, 0, 8)
@@ -185,14 +209,15 @@ class Phase:
     """One call of train(), with the same parameters. Pairs change linearly from the first to the second value.
 
     network_rate_weight: weight of the networks' estimated bits in the loss (0: none). least_gain: relative gain of a
-    validation below which a phase with a cosine schedule skips half of its remaining iterations (0: never).
+    validation below which a phase with a cosine schedule skips half of its remaining iterations (0: never). patience:
+    in iterations; from max_iterations on it has no effect.
     """
 
     max_iterations: int
     start_lr: float = 1e-2
     cosine_scheduling_lr: bool = True
     frequency_validation: int = 100
-    patience: int = 5000
+    patience: int = MAX_ITERATIONS
     optimized_module: tuple[str, ...] = ("all",)
     quantizer_type: str = "softround"
     quantizer_noise_type: str = "gaussian"
@@ -202,12 +227,12 @@ class Phase:
     least_gain: float = 0.0
 
     def __post_init__(self) -> None:
-        within("max_iterations", self.max_iterations, 0, 10_000_000)
+        within("max_iterations", self.max_iterations, 0, MAX_ITERATIONS)
         within("start_lr", self.start_lr, 0, 1)
         within("network_rate_weight", self.network_rate_weight, 0, 1000)
         within("least_gain", self.least_gain, 0, 1)
-        within("frequency_validation", self.frequency_validation, 1, 10_000_000)
-        within("patience", self.patience, 1, 10_000_000)
+        within("frequency_validation", self.frequency_validation, 1, MAX_ITERATIONS)
+        within("patience", self.patience, 1, MAX_ITERATIONS)
         choose("quantizer noise", self.quantizer_noise_type, QUANTIZER_NOISES)
         for t in self.softround_temperature:
             within("softround temperature", t, 1e-3, 1e3)
@@ -332,7 +357,7 @@ class EncodeConfig:
         within("lmbda", self.lmbda, 1e-7, 10)
         choose("preset", self.preset, PRESETS)
         within("seed", self.seed, 0, 2**32 - 1)
-        within("iterations", self.iterations, 0, 10_000_000)
+        within("iterations", self.iterations, 0, MAX_ITERATIONS)
         within("lmbda_per_depth", self.lmbda_per_depth, 0.1, 10)
         within("threads", self.threads, 0, 1024)
         for kind, _ in self.plugins:

@@ -16,6 +16,7 @@ from coolvid.plugin.interfaces import DistortionPlugin
 from coolvid.plugin.registry import followed, make
 
 from .config import (
+    MAX_ITERATIONS,
     CoolChicEncoderParameter,
     EncodeConfig,
     FrameConfig,
@@ -100,16 +101,16 @@ class Preset:
 
     def __post_init__(self) -> None:
         for name in ("intra_iterations", "p_iterations", "b_iterations", "final", "coarse_start", "motion_start"):
-            within(name, getattr(self, name), 0, 10_000_000)
+            within(name, getattr(self, name), 0, MAX_ITERATIONS)
         within("b_iterations_per_depth", self.b_iterations_per_depth, 0.1, 1.0)
-        within("frequency_validation", self.frequency_validation, 1, 10_000_000)
+        within("frequency_validation", self.frequency_validation, 1, MAX_ITERATIONS)
         within("curvature_samples", self.curvature_samples, 0, 100)
         within("rdo_rounds", self.rdo_rounds, 0, 100)
         within("latent_rdo_rounds", self.latent_rdo_rounds, 0, 1000)
         within("inherit_lr_scale", self.inherit_lr_scale, 0.01, 10.0)
         for candidates, iterations in self.warmup:
             within("candidates of a warm-up round", candidates, 1, 100)
-            within("iterations of a warm-up round", iterations, 1, 10_000_000)
+            within("iterations of a warm-up round", iterations, 1, MAX_ITERATIONS)
 
 
 # OPERATING_POINTS are set by EncodeConfig.intra, residue and motion, not by EncodeConfig.training. MAIN_PHASE are the

@@ -25,11 +25,11 @@ class Complexity:
         return self.total / self.n_pixels
 
     def table(self, n_parameters: Mapping[str, int]) -> str:
-        """One line per module: name, parameters, multiplications per pixel."""
-        lines = [f"{'module':<12}{'parameters':>12}{'MAC/pixel':>12}"]
+        """One line per module: name, parameters, multiplications per picture."""
+        lines = [f"{'module':<12}{'parameters':>12}{'MAC':>16}"]
         for name, macs in self.macs.items():
-            lines.append(f"{name:<12}{n_parameters.get(name, 0):>12}{macs / self.n_pixels:>12.1f}")
-        lines.append(f"{'total':<12}{sum(n_parameters.values()):>12}{self.per_pixel:>12.1f}")
+            lines.append(f"{name:<12}{n_parameters.get(name, 0):>12}{macs:>16.0f}")
+        lines.append(f"{'total':<12}{sum(n_parameters.values()):>12}{self.total:>16.0f}")
         return "\n".join(lines)
 
 

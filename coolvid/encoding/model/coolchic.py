@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
-from typing import Any, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +15,7 @@ from torch import Tensor, nn
 
 from coolvid.codec.coded_frame import MAX_LATENT, MODULES, CodedModule, TensorSpec
 from coolvid.codec.fixed_point import Integers
+from coolvid.errors import ConfigError, within
 from coolvid.plugin import registry
 from coolvid.plugin.choice import PluginChoice
 from coolvid.plugin.contract import check_tensor, reported
@@ -21,11 +24,15 @@ from coolvid.plugin.modules import build_plugins, module_tensors
 from coolvid.settings.config import CoolChicEncoderParameter
 
 from .checked import FirstCalls
-from .complexity import Complexity, complexity_of
 from .contexts import ContextMatrix, InterFeatures, repeated
-from .network_rate import KINDS, USUAL_STEPS, SentModule, Steps, estimated_bits, network_rate
+from .descriptors import AdditionalData, SelfDescription
+from .network_rate import KINDS, USUAL_STEPS, SentModule, Steps, estimated_bits
 from .noise import NoiseSource
-from .rate import latent_bits, scale_of
+from .parameters import copied_parameters, set_parameters
+from .rate import latent_bits, log_scale_of
+
+TEMPERATURE = torch.tensor(0.35)
+NOISE_PARAMETER = torch.tensor(0.22)
 
 
 @dataclass
@@ -38,14 +45,14 @@ class CoolChicEncoderOutput:
     rate: Tensor
     coarse: Tensor
     full_size: Callable[[Tensor], Tensor]
-    additional_data: dict[str, Any] = field(default_factory=dict)
+    additional_data: AdditionalData = field(default_factory=AdditionalData)
 
     @cached_property
     def raw_out(self) -> Tensor:
         return self.full_size(self.coarse)
 
 
-class CoolChicEncoder(nn.Module):
+class CoolChicEncoder(SelfDescription):
     """Latents, and the networks that map them to n_out planes and to a rate.
 
     latents: [1, 1, h, w] each, finest first as in architecture.grids(). The stream holds round(encoder_gain * latents).
@@ -53,7 +60,7 @@ class CoolChicEncoder(nn.Module):
     predictor: modules of an earlier frame, fitted to these shapes, which the stream may predict from.
     """
 
-    def __init__(self, param: CoolChicEncoderParameter, n_out: int, seed: int = 0) -> None:
+    def __init__(self, param: CoolChicEncoderParameter, n_out: int = 3, seed: int = 0) -> None:
         """Raises ConfigError or MissingPlugin. Equal seeds give equal parameters and equal training noise."""
         super().__init__()
         self.param = param
@@ -82,10 +89,10 @@ class CoolChicEncoder(nn.Module):
 
     def forward(
         self,
-        quantizer_noise_type: str = "none",
-        quantizer_type: str = "none",
-        soft_round_temperature: Tensor | float = 0.3,
-        noise_parameter: float = 0.25,
+        quantizer_noise_type: str = "gaussian",
+        quantizer_type: str = "softround",
+        soft_round_temperature: Tensor | float | None = TEMPERATURE,
+        noise_parameter: Tensor | float | None = NOISE_PARAMETER,
         AC_MAX_VAL: int = -1,
         flag_additional_outputs: bool = False,
         no_common_randomness: bool = False,
@@ -94,27 +101,29 @@ class CoolChicEncoder(nn.Module):
     ) -> CoolChicEncoderOutput:
         """Planes and rate. In evaluation mode latents are rounded, whatever the quantizer.
 
-        quantizer_type: a plugin, for example ``softround`` or ``softround:noise=gaussian``. AC_MAX_VAL: limit of
-        |latent|, -1 for none. flag_additional_outputs: fill additional_data with ``latent``, ``mu``, ``scale``,
-        ``rate`` [h, w] per grid, and with ``synthesis_input``. no_common_randomness zeroes the noise planes,
-        only_common_randomness all others. state: for quantizers that change during training.
+        quantizer_type: a plugin, for example ``softround`` or ``softround:noise=gaussian``. soft_round_temperature,
+        noise_parameter: None where the quantizer or the noise does not use them. AC_MAX_VAL: A limits latents to
+        [-A, A + 1], -1 does not. flag_additional_outputs: fill additional_data with ``latent``, ``mu``, ``scale``,
+        ``log_scale``, ``rate`` [h, w] per grid, and with ``synthesis_input``. no_common_randomness zeroes the noise
+        planes, only_common_randomness all others. state: for quantizers that change during training.
         """
+        within("AC_MAX_VAL", AC_MAX_VAL, -1, MAX_LATENT)
         if self.training:
             flat = self._quantize(quantizer_noise_type, quantizer_type, soft_round_temperature, noise_parameter, state)
         else:
             flat = self.rounded_latents()
         if AC_MAX_VAL != -1:
-            flat = flat.clamp(-AC_MAX_VAL, AC_MAX_VAL)
+            flat = flat.clamp(-AC_MAX_VAL, AC_MAX_VAL + 1)
         planes = self._split(flat)
         rate = self._rate(flat, planes)
         dense = self._dense(planes, no_common_randomness, only_common_randomness)
         coarse = self._synthesis(dense)
-        additional = self._additional(flat, planes, rate, dense) if flag_additional_outputs else {}
+        additional = self._additional(flat, planes, rate, dense) if flag_additional_outputs else None
         return self.output(rate, coarse, additional)
 
-    def output(self, rate: Tensor, coarse: Tensor, additional: dict[str, Any] | None = None) -> CoolChicEncoderOutput:
+    def output(self, rate: Tensor, coarse: Tensor, additional: AdditionalData | None = None) -> CoolChicEncoderOutput:
         """The result of forward(), from its parts."""
-        return CoolChicEncoderOutput(rate, coarse, self.full_size, additional or {})
+        return CoolChicEncoderOutput(rate, coarse, self.full_size, additional or AdditionalData())
 
     def _scaled(self) -> Tensor:
         """All latents times encoder_gain, flat, finest grid first."""
@@ -124,14 +133,21 @@ class CoolChicEncoder(nn.Module):
         self,
         noise_type: str,
         quantizer_type: str,
-        temperature: Tensor | float,
-        parameter: float,
+        temperature: Tensor | float | None,
+        parameter: Tensor | float | None,
         state: TrainingState,
     ) -> Tensor:
         scaled = self._scaled()
         _, kind = self.quantizer_and_noise(noise_type, quantizer_type)
-        noise = self.noise.draw(kind, parameter, scaled.detach())
-        return self.quantized(quantizer_type, scaled, noise, temperature, state)
+        if parameter is None and kind != "none":
+            raise ConfigError(f"noise_parameter is None, and {kind} noise needs one; give a number, or noise type none")
+        noise = self.noise.draw(kind, float(parameter or 0.0), scaled.detach())
+        if temperature is not None:
+            return self.quantized(quantizer_type, scaled, noise, temperature, state)
+        with torch.no_grad():
+            if not bool(_quantizer(quantizer_type).quantize(scaled, noise, math.nan, state).isfinite().all()):
+                raise ConfigError(f"soft_round_temperature is None, and quantizer '{quantizer_type}' needs a number")
+        return self.quantized(quantizer_type, scaled, noise, math.nan, state)
 
     def quantized(
         self,
@@ -230,15 +246,17 @@ class CoolChicEncoder(nn.Module):
         factor = float(1 << doublings)
         return F.interpolate(coarse, scale_factor=factor, mode=kind, align_corners=False)[..., :height, :width]
 
-    def _additional(self, flat: Tensor, planes: list[Tensor], rate: Tensor, dense: Tensor) -> dict[str, Any]:
+    def _additional(self, flat: Tensor, planes: list[Tensor], rate: Tensor, dense: Tensor) -> AdditionalData:
         laplace = self._laplace(flat, planes)
-        return {
-            "latent": planes,
-            "mu": self._split(laplace[0].contiguous()),
-            "scale": self._split(scale_of(laplace[1])),
-            "rate": self._split(rate),
-            "synthesis_input": dense,
-        }
+        log_scale = log_scale_of(laplace[1])
+        return AdditionalData(
+            latent=planes,
+            mu=self._split(laplace[0].contiguous()),
+            scale=self._split(log_scale.exp()),
+            log_scale=self._split(log_scale),
+            rate=self._split(rate),
+            synthesis_input=dense,
+        )
 
     # -- stages of the evaluation forward, for callers that change one module at a time -------------------------
 
@@ -277,12 +295,13 @@ class CoolChicEncoder(nn.Module):
 
     # -- parameters ---------------------------------------------------------------------------------------------
 
-    def get_param(self) -> dict[str, Tensor]:
+    def get_param(self) -> OrderedDict[str, Tensor]:
         """Detached copies of all parameters, by name."""
-        return {name: parameter.detach().clone() for name, parameter in self.named_parameters()}
+        return copied_parameters(self)
 
     def set_param(self, param: Mapping[str, Tensor]) -> None:
-        """Write all or some of the parameters from get_param() into the model. KeyError for an unknown name."""
+        """Write all or some of the parameters from get_param() into the model. Raises ConfigError for an unknown name
+        or another shape."""
         set_parameters(self, param)
 
     def initialize_latent_grids(self) -> None:
@@ -317,17 +336,6 @@ class CoolChicEncoder(nn.Module):
         """Record the steps ("weight", "bias") that quantized `module`."""
         self.quantization[module] = dict(steps)
 
-    def get_network_quantization_step(self) -> dict[str, dict[str, float | None]]:
-        """Steps by module and kind; None before quantization."""
-        return {name: dict(steps) for name, steps in self.quantization.items()}
-
-    def get_network_rate(self) -> dict[str, dict[str, float]]:
-        """Bits of the networks by module and kind ("weight", "bias"); 0 before quantization."""
-        return {
-            name: network_rate(name, self.modules_by_name[name], self.tensors[name], steps, self.predictor.get(name))
-            for name, steps in self.quantization.items()
-        }
-
     def predict_from(self, modules: Mapping[str, CodedModule]) -> None:
         """Set the predictor: modules of an earlier frame in the shapes of this frame's.
 
@@ -346,27 +354,6 @@ class CoolChicEncoder(nn.Module):
         """All modules in stream order: tensors, usual step, and the predictor's values, if any."""
         return [(self.modules_by_name[n], self.tensors[n], USUAL_STEPS[n], self._predicted.get(n)) for n in MODULES]
 
-    # -- complexity ---------------------------------------------------------------------------------------------
-
-    def complexity(self) -> Complexity:
-        """Multiplications per module to decode one picture."""
-        return complexity_of(self.architecture, self.plugins.by_name(), self.param.img_size)
-
-    def get_flops(self) -> int:
-        """Multiplications needed to decode one picture."""
-        return round(self.complexity().total)
-
-    def get_total_mac_per_pixel(self) -> float:
-        """Multiplications per decoded pixel."""
-        return self.complexity().per_pixel
-
-    def str_complexity(self) -> str:
-        """A table of the modules' parameters and multiplications per pixel."""
-        return self.complexity().table({n: sum(p.numel() for p in m.parameters()) for n, m in self._named_modules()})
-
-    def _named_modules(self) -> list[tuple[str, nn.Module]]:
-        return [(name, self.modules_by_name[name]) for name in MODULES]
-
 
 @cache
 def _quantizer(choice: str) -> QuantizerPlugin:
@@ -382,11 +369,3 @@ def _values(module: CodedModule, tensors: Sequence[TensorSpec]) -> dict[str, Ten
 
 def _no_steps() -> dict[str, dict[str, float | None]]:
     return {name: dict.fromkeys(KINDS) for name in MODULES}
-
-
-def set_parameters(module: nn.Module, param: Mapping[str, Tensor]) -> None:
-    """Copy values into the module's parameters by name."""
-    own = dict(module.named_parameters())
-    with torch.no_grad():
-        for name, value in param.items():
-            own[name].copy_(value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from coolvid.codec.architecture import Ports
 from coolvid.codec.coded_frame import MODULES
+from coolvid.encoding.loss import loss_function
 from coolvid.errors import ConfigError
 from coolvid.picture.color import dense_planes, to_dense
 from coolvid.picture.types import DictTensorYUV, Frame, FrameType, VideoFormat
@@ -22,7 +24,9 @@ from coolvid.settings.config import FrameConfig, frame_architecture
 from . import fused
 from .checked import FirstCalls
 from .compose import clamped, compose, round_flow
-from .coolchic import CoolChicEncoder, CoolChicEncoderOutput, set_parameters
+from .coolchic import NOISE_PARAMETER, TEMPERATURE, CoolChicEncoder, CoolChicEncoderOutput
+from .descriptors import AdditionalData, DescriptorCoolChic
+from .parameters import copied_parameters, set_parameters
 from .translation import Shift, global_translation, translate
 
 OutputRange = tuple[tuple[int, int], ...]
@@ -38,7 +42,7 @@ class FrameEncoderOutput:
 
     decoded_image: DictTensorYUV | Tensor
     rate: Tensor
-    additional_data: dict[str, Any] = field(default_factory=dict)
+    additional_data: AdditionalData = field(default_factory=AdditionalData)
 
 
 class FrameEncoder(nn.Module):
@@ -111,10 +115,10 @@ class FrameEncoder(nn.Module):
 
     def forward(
         self,
-        quantizer_noise_type: str = "none",
-        quantizer_type: str = "none",
-        soft_round_temperature: Tensor | float = 0.3,
-        noise_parameter: float = 0.25,
+        quantizer_noise_type: str = "gaussian",
+        quantizer_type: str = "softround",
+        soft_round_temperature: Tensor | float | None = TEMPERATURE,
+        noise_parameter: Tensor | float | None = NOISE_PARAMETER,
         AC_MAX_VAL: int = -1,
         flag_additional_outputs: bool = False,
         no_common_randomness: bool = False,
@@ -142,11 +146,12 @@ class FrameEncoder(nn.Module):
         }
         decoded, predictions = self.decoded(outputs)
         rate = torch.stack([output.rate.sum() for output in outputs.values()]).sum()
-        additional: dict[str, Any] = {}
+        additional = AdditionalData()
         if flag_additional_outputs:
-            additional = {name: output.additional_data for name, output in outputs.items()}
-            additional |= {"predictions": predictions}
-            additional |= {"flow": outputs["motion"].raw_out} if predictions else {}
+            additional.update({name: output.additional_data for name, output in outputs.items()})
+            additional["predictions"] = predictions
+            if predictions:
+                additional["flow"] = outputs["motion"].raw_out
         return FrameEncoderOutput(decoded, rate, additional)
 
     def decoded(self, outputs: Mapping[str, CoolChicEncoderOutput]) -> tuple[DictTensorYUV | Tensor, Sequence[Tensor]]:
@@ -230,12 +235,15 @@ class FrameEncoder(nn.Module):
 
     # -- parameters ---------------------------------------------------------------------------------------------
 
-    def get_param(self) -> dict[str, Tensor]:
+    loss_function = staticmethod(loss_function)
+
+    def get_param(self) -> OrderedDict[str, Tensor]:
         """Detached copies of all parameters, by name."""
-        return {name: parameter.detach().clone() for name, parameter in self.named_parameters()}
+        return copied_parameters(self)
 
     def set_param(self, param: Mapping[str, Tensor]) -> None:
-        """Write all or some of the parameters from get_param() into the model. KeyError for an unknown name."""
+        """Write all or some of the parameters from get_param() into the model. Raises ConfigError for an unknown name
+        or another shape."""
         set_parameters(self, param)
 
     def initialize_latent_grids(self) -> None:
@@ -247,6 +255,11 @@ class FrameEncoder(nn.Module):
         """Reset both branches to their initial state for this seed."""
         for i, branch in enumerate(self.branches.values()):
             branch.reinitialize_parameters(2 * seed + i)
+
+    @property
+    def coolchic_encoder(self) -> CoolChicEncoder:
+        """The residue branch, the only one of an I frame."""
+        return self.branches["residue"]
 
     @property
     def branches(self) -> dict[str, CoolChicEncoder]:
@@ -276,14 +289,10 @@ class FrameEncoder(nn.Module):
 
     # -- networks -----------------------------------------------------------------------------------------------
 
-    def get_network_rate(self) -> dict[str, dict[str, dict[str, float]]]:
-        """Bits of the networks: branch -> module -> kind."""
-        return {name: branch.get_network_rate() for name, branch in self.branches.items()}
-
-    def get_network_rate_bits(self) -> float:
-        """Bits of all networks; 0 before quantization."""
-        rates = self.get_network_rate()
-        return sum(bits for branch in rates.values() for module in branch.values() for bits in module.values())
+    def get_network_rate(self) -> tuple[dict[str, DescriptorCoolChic], float]:
+        """Bits of the networks of each branch, and their sum; 0 before quantization."""
+        rates = {name: branch.get_network_rate() for name, branch in self.branches.items()}
+        return {name: rate for name, (rate, _) in rates.items()}, sum(total for _, total in rates.values())
 
     def estimated_network_bits(self) -> Tensor:
         """Estimated bits of all networks once quantized, as a differentiable scalar."""
@@ -293,9 +302,10 @@ class FrameEncoder(nn.Module):
         """Multiplications per decoded pixel, for both branches."""
         return sum(branch.get_total_mac_per_pixel() for branch in self.branches.values())
 
-    def get_flops(self) -> int:
-        """Multiplications needed to decode the frame, without warping."""
-        return sum(branch.get_flops() for branch in self.branches.values())
+    def get_flops(self) -> None:
+        """Set total_flops, the multiplications to decode the frame without warping, and flops_str, str_complexity()."""
+        self.total_flops = sum(round(branch.complexity().total) for branch in self.branches.values())
+        self.flops_str = self.str_complexity()
 
     def str_complexity(self) -> str:
         """The branches' tables, one below the other."""

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from coolvid.bitstream.weights import module_bits
 from coolvid.codec.coded_frame import CodedModule, TensorSpec
+from coolvid.codec.fixed_point import Integers
 from coolvid.kernels import compiled
 
 KINDS = ("weight", "bias")
@@ -27,14 +28,19 @@ def network_rate(
     """Bits of one module by kind; 0 for a kind without a step."""
     if not tensors or any(steps.get(spec.kind) is None for spec in tensors):
         return dict.fromkeys(KINDS, 0.0)
-    parameters = dict(module.named_parameters())
-    values = {
-        s.name: torch.round(parameters[s.name].detach().double() / (steps[s.kind] or 1.0)).int().cpu().numpy()
-        for s in tensors
-    }
+    values = quantized_values(module, tensors, steps)
     weight, bias = (-round(math.log2(steps.get(kind) or 1.0)) for kind in KINDS)
     bits = module_bits(name, CodedModule(values, weight, bias), tensors, predictor)
     return {kind: bits[kind] for kind in KINDS}
+
+
+def quantized_values(module: nn.Module, tensors: Sequence[TensorSpec], steps: Steps) -> dict[str, Integers]:
+    """The parameters as multiples of their steps, by name."""
+    parameters = dict(module.named_parameters())
+    return {
+        s.name: torch.round(parameters[s.name].detach().double() / (steps[s.kind] or 1.0)).int().cpu().numpy()
+        for s in tensors
+    }
 
 
 def estimated_bits(

@@ -11,9 +11,14 @@ from torch import Tensor
 from coolvid.codec.laplace import LOG_SCALE_LIMIT, LOG_SCALE_OFFSET, MIN_PROBABILITY
 
 
+def log_scale_of(raw: Tensor) -> Tensor:
+    """Logarithm of the Laplace scale, clamp(raw - 4, -5, 5), of a raw output of the entropy model."""
+    return (raw - LOG_SCALE_OFFSET).clamp(-LOG_SCALE_LIMIT, LOG_SCALE_LIMIT)
+
+
 def scale_of(raw: Tensor) -> Tensor:
-    """Laplace scale exp(clamp(raw - 4, -5, 5)) of a raw log scale."""
-    return (raw - LOG_SCALE_OFFSET).clamp(-LOG_SCALE_LIMIT, LOG_SCALE_LIMIT).exp()
+    """Laplace scale of a raw output of the entropy model."""
+    return log_scale_of(raw).exp()
 
 
 def latent_bits(latents: Tensor, mu: Tensor, raw: Tensor) -> Tensor:

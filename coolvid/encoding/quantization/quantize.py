@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import product
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,34 +34,63 @@ DEAD_ZONES = (0.6, 0.75, 0.95, 1.2)
 PRICES = (0.5, 1.0, 1.5, 2.5)
 
 
+class QuantizationManager(Protocol):
+    """The part of FrameEncoderManager that quantize_model() uses."""
+
+    total_training_time_sec: float
+    iterations_counter: int
+
+    @property
+    def lmbda(self) -> float: ...
+
+
 def quantize_model(
     frame_encoder: FrameEncoder,
     frame: Frame,
-    frame_encoder_manager: object,
+    frame_encoder_manager: QuantizationManager,
     predictor: FrameNetworks | None = None,
-    objective: Objective | None = None,
+    *,
+    step_search: str = "full",
 ) -> FrameEncoder:
     """The frame encoder, changed in place, with parameters that are multiples of power-of-two steps.
 
     Modules are quantized in sorted order. Each gets the pair of steps (weights, biases) with the least distortion +
-    lmbda * (latent bits + parameter bits) / pixels (codec.md, section 4), by config.training.step_search, or the
-    predictor's parameters, which cost almost no bits, if those are better. Then config.training.rdo_rounds passes over
-    single integers follow. With config.training.curvature_samples, parameters compensate for each other's errors
-    (FeedbackRounding), and every tensor has its own step. predictor: networks that the stream may predict these from.
-    objective: of the frame, if available. Raises TrainingError for parameters that no integer can represent.
+    lmbda * (latent bits + parameter bits) / pixels (codec.md, section 4), or the predictor's parameters, which cost
+    almost no bits, if those are better. Then config.training.rdo_rounds passes over single integers follow. With
+    config.training.curvature_samples, parameters compensate for each other's errors (FeedbackRounding), and every
+    tensor has its own step.
+
+    frame_encoder_manager: its lambda counts; its total_training_time_sec and iterations_counter advance by the seconds
+    and by the losses measured. predictor: networks that the stream may predict these from. step_search: "full" tries
+    all pairs, "descent" few (see TrainingConfig). Raises TrainingError for parameters that no integer can represent.
     """
+    started = time.monotonic()
+    device = next(frame_encoder.parameters()).device
+    objective = Objective.of(frame_encoder.config, frame, device, frame_encoder_manager.lmbda)
+    n_measured = quantize_for(frame_encoder, objective, predictor, step_search)
+    frame_encoder_manager.iterations_counter += n_measured
+    frame_encoder_manager.total_training_time_sec += time.monotonic() - started
+    return frame_encoder
+
+
+def quantize_for(
+    frame_encoder: FrameEncoder, objective: Objective, predictor: FrameNetworks | None, step_search: str
+) -> int:
+    """quantize_model() for an existing objective. Returns the number of losses measured."""
     training = frame_encoder.config.training
     _check_finite(frame_encoder)
     set_predictor(frame_encoder, predictor)
-    objective = objective or Objective.of(frame_encoder.config, frame, next(frame_encoder.parameters()).device)
     loss = FrameLoss(frame_encoder, objective)
+    n_measured = 0
     for name in loss.modules:
-        chosen = ModuleSearch(loss, name, training.curvature_samples).run(training.step_search)
+        search = ModuleSearch(loss, name, training.curvature_samples)
+        chosen = search.run(step_search)
+        n_measured += search.n_measured
         loss.load(chosen)
         _or_unchanged(loss, chosen).record(loss.coolchic(name))
     if training.rdo_rounds:
         rdo_parameters(frame_encoder, objective, training.rdo_rounds)
-    return frame_encoder
+    return n_measured
 
 
 def _or_unchanged(loss: FrameLoss, chosen: QuantizedModule) -> QuantizedModule:
@@ -101,6 +132,7 @@ class ModuleSearch:
         self._floor = loss.least(name)
         self._known: dict[bytes, float] = {}
         self._best = math.inf
+        self.n_measured = 0
 
     def _feedback(self, samples_per_parameter: float) -> FeedbackRounding | None:
         matrix = curvature(self.loss, self.name, samples_per_parameter)
@@ -210,6 +242,7 @@ class ModuleSearch:
         key = b"".join(value.tobytes() for value in _ordered(dequantize(module.coded, self.specs)))
         if key not in self._known:
             self.loss.load(module)
+            self.n_measured += 1
             value = self.loss.value()
             self._known[key] = value if math.isfinite(value) else math.inf
         return self._known[key]

@@ -34,7 +34,7 @@ class QuantizedModule:
         """Module `name` (``residue.arm`` or just ``arm``) of a Cool-chic. Raises ConfigError if it is not quantized."""
         module = name.split(".")[-1]
         specs = coolchic.tensors[module]
-        steps = coolchic.get_network_quantization_step()[module]
+        steps = coolchic.quantization[module]
         missing = [spec.name for spec in specs if steps[spec.kind] is None]
         if missing:
             raise ConfigError(f"{name}: {missing[0]} has no quantization step; run quantize_model first")

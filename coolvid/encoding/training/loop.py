@@ -40,8 +40,9 @@ class TrainingManager(Protocol):
 
 @dataclass
 class Counters:
-    """Minimal TrainingManager: counts, and ignores progress."""
+    """Minimal manager for train() and quantize_model(): counts, and ignores progress."""
 
+    lmbda: float = 1e-3
     total_training_time_sec: float = 0.0
     iterations_counter: int = 0
     best_loss: float | None = None
@@ -97,7 +98,10 @@ def optimize(task: Task, settings: Phase, manager: TrainingManager, name: str, w
 
 
 class PhaseRun:
-    """State of one phase in progress: optimizers, best validation so far, and validations since then."""
+    """State of one phase in progress: optimizers, and the best validation so far.
+
+    waiting_since: the iteration of that validation, or of the restart after it.
+    """
 
     def __init__(self, task: Task, settings: Phase, manager: TrainingManager, name: str, warmup: bool) -> None:
         self.task, self.settings, self.manager, self.name = task, settings, manager, name
@@ -107,7 +111,7 @@ class PhaseRun:
         self.n_iterations = settings.max_iterations if weights or latents else 0
         self.best: Validation | None = None
         self.best_param: Any = None
-        self.misses = 0
+        self.waiting_since = 0
         self.counted = 0
 
     def run(self) -> Validation:
@@ -118,10 +122,10 @@ class PhaseRun:
             if done % self.settings.frequency_validation == 0 or done == self.n_iterations:
                 before, best = best.loss, self.validate(done)
                 self.shorten(done, before - best.loss)
-                if self.misses >= self.settings.patience:
+                if done - self.waiting_since >= self.settings.patience:
                     if not self.settings.cosine_scheduling_lr:
                         break
-                    self.restart()
+                    self.restart(done)
         self.task.set_param(self.best_param)
         return best
 
@@ -159,9 +163,7 @@ class PhaseRun:
             self.fail(measured.loss, done)
         self.manager.progress(self.name, done, measured.loss, measured.psnr_db, measured.rate_bpp)
         if self.best is None or measured.loss < self.best.loss:
-            self.best, self.best_param, self.misses = measured, self.task.get_param(), 0
-        else:
-            self.misses += 1
+            self.best, self.best_param, self.waiting_since = measured, self.task.get_param(), done
         return self.best
 
     def shorten(self, done: int, gain: float) -> None:
@@ -183,10 +185,10 @@ class PhaseRun:
             f"try a start_lr below {self.settings.start_lr:g} or another seed"
         )
 
-    def restart(self) -> None:
+    def restart(self, done: int) -> None:
         self.task.set_param(self.best_param)
         self.optimizers.forget_momentum()
-        self.misses = 0
+        self.waiting_since = done
 
 
 def _split(groups: Mapping[str, Sequence[Tensor]]) -> tuple[list[Tensor], list[Tensor]]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor, nn
 
+from coolvid.encoding.loss import LossFunctionOutput, loss_function
 from coolvid.encoding.objective import Objective
 from coolvid.errors import choose
 from coolvid.picture.types import Frame
@@ -17,7 +18,6 @@ from coolvid.settings.config import Phase
 
 from .fused import ByAutograd, FusedLoss
 from .loop import TrainingManager, Validation, evaluation, optimize
-from .loss import LossFunctionOutput, loss_function
 
 if TYPE_CHECKING:
     from coolvid.encoding.model.coolchic import CoolChicEncoderOutput
@@ -30,17 +30,17 @@ def train(
     frame_encoder: FrameEncoder,
     frame: Frame,
     frame_encoder_manager: TrainingManager,
-    lmbda: float,
+    lmbda: float = 1e-3,
     start_lr: float = 1e-2,
     cosine_scheduling_lr: bool = True,
-    max_iterations: int = 1000,
+    max_iterations: int = 10_000,
     frequency_validation: int = 100,
-    patience: int = 5000,
-    optimized_module: str | Sequence[str] = "all",
+    patience: int = 10,
+    optimized_module: str | Sequence[str] = ("all",),
     quantizer_type: str = "softround",
-    quantizer_noise_type: str = "gaussian",
-    softround_temperature: Span = (0.35, 0.08),
-    noise_parameter: Span = (0.22, 0.15),
+    quantizer_noise_type: str = "kumaraswamy",
+    softround_temperature: Span = (0.3, 0.2),
+    noise_parameter: Span = (2.0, 1.0),
     network_rate_weight: float = 0.0,
     least_gain: float = 0.0,
     *,
@@ -53,11 +53,13 @@ def train(
     optimizers, constant or following a cosine to 0.
 
     Every frequency_validation iterations, and before the first and after the last, validation measures the loss as
-    coded: integer latents, no noise. After `patience` validations in a row without improvement, training stops, or,
-    with cosine_scheduling_lr, continues from the best parameters. A validation that lowers the best loss by less than
-    the fraction least_gain halves the rest of the cosine. For a trained model (latents not all 0), the learning rate
-    rises over the first ten iterations. optimized_module: one or several names, for example residue.arm, motion.all,
-    all.synthesis, all. quantizer_type: NAME or NAME:key=value. softround_temperature, noise_parameter: one value, or
+    coded: integer latents, no noise. The manager's progress() receives each. If the best loss is `patience` iterations
+    old at a validation, training stops, or, with cosine_scheduling_lr, continues from the best parameters;
+    patience = max_iterations disables both. A validation that lowers the best loss by less than the fraction least_gain
+    halves the rest of the cosine. For a trained model (latents not all 0), the learning rate rises over the first ten
+    iterations. optimized_module: one or several of residue, motion or all, a point, and all, arm, upsampling,
+    synthesis, latent or warper; or all. The defaults are those of the Cool-chic documents; the presets set their own.
+    quantizer_type: NAME or NAME:key=value. softround_temperature, noise_parameter: one value, or
     (first, last) for a linear change. network_rate_weight: adds weight * lmbda * (estimated bits of the
     networks) / pixels to the loss, in training and validation, so that parameters of little use fade to 0.
 
@@ -125,7 +127,7 @@ class FrameTask:
         self.groups: Mapping[str, Sequence[Tensor]] = select_groups(frame_encoder.named_groups(), names)
         latents = frame_encoder.branches["residue"].latents
         self.is_fresh = not any(bool(latent.detach().any()) for latent in latents)
-        self.rate_mlp_bit = float(frame_encoder.get_network_rate_bits())
+        self.rate_mlp_bit = float(frame_encoder.get_network_rate()[1])
         self.loss_per_network_bit = network_rate_weight * objective.lmbda / objective.n_pixels
 
     def get_param(self) -> Any:
@@ -136,14 +138,15 @@ class FrameTask:
 
     def loss(self, settings: Phase, temperature: float, noise_parameter: float, state: TrainingState) -> Tensor:
         """Loss of the training forward, differentiable."""
-        loss = self._measure(
+        out = self._measure(
             state,
             compute_logs=False,
             quantizer_noise_type=settings.quantizer_noise_type,
             quantizer_type=settings.quantizer_type,
             soft_round_temperature=temperature,
             noise_parameter=noise_parameter,
-        ).loss
+        )
+        loss = cast(Tensor, out.loss)
         return loss + self._network_loss() if self.loss_per_network_bit else loss
 
     @property
@@ -166,7 +169,7 @@ class FrameTask:
     def validate(self) -> Validation:
         """Result of the evaluation forward, in the distortion plugin's units. Requires evaluation mode."""
         out = self._measure(TRAINED, compute_logs=True, quantizer_noise_type="none", quantizer_type="hardround")
-        loss = float(out.loss) + (float(self._network_loss()) if self.loss_per_network_bit else 0.0)
+        loss = float(cast(Tensor, out.loss)) + (float(self._network_loss()) if self.loss_per_network_bit else 0.0)
         return Validation(loss * self.objective.scale, cast(float, out.psnr_db), cast(float, out.total_rate_bpp))
 
     def _network_loss(self) -> Tensor:
@@ -197,15 +200,17 @@ def evaluate(frame_encoder: FrameEncoder, objective: Objective) -> Validation:
 def select_groups(groups: Mapping[str, Sequence[Tensor]], names: Sequence[str]) -> dict[str, list[Tensor]]:
     """The named groups, each once, by basic name (residue.arm, motion.latents, ...).
 
-    names: BRANCH.MODULE, BRANCH.all, all.MODULE or all. Raises ConfigError, listing the choices, for any other.
+    names: BRANCH.MODULE, BRANCH.all, all.MODULE or all; latent and latents are the same. Raises ConfigError,
+    listing the choices, for any other, and for motion in an I frame.
     """
     basic = {key: list(members) for key, members in groups.items() if is_basic(key)}
-    choices: dict[str, list[str]] = {"all": list(basic)}
+    choices: dict[str, list[str]] = {"all": list(basic), "all.all": list(basic)}
     for key in basic:
         branch, _, module = key.partition(".")
         choices[key] = [key]
         choices.setdefault(f"{branch}.all", []).append(key)
         choices.setdefault(f"all.{module}", []).append(key)
+    names = [f"{name}s" if name.endswith(".latent") else name for name in names]
     for name in names:
         choose("optimized_module", name, tuple(sorted(choices)))
     wanted = {key for name in names for key in choices[name]}

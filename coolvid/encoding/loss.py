@@ -1,4 +1,4 @@
-"""Rate-distortion losses: the codec's own, and a module for users of CompressAI's convention.
+"""Rate-distortion losses: the codec's own, and a module for batches and for CompressAI's convention.
 
 Ours: loss = distortion + lmbda * bits per pixel, with samples in [0, 1] and luma pixels.
 CompressAI's: loss = lmbda' * 255**2 * MSE + bits per pixel. Both have the same optimum when
@@ -15,11 +15,12 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from coolvid.encoding.objective import Distortion, Picture, distortion_function, mean_squared_error
-from coolvid.errors import choose, within
+from coolvid.errors import ConfigError, choose, within
 from coolvid.plugin.choice import PluginChoice
 
-CONVENTIONS = ("mse", "compressai")
+from .objective import Distortion, Picture, distortion_function, mean_squared_error, planes_of
+
+CONVENTIONS = ("compressai", "mse")
 
 
 def n_pixels(picture: Picture) -> int:
@@ -28,11 +29,12 @@ def n_pixels(picture: Picture) -> int:
     return luma.numel()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LossFunctionOutput:
-    """loss: scalar tensor to differentiate. Other fields only with compute_logs: MSE on [0, 1], bits per pixel."""
+    """loss: scalar tensor, to be differentiated. The others are floats, only with compute_logs: MSE on [0, 1], bits per
+    pixel of the networks and of the latents."""
 
-    loss: Tensor
+    loss: Tensor | None = None
     mse: float | None = None
     rate_nn_bpp: float | None = None
     rate_latent_bpp: float | None = None
@@ -64,17 +66,37 @@ def loss_function(
 
     decoded_image, target_image: DictTensorYUV or [B, 3, H, W] in [0, 1]. rate_latent_bit: bits, any shape, summed.
     rate_mlp_bit: bits of the networks, a constant. distortion: MSE by default. compute_logs synchronizes the device.
+    The result's loss is a tensor. Raises ConfigError for pictures of different kinds or shapes.
     """
+    _check_pictures(decoded_image, target_image)
     pixels = n_pixels(target_image)
     latent_bpp = rate_latent_bit.sum() / pixels
     nn_bpp = float(rate_mlp_bit) / pixels
     measured = (distortion or mean_squared_error)(decoded_image, target_image)
     loss = measured + lmbda * (latent_bpp + nn_bpp)
     if not compute_logs:
-        return LossFunctionOutput(loss)
+        return LossFunctionOutput(loss=loss)
     with torch.no_grad():
         mse = measured if distortion is None else mean_squared_error(decoded_image, target_image)
-        return LossFunctionOutput(loss, float(mse), nn_bpp, float(latent_bpp))
+        return LossFunctionOutput(loss=loss, mse=float(mse), rate_nn_bpp=nn_bpp, rate_latent_bpp=float(latent_bpp))
+
+
+def _check_pictures(decoded: Picture, target: Picture) -> None:
+    """Raise ConfigError unless both are DictTensorYUV or both [B, 3, H, W], with planes of equal shapes."""
+    shapes = [[tuple(plane.shape) for plane in planes_of(picture)] for picture in (decoded, target)]
+    n_channels = 1 if isinstance(target, dict) else 3
+    if shapes[0] != shapes[1] or any(len(shape) != 4 or shape[1] != n_channels for shape in shapes[1]):
+        raise ConfigError(
+            f"decoded picture {_kind(decoded)} and target {_kind(target)}; give two tensors [B, 3, H, W] of one "
+            "shape, or two dictionaries of y, u, v [B, 1, h, w]"
+        )
+
+
+def _kind(picture: Picture) -> str:
+    """Shape of the picture's tensors, for a message."""
+    if isinstance(picture, dict):
+        return "{" + ", ".join(f"{name} {list(plane.shape)}" for name, plane in picture.items()) + "}"  # type: ignore[attr-defined]
+    return str(list(picture.shape))
 
 
 def convert_lmbda(value: float, to: str) -> float:
@@ -91,13 +113,16 @@ def convert_lmbda(value: float, to: str) -> float:
 class RateDistortionLoss(nn.Module):
     """The loss as a module, for batches and for codecs that return likelihoods of one or several latent streams.
 
-    convention "mse": distortion + lmbda * bpp; "compressai": lmbda * 255**2 * distortion + bpp.
+    convention "compressai": lmbda * 255**2 * distortion + bpp; "mse": distortion + lmbda * bpp.
     forward(output, target): output has "x_hat" [B, 3, H, W] or DictTensorYUV in [0, 1] and "likelihoods", a mapping of
     stream names to tensors of any shape in (0, 1]. The rate is summed over all streams and averaged over
-    all pixels of the batch. Returns scalars "loss", "mse_loss" (the distortion) and "bpp_loss".
+    all pixels of the batch. Returns scalars "loss", "mse_loss" (the distortion) and "bpp_loss". Raises ConfigError for
+    pictures of different kinds or shapes, and for likelihoods that are empty or not positive.
     """
 
-    def __init__(self, lmbda: float, convention: str = "mse", distortion: str | Distortion = "mse") -> None:
+    def __init__(
+        self, lmbda: float = 1e-2, convention: str = "compressai", distortion: str | Distortion = "mse"
+    ) -> None:
         super().__init__()
         choose("loss convention", convention, CONVENTIONS)
         within("lmbda", lmbda, 1e-12, 1e12)
@@ -108,9 +133,22 @@ class RateDistortionLoss(nn.Module):
 
     def forward(self, output: Mapping[str, Any], target: Picture) -> dict[str, Tensor]:
         streams: Mapping[str, Tensor] = output["likelihoods"]
+        _check_pictures(output["x_hat"], target)
+        _check_likelihoods(streams)
         pixels = n_pixels(target)
         bpp = torch.stack([-torch.log2(p).sum() for p in streams.values()]).sum() / pixels
         distortion = cast(Distortion, self.distortion)(output["x_hat"], target)
         ours = self.convention == "mse"
         loss = distortion + self.lmbda * bpp if ours else self.lmbda * 255.0**2 * distortion + bpp
         return {"loss": loss, "mse_loss": distortion, "bpp_loss": bpp}
+
+
+def _check_likelihoods(streams: Mapping[str, Tensor]) -> None:
+    if not streams:
+        raise ConfigError("likelihoods has no stream; give one tensor for each stream of latents")
+    for name, likelihoods in streams.items():
+        if not likelihoods.numel():
+            raise ConfigError(f"likelihoods of '{name}' are empty; leave out a stream without latents")
+        least = float(likelihoods.detach().min())
+        if not least > 0:
+            raise ConfigError(f"likelihoods of '{name}' go down to {least}; give values in (0, 1], for example clamped")
