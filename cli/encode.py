@@ -17,7 +17,7 @@ import coolvid
 from coolvid.errors import ConfigError, StreamError
 from coolvid.events import EncodeDone, Event, Listener, TargetDone
 from coolvid.files import is_in_place, part_of
-from coolvid.settings.config import PRESETS, EncodeConfig
+from coolvid.settings.config import PRESETS, TUNES, EncodeConfig
 from coolvid.settings.presets import INTRA, MOTION, RESIDUE
 from coolvid.settings.toml import write_config as write_toml
 
@@ -87,6 +87,19 @@ QUALITY_OPTIONS = (
         default=0,
         show_default=PRESETS_OWN,
         help="Training iterations per I frame; P and B frames scale in the preset's proportions.",
+    ),
+    option(
+        "--tune",
+        type=click.Choice(TUNES),
+        show_default="mse",
+        help="What to preserve: mse for PSNR, ms_ssim for structure, wasserstein for textures.",
+    ),
+    option(
+        "--alpha",
+        type=float,
+        metavar="A",
+        show_default="from the tune",
+        help="Weight of the perceptual distortion beside mean squared error, 0 to 1.",
     ),
     points_option("--intra", INTRA, "Network size for I frames"),
     points_option("--residue", RESIDUE, "Residue network size for P and B frames"),

@@ -59,7 +59,16 @@ ENCODING: dict[str, set[str]] = {
 TORCH_ROOMS = ("coolvid.encoding", "coolvid.testing", "coolvid.plugin.conformance", "coolvid.plugin.agreement")
 # Parts of encoding that api and the command line read without training anything.
 TORCH_FREE = {"coolvid.encoding.__init__", "coolvid.encoding.resume", "coolvid.encoding.targets"}
-TORCH_PLUGINS = {"differentiable", "fused", "stateful", "pointwise", "quantizer", "distortion"}
+TORCH_PLUGINS = {
+    "differentiable",
+    "fused",
+    "stateful",
+    "pointwise",
+    "quantizer",
+    "distortion",
+    "perceptual",
+    "features",
+}
 
 
 def sources():

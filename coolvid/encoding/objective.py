@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, cast
 
@@ -123,6 +123,13 @@ class Objective:
     @property
     def loss_per_bit(self) -> float:
         return self.lmbda / self.n_pixels
+
+    @property
+    def squared(self) -> Objective:
+        """The objective with mean squared error and the lambda of about the same quality."""
+        if self.is_squared_error:
+            return self
+        return replace(self, plugin=_squared_error(), name="mse", prepared=self.target, scale=1.0)
 
     # -- of the float model ---------------------------------------------------------------------------------------
 

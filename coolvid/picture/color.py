@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 
 from coolvid.errors import ConfigError
 
-from .types import DictTensorYUV, Frame, PixelFormat, VideoFormat
+from .types import ColorInfo, DictTensorYUV, Frame, PixelFormat, VideoFormat
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+FULL_RANGE = 2
 DENSE_BITS = 6
 """Fractional bits of the dense code values that `finish` takes."""
 
@@ -74,6 +75,53 @@ def from_dense(dense: Tensor, pixel_format: PixelFormat) -> DictTensorYUV | Tens
     even = pad(dense[:, 1:], (0, width % 2, 0, height % 2), mode="replicate")
     chroma = avg_pool2d(even, 2)
     return DictTensorYUV(y=dense[:, :1], u=chroma[:, :1], v=chroma[:, 1:])
+
+
+RGB_MATRIX = 0
+_LUMA = {
+    1: (0.2126, 0.0722),
+    4: (0.30, 0.11),
+    5: (0.299, 0.114),
+    6: (0.299, 0.114),
+    7: (0.212, 0.087),
+    9: (0.2627, 0.0593),
+}
+"""Shares of red and blue in luma, by matrix (ITU-T H.273)."""
+_HD_LINES = 720
+
+
+def _luma_shares(color: ColorInfo, height: int) -> tuple[float, float]:
+    """Of the given matrix, else of BT.709 from 720 lines on, of BT.601 below."""
+    return _LUMA.get(color.matrix, _LUMA[1 if height >= _HD_LINES else 6])
+
+
+def to_rgb(picture: DictTensorYUV | Tensor, color: ColorInfo) -> Tensor:
+    """RGB [1, 3, H, W], 0 black and 1 white, of a picture in [0, 1] as in files; differentiable and not clamped."""
+    dense = to_dense(picture)
+    if color.matrix == RGB_MATRIX:
+        return dense
+    y, u, v = dense[:, :1], dense[:, 1:2], dense[:, 2:]
+    if color.range != FULL_RANGE:
+        y, u, v = (y * 255 - 16) / 219, (u * 255 - 16) / 224, (v * 255 - 16) / 224
+    red, blue = _luma_shares(color, dense.shape[-2])
+    r = y + 2 * (1 - red) * (v - 0.5)
+    b = y + 2 * (1 - blue) * (u - 0.5)
+    g = (y - red * r - blue * b) / (1 - red - blue)
+    import torch
+
+    return torch.cat((r, g, b), dim=1)
+
+
+def to_yuv(picture: DictTensorYUV | Tensor, color: ColorInfo) -> tuple[Tensor, Tensor, Tensor]:
+    """Luma and chroma planes [1, 1, h, w] in [0, 1]: those of a YUV picture, or of RGB by BT.709; differentiable."""
+    if isinstance(picture, dict):
+        return picture["y"], picture["u"], picture["v"]
+    first, second, third = picture[:, :1], picture[:, 1:2], picture[:, 2:]
+    if color.matrix != RGB_MATRIX:
+        return first, second, third
+    red, blue = _LUMA[1]
+    y = red * first + (1 - red - blue) * second + blue * third
+    return y, (third - y) / (2 - 2 * blue) + 0.5, (first - y) / (2 - 2 * red) + 0.5
 
 
 def _repeat(plane: NDArray[np.uint16]) -> NDArray[np.uint16]:

@@ -15,11 +15,11 @@ from .types import Frame, VideoFormat
 
 Floats = NDArray[np.float64]
 
-_SSIM_TAPS = 11
-_SSIM_SIGMA = 1.5
-_SSIM_K1, _SSIM_K2 = 0.01, 0.03
-_MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
-MS_SSIM_MIN_SIDE = (_SSIM_TAPS - 1) * 2 ** (len(_MS_SSIM_WEIGHTS) - 1) + 1
+SSIM_TAPS = 11
+SSIM_SIGMA = 1.5
+SSIM_K1, SSIM_K2 = 0.01, 0.03
+MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
+MS_SSIM_MIN_SIDE = (SSIM_TAPS - 1) * 2 ** (len(MS_SSIM_WEIGHTS) - 1) + 1
 """The smallest side, in pixels, whose coarsest scale still holds a whole window."""
 
 
@@ -81,11 +81,11 @@ def ms_ssim(a: Frame, b: Frame) -> float:
             f"MS-SSIM of {a.width}x{a.height} pixels: five scales need {MS_SSIM_MIN_SIDE} pixels a side; use SSIM"
         )
     result = 1.0
-    for weight in _MS_SSIM_WEIGHTS[:-1]:
+    for weight in MS_SSIM_WEIGHTS[:-1]:
         result *= max(0.0, float(np.mean(_similarity(x, y)[1]))) ** weight
         x, y = _halve(x), _halve(y)
     luminance, contrast = _similarity(x, y)
-    return float(result * max(0.0, float(np.mean(luminance * contrast))) ** _MS_SSIM_WEIGHTS[-1])
+    return float(result * max(0.0, float(np.mean(luminance * contrast))) ** MS_SSIM_WEIGHTS[-1])
 
 
 def sequence_quality(pairs: Iterable[tuple[Frame, Frame]]) -> SequenceQuality:
@@ -158,7 +158,7 @@ def _first_planes(a: Frame, b: Frame) -> tuple[Floats, Floats]:
 
 def _similarity(x: Floats, y: Floats) -> tuple[Floats, Floats]:
     """(luminance, contrast times structure) of every window of two planes on [0, 1]."""
-    c1, c2 = _SSIM_K1**2, _SSIM_K2**2
+    c1, c2 = SSIM_K1**2, SSIM_K2**2
     mean_x, mean_y = _blur(x), _blur(y)
     variances = _blur(x * x) - mean_x**2 + _blur(y * y) - mean_y**2
     covariance = _blur(x * y) - mean_x * mean_y
@@ -181,9 +181,9 @@ def _blur(plane: Floats) -> Floats:
 
 
 def _blur_axis(plane: Floats, axis: int) -> Floats:
-    n_taps = min(_SSIM_TAPS, plane.shape[axis])
+    n_taps = min(SSIM_TAPS, plane.shape[axis])
     position = np.arange(n_taps) - (n_taps - 1) / 2
-    taps = np.exp(-(position**2) / (2 * _SSIM_SIGMA**2))
+    taps = np.exp(-(position**2) / (2 * SSIM_SIGMA**2))
     windows = np.lib.stride_tricks.sliding_window_view(plane, n_taps, axis=axis)
     blurred: Floats = windows @ (taps / taps.sum())
     return blurred

@@ -275,6 +275,10 @@ class DistortionPlugin(Plugin):
     """True only if D is exactly `scale` times the mean squared error over all samples: compiled kernels then compute
     it, and rounding uses the curvature of the loss."""
 
+    common_randomness: ClassVar[bool] = False
+    """True to give the synthesis of every residue noise planes that encoder and decoder generate identically: material
+    for textures that need not equal the target's."""
+
     @property
     def scale(self) -> float:
         """Approximate D per unit of mean squared error; exact if is_squared_error. Presets choose settings by

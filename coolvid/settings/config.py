@@ -8,8 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from functools import wraps
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from coolvid.codec.architecture import (
     FINAL_UPSAMPLINGS,
@@ -28,7 +27,8 @@ from coolvid.plugin.choice import PluginChoice
 from coolvid.plugin.interfaces import NORMATIVE
 from coolvid.plugin.registry import record
 
-T = TypeVar("T")
+from .spelling import spelled
+
 Span = tuple[int, int]
 RecordOf = Callable[[str, str, Ports, dict[str, Any], Mapping[str, Any]], PluginRecord]
 
@@ -45,6 +45,7 @@ NETWORK_SETTINGS = (
     "linear_stabiliser_synth",
 )
 """Fields of CoolChicEncoderParameter that options of plugins may follow (see NormativePlugin.follows)."""
+TUNES = ("mse", "ms_ssim", "wasserstein")
 PRESETS = ("fast", "medium", "slow", "placebo")
 
 
@@ -87,25 +88,6 @@ def parse_layers(layers: str | tuple[SynthesisLayer | str, ...]) -> tuple[Synthe
     if not parts:
         raise ConfigError("a synthesis needs at least one layer")
     return tuple(part if isinstance(part, SynthesisLayer) else SynthesisLayer.parse(part) for part in parts)
-
-
-def spelled(field: str, other: str) -> Callable[[type[T]], type[T]]:
-    """Decorator: a dataclass's constructor and attributes know `field` under another name too."""
-
-    def decorate(cls: type[T]) -> type[T]:
-        make = cls.__init__
-
-        @wraps(make)
-        def init(self: Any, *args: Any, **named: Any) -> None:
-            if other in named:
-                named[field] = named.pop(other)
-            make(self, *args, **named)
-
-        cls.__init__ = init  # type: ignore[method-assign]
-        setattr(cls, other, property(lambda self: getattr(self, field), doc=f"Another spelling of {field}."))
-        return cls
-
-    return decorate
 
 
 @spelled("hyperlatent_resolution", "hyper_latent_resolution")
@@ -327,6 +309,8 @@ class EncodeConfig:
     several, separated by commas, the encoder tries each for every frame and keeps the best.
 
     iterations: total for an I frame; other frames scale in the preset's proportions (0: from the preset).
+    distortion: the D of D + lmbda * R. tune names one of the perceptual distortions TUNES, and alpha its weight beside
+    mean squared error, 0..1; both become part of distortion.
     quantizer replaces the quantizer of all phases except the last, which rounds. plugins: kind -> choice for arm,
     upsampling, synthesis, warper. inherit: predict networks from those of an earlier frame, or from the built-in prior.
     training: settings that replace those of the preset, by name (see presets.training_types). Raises ConfigError.
@@ -343,6 +327,8 @@ class EncodeConfig:
     warp_filter_size: int = 8
     quantizer: PluginChoice | None = None
     distortion: PluginChoice = PluginChoice("mse")
+    tune: str = ""
+    alpha: float | None = None
     motion_estimator: PluginChoice = PluginChoice("block_matching")
     plugins: tuple[tuple[str, PluginChoice], ...] = ()
     training: Mapping[str, Any] | tuple[tuple[str, Any], ...] = ()
@@ -362,7 +348,24 @@ class EncodeConfig:
         within("threads", self.threads, 0, 1024)
         for kind, _ in self.plugins:
             choose("plugin kind", kind, NORMATIVE)
+        self._fold_tune()
         object.__setattr__(self, "training", tuple(dict(self.training).items()))
+
+    def _fold_tune(self) -> None:
+        """Write tune and alpha into distortion, so that equal settings compare equal."""
+        chosen = self.distortion
+        if self.tune:
+            choose("tune", self.tune, TUNES)
+            if chosen.name not in (TUNES[0], self.tune):
+                raise ConfigError(f"tune is {self.tune} and distortion is {chosen.name}; give one of them")
+            chosen = PluginChoice(self.tune, chosen.options if chosen.name == self.tune else ())
+        if self.alpha is not None:
+            within("alpha", self.alpha, 0.0, 1.0)
+            if chosen.name == TUNES[0]:
+                raise ConfigError(f"alpha is {self.alpha:g}; it weighs a perceptual tune: {', '.join(TUNES[1:])}")
+            chosen = PluginChoice(chosen.name, tuple({**dict(chosen.options), "alpha": float(self.alpha)}.items()))
+        for name, value in (("distortion", chosen), ("tune", ""), ("alpha", None)):
+            object.__setattr__(self, name, value)
 
     def plugin(self, kind: str, default: PluginChoice) -> PluginChoice:
         return dict(self.plugins).get(kind, default)

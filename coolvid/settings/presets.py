@@ -276,9 +276,11 @@ def frame_config(config: EncodeConfig, frame_type: FrameType, depth: int, img_si
 
 def _distortion_scale(config: EncodeConfig) -> float:
     """Divides a lambda to give the equivalent lambda for mean squared error, on which the rules here are based."""
-    choice = config.distortion
-    plugin = cast(DistortionPlugin, make("distortion", choice.name, dict(choice.options)))
-    return check_scale(choice.name, plugin.scale)
+    return check_scale(config.distortion.name, _distortion(config).scale)
+
+
+def _distortion(config: EncodeConfig) -> DistortionPlugin:
+    return cast(DistortionPlugin, make("distortion", config.distortion.name, dict(config.distortion.options)))
 
 
 def _warper(config: EncodeConfig) -> PluginChoice:
@@ -308,7 +310,7 @@ def _parameter(
     chosen: dict[str, Any] = {
         kind: choice for kind, choice in config.plugins if kind in ("arm", "upsampling", "synthesis")
     }
-    randomness = config.common_randomness and branch != "motion"
+    randomness = branch != "motion" and (config.common_randomness or _distortion(config).common_randomness)
     return CoolChicEncoderParameter(img_size=img_size, flag_common_randomness=randomness, **table[name], **chosen)
 
 

@@ -30,13 +30,15 @@ def train_frame(
     frame_encoder_factory(i) returns a new encoder, always the same for the same candidate i = 0, 1, ...; everything
     else is deterministic. is_trained: the networks come from a similar frame. Then there is no warm-up, because there
     is nothing to choose from, and learning rates are multiplied by inherit_lr_scale. With a motion start, the motion
-    branch first learns the optical flow. Raises ConfigError, PluginError (motion estimator), TrainingError.
+    branch first learns the optical flow. Motion start and warm-up minimize mean squared error, whatever the distortion.
+    Raises ConfigError, PluginError (motion estimator), TrainingError.
     """
+    start = objective.squared
     if is_trained:
-        encoder = _started(frame_encoder_factory(0), objective, manager, config)
+        encoder = _started(frame_encoder_factory(0), start, manager, config)
     else:
-        make = _with_motion_start(frame_encoder_factory, objective, manager, config)
-        encoder = compete(make, objective, manager, config.training.warmup, config.training.coarse_start)
+        make = _with_motion_start(frame_encoder_factory, start, manager, config)
+        encoder = compete(make, start, manager, config.training.warmup, config.training.coarse_start)
     scale = config.training.inherit_lr_scale if is_trained else 1.0
     for number, phase in enumerate(config.training.phases, 1):
         settings = replace(phase, start_lr=phase.start_lr * scale)
