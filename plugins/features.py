@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -47,6 +48,22 @@ def _every(dim: int, stride: int) -> tuple[Any, ...]:
     return (..., step) if dim == -1 else (..., step, slice(None))
 
 
+@lru_cache(maxsize=256)
+def averaging(size: int, scale: int) -> Tensor:
+    """The matrix [n, size] of `scale` lowpass filters in a row along one side, each but the last with stride 2."""
+    rows = torch.eye(size)[None, None]
+    for i in range(scale):
+        rows = _filtered(rows, -2, 1 if i == scale - 1 else 2)
+    return rows[0, 0]
+
+
+def averaged(x: Tensor, scale: int) -> Tensor:
+    """Local means of x [1, C, H, W]: `scale` lowpass filters in a row, each but the last with stride 2."""
+    columns, rows = (averaging(side, scale).to(x) for side in x.shape[-2:])
+    means: Tensor = columns @ (x @ rows.T)
+    return means
+
+
 def pyramid(plane: Tensor, n_levels: int) -> list[Tensor]:
     """The plane [1, C, H, W] and its halvings, at most n_levels, none below MIN_SIDE."""
     levels = [plane]
@@ -68,8 +85,8 @@ def _bank() -> Tensor:
 
 
 class Steerable:
-    """Planes of a pyramid, and the positive and negative parts of their oriented derivatives (Freeman and Adelson, IEEE
-    Transactions on Pattern Analysis and Machine Intelligence 13(9), 1991), for luma and both chroma planes."""
+    """Planes of a pyramid and their oriented first and second derivatives (Freeman and Adelson, IEEE Transactions on
+    Pattern Analysis and Machine Intelligence 13(9), 1991), for luma and both chroma planes."""
 
     def __init__(self, n_levels: int = 4) -> None:
         self.n_levels = n_levels
@@ -79,10 +96,9 @@ class Steerable:
         return [self._responses(level) for plane in to_yuv(picture, color) for level in pyramid(plane, self.n_levels)]
 
     def _responses(self, plane: Tensor) -> Tensor:
-        """[1, 17, h, w] of a plane [1, 1, h, w]."""
-        bank = self._bank.to(plane)
-        responses = F.conv2d(F.pad(plane, (2, 2, 2, 2), mode="reflect"), bank)
-        return torch.cat((plane, responses.relu(), (-responses).relu()), dim=1)
+        """[1, 9, h, w] of a plane [1, 1, h, w]."""
+        responses = F.conv2d(F.pad(plane, (2, 2, 2, 2), mode="reflect"), self._bank.to(plane))
+        return torch.cat((plane, responses), dim=1)
 
 
 _MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -18,7 +18,7 @@ from coolvid.picture.quality import MS_SSIM_WEIGHTS, SSIM_K1, SSIM_K2, SSIM_SIGM
 from coolvid.picture.types import ColorInfo
 from coolvid.plugin.interfaces import DistortionPlugin, PluginOptions, TrainingState
 
-from .features import Features, Steerable, Vgg16, lowpass, widths
+from .features import Features, Steerable, Vgg16, averaged, lowpass, widths
 
 RGB = 0
 """ColorInfo.matrix of pictures in RGB."""
@@ -158,7 +158,7 @@ class WassersteinOptions(PluginOptions):
 
 
 MAX_LOG2_SIGMA = 5.0
-SHARES = {"steerable": 1.0, "vgg16": 1 / 200}
+SHARES = {"steerable": 9.0, "vgg16": 1 / 200}
 """Mean squared error of about the same quality, per unit of the Wasserstein distortion of these features."""
 VARIANCE_FLOOR = 1e-6
 """Added to variances, so that the slope of the deviation is bounded."""
@@ -241,31 +241,33 @@ def _sigma_of(sigma: Tensor | float, features: Tensor, width: int) -> Tensor | f
 
 
 def statistics(features: Tensor, log2_sigma: Tensor | float) -> list[_Statistics]:
-    """Local statistics of features [1, C, h, w] at the scales that log2_sigma, a number or a map [1, 1, h, w], gives a
-    weight. Scale 0 is the features themselves; scale k filters and halves k times."""
-    is_map = isinstance(log2_sigma, Tensor)
+    """Local statistics of features [1, C, h, w] at the scales to which log2_sigma, a number or a map [1, 1, h, w],
+    gives a weight. Scale 0 is the features themselves; scale k > 0 has mean and deviation of their magnitudes, at every
+    2**(k - 1)-th sample."""
+    found = []
     top = math.ceil(float(log2_sigma.max()) if isinstance(log2_sigma, Tensor) else log2_sigma)
-    found = [_Statistics(features, None, _weight(log2_sigma, 0))]
-    squares = features.square() if top else features
-    for scale in range(1, top + 1):
-        is_wanted = is_map or _weight(log2_sigma, scale) > 0
-        stride = 1 if is_wanted else 2
-        features, squares = lowpass(features, stride), lowpass(squares, stride)
-        if is_wanted:
-            variance = squares - features.square()
-            deviation = torch.sqrt(variance.clamp_min(0) + VARIANCE_FLOOR)
-            found.append(_Statistics(features, deviation, _weight(log2_sigma, scale)))
-            features, squares = features[..., ::2, ::2], squares[..., ::2, ::2]
-        if isinstance(log2_sigma, Tensor):
-            log2_sigma = lowpass(log2_sigma, 2)
-    return [each for each in found if is_map or each.weight > 0]
+    for scale in range(top + 1):
+        weight = _weight(log2_sigma, scale)
+        if isinstance(weight, Tensor) or weight > 0:
+            found.append(_statistics_at(features, scale, weight))
+    return found
+
+
+def _statistics_at(features: Tensor, scale: int, weight: Tensor | float) -> _Statistics:
+    if scale == 0:
+        return _Statistics(features, None, weight)
+    mean, square = averaged(features.abs(), scale), averaged(features.square(), scale)
+    deviation = torch.sqrt((square - mean.square()).clamp_min(0) + VARIANCE_FLOOR)
+    return _Statistics(mean, deviation, weight)
 
 
 def _weight(log2_sigma: Tensor | float, scale: int) -> Tensor | float:
-    """Share of a scale: 1 where it equals log2_sigma, 0 from a distance of 1 on."""
-    if isinstance(log2_sigma, Tensor):
-        return (1 - (log2_sigma - scale).abs()).clamp_min(0)
-    return max(0.0, 1 - abs(log2_sigma - scale))
+    """Share of a scale, at its samples: 1 where it equals log2_sigma, 0 from a distance of 1 on."""
+    if not isinstance(log2_sigma, Tensor):
+        return max(0.0, 1 - abs(log2_sigma - scale))
+    for _ in range(scale - 1):
+        log2_sigma = lowpass(log2_sigma, 2)
+    return (1 - (log2_sigma - scale).abs()).clamp_min(0)
 
 
 def wasserstein(found: Sequence[_Statistics], wanted: Sequence[_Statistics]) -> Tensor:

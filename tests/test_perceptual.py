@@ -122,6 +122,8 @@ def test_statistics_are_local_means_and_deviations():
     (one,) = statistics(x, 1.0)
     torch.testing.assert_close(one.mean, lowpass(x))
     torch.testing.assert_close(one.deviation, torch.sqrt(lowpass(x * x) - lowpass(x) ** 2 + VARIANCE_FLOOR))
+    (signed,) = statistics(x - 0.5, 2.0)
+    torch.testing.assert_close(signed.mean, lowpass(lowpass((x - 0.5).abs(), 2)))
     half = statistics(x, 1.5)
     assert [each.weight for each in half] == [0.5, 0.5] and half[1].mean.shape[-2:] == (8, 8)
     (three,) = statistics(x, 3.0)
