@@ -66,6 +66,8 @@ class FrameConsole:
             case events.FrameDone() | events.FrameRestored() | events.FrameDecoded():
                 if self._trial is None or not self._trial.is_short:
                     self.say(frame_line(event))
+            case events.NotStored():
+                self.say(not_stored_line(event))
             case events.TrialStarted():
                 self._trial = event
             case events.TrialDone():
@@ -95,6 +97,11 @@ class FrameConsole:
         assert self._trial is not None
         kind = "short trial" if event.is_short else "trial"
         return f"{kind} {event.number}: lambda {event.lmbda:g} gives {event.text}, wanted {self._trial.target}"
+
+
+def not_stored_line(event: events.NotStored) -> str:
+    """What a file cannot hold, in one line."""
+    return f"{event.out} cannot hold: {'; '.join(event.facts)}; the stream keeps it"
 
 
 def frame_line(event: events.FrameDone | events.FrameRestored | events.FrameDecoded) -> str:

@@ -20,11 +20,21 @@ from .codec.gop import CodingStep, plan
 from .encoding.resume import kept_packets, noting, run_settings
 from .encoding.targets import Target, search
 from .errors import ConfigError, InputError
-from .events import DecodeStarted, EncodeDone, EncodeStarted, FrameRestored, Listener, PlannedFrame, TargetDone, ignore
+from .events import (
+    DecodeStarted,
+    EncodeDone,
+    EncodeStarted,
+    FrameRestored,
+    Listener,
+    NotStored,
+    PlannedFrame,
+    TargetDone,
+    ignore,
+)
 from .files import growing
 from .media import Source, SourceSpec, open_sink, open_source
 from .picture.quality import mse, psnr
-from .picture.types import ColorInfo, Frame, VideoFormat
+from .picture.types import ColorInfo, DisplayInfo, Frame, VideoFormat
 from .settings.config import EncodeConfig
 
 DEFAULT_FPS = Fraction(25)
@@ -85,7 +95,7 @@ def encode(
         frames, n_frames = _frames(video, config.n_frames)
         origin = {"name": Path(source).name, **asdict(source_spec)}
         del origin["size"], origin["fps"]  # the header has them
-        track = _Track(n_frames, video.format, video.fps, video.color, str(source), origin)
+        track = _Track(n_frames, video.format, video.fps, video.color, video.display, str(source), origin)
         return _encode(frames, track, out, config, resume, listen)
 
 
@@ -96,6 +106,7 @@ def encode_frames(
     *,
     fps: Fraction = DEFAULT_FPS,
     color: ColorInfo | None = None,
+    display: DisplayInfo | None = None,
     resume: bool = False,
     listen: Listener = ignore,
 ) -> EncodeDone:
@@ -107,7 +118,7 @@ def encode_frames(
     for i, frame in enumerate(chosen):
         if frame.format != chosen[0].format:
             raise InputError(f"frame {i} is {frame.format}, frame 0 is {chosen[0].format}; give frames of one format")
-    track = _Track(len(chosen), chosen[0].format, fps, color or ColorInfo())
+    track = _Track(len(chosen), chosen[0].format, fps, color or ColorInfo(), display or DisplayInfo())
     return _encode(iter(chosen), track, out, config, resume, listen)
 
 
@@ -155,6 +166,7 @@ class _Track:
     format: VideoFormat
     fps: Fraction
     color: ColorInfo
+    display: DisplayInfo
     source: str = ""
     origin: Mapping[str, Any] = field(default_factory=dict)
 
@@ -243,12 +255,16 @@ def decode(
 ) -> int:
     """Decode a .cvd stream into .mp4, .mkv, .y4m, .yuv, .rgb or .png, or to standard output (-) as y4m.
 
+    An event NotStored tells what the file cannot hold of the stream's display description.
     frames: those to write, for example range(10, 20) for 10 to 19; only these and their references are decoded.
     threads: 0 for all cores. Returns the number of frames written. Raises CoolvidError.
     """
     with StreamReader(path) as reader:
         header, shown = reader.header, _shown(reader, frames)
-        with open_sink(out, header.format, header.fps, header.color, len(shown), shown.start) as sink:
+        described = header.color, len(shown), shown.start, header.display
+        with open_sink(out, header.format, header.fps, *described) as sink:
+            if sink.not_stored:
+                listen(NotStored(str(out), sink.not_stored))
             for frame in _decoded(reader, shown, threads, listen):
                 sink.write(frame)
             return sink.n_written
@@ -351,4 +367,5 @@ def _header(track: _Track, steps: tuple[CodingStep, ...], config: EncodeConfig) 
         structure.intra_period,
         structure.low_delay,
         configurations,
+        display=track.display,
     )

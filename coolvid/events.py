@@ -147,6 +147,14 @@ class DecodeStarted:
 
 
 @dataclass(frozen=True)
+class NotStored:
+    """The file `out` cannot hold these facts about showing its pictures, for example "pixel aspect 4:3"."""
+
+    out: str
+    facts: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class FrameDecoded:
     display_index: int
     frame_type: FrameType
@@ -180,6 +188,7 @@ Event = (
     | TrialDone
     | TargetDone
     | DecodeStarted
+    | NotStored
     | FrameDecoded
     | PointStarted
     | PointDone

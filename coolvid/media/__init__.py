@@ -7,7 +7,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from coolvid.errors import ConfigError, OutputError
-from coolvid.picture.types import ColorInfo, VideoFormat
+from coolvid.picture.types import ColorInfo, DisplayInfo, VideoFormat
 
 from .base import Sink, Source
 from .cut import CutSource
@@ -66,11 +66,13 @@ def open_sink(
     color: ColorInfo,
     n_frames: int | None = None,
     first: int = 0,
+    display: DisplayInfo = DisplayInfo(),
 ) -> Sink:
     """A file for frames of this format, by its suffix, or - for standard output; see the sink classes.
 
     .yuv, .rgb, .y4m and - (y4m) are bit exact; .png is exact for 8-bit RGB; .mp4 and .mkv are lossy. A .png gets a
-    number if n_frames is not 1, and with DIR/%04d.png always; first is the number of the first file.
+    number if n_frames is not 1, and with DIR/%04d.png always; first is the number of the first file. What
+    the file cannot hold of `display` is in Sink.not_stored.
     Raises OutputError when a file of this suffix cannot hold the format, or the file cannot be written.
     """
     path = Path(path)
@@ -80,7 +82,7 @@ def open_sink(
             f"{path}: no writer for {suffix or 'a name without suffix'}; use {', '.join(SINK_SUFFIXES)}, or - for y4m "
             "on standard output"
         )
-    return _sink_class(path)(path, format, fps, color, n_frames, first)
+    return _sink_class(path)(path, format, fps, color, n_frames, first, display)
 
 
 def _sink_class(path: Path) -> type[Sink]:

@@ -13,18 +13,20 @@ from typing import Self
 
 from coolvid.errors import InputError, OutputError
 from coolvid.files import check_writable, discard, failure, finish
-from coolvid.picture.types import ColorInfo, Frame, VideoFormat
+from coolvid.picture.types import ColorInfo, DisplayInfo, Frame, VideoFormat
 
 
 class Source(ABC):
     """Frames from a file, one after another; an iterator and a context manager.
 
-    format, fps, color describe all frames; n_frames is None when the file does not state it; name is the file's name.
+    format, fps, color and display describe all frames; n_frames is None when the file does not state it; name is the
+    file's name.
     """
 
     format: VideoFormat
     fps: Fraction
     color: ColorInfo
+    display: DisplayInfo = DisplayInfo()
     n_frames: int | None
     name: str
 
@@ -67,14 +69,25 @@ class Sink(ABC):
         color: ColorInfo,
         n_frames: int | None = None,
         first: int = 0,
+        display: DisplayInfo = DisplayInfo(),
     ) -> None:
         self.path, self.format, self.fps, self.color, self.n_frames = path, format, fps, color, n_frames
-        self.first, self.n_written = first, 0
+        self.display, self.first, self.n_written = display, first, 0
         self._check_target()
 
     def _check_target(self) -> None:
         """Raises OutputError when the target cannot be written, or does not hold the format."""
         check_writable(self.path)
+
+    @property
+    def not_stored(self) -> tuple[str, ...]:
+        """What the file cannot hold of the description of the pictures, in words."""
+        held = self._held().facts
+        return tuple(f"{name} {value}" for name, value in self.display.facts if (name, value) not in held)
+
+    def _held(self) -> DisplayInfo:
+        """The part of `display` that the file holds."""
+        return DisplayInfo()
 
     def __enter__(self) -> Self:
         try:

@@ -11,8 +11,10 @@ import av
 from av.container import InputContainer
 
 from coolvid.errors import InputError
+from coolvid.picture.types import DisplayInfo
 
 from .base import check_readable
+from .display import display_of
 from .layout import check_rate
 from .pictures import AV_ERRORS, PictureSource, open_container, unreadable
 from .timing import constant_rate, usual_first
@@ -51,6 +53,9 @@ class ContainerSource(PictureSource):
 
     def close(self) -> None:
         self._container.close()
+
+    def _display(self, first: av.VideoFrame) -> DisplayInfo:
+        return display_of(self._container, self._container.streams.video[0], first, self.name)
 
     def _open(self, path: Path) -> InputContainer:
         return open_container(str(path), self.name)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from fractions import Fraction
 
 from coolvid.errors import ConfigError, InputError
-from coolvid.picture.types import Frame, Plane, VideoFormat
+from coolvid.picture.types import DisplayInfo, Frame, Plane, VideoFormat, bounded_aspect
 
 from .base import Source
 from .source_spec import Crop, SourceSpec, crop_text
@@ -13,6 +14,8 @@ from .source_spec import Crop, SourceSpec, crop_text
 
 class CutSource(Source):
     """The frames of another source from number spec.start on, cropped, then scaled (bicubic, by swscale).
+
+    Scaling keeps the shape of what is shown, so pixels become wider or higher where the sides change unequally.
 
     Raises ConfigError for a rectangle that does not lie in the picture or, in 4:2:0, does not start at even positions;
     InputError for a start beyond the end.
@@ -24,6 +27,7 @@ class CutSource(Source):
         self.name, self.fps, self.color = source.name, source.fps, source.color
         cropped = source.format if spec.crop is None else _cropped(source.format, spec.crop)
         self.format = cropped if spec.scale is None else _sized(cropped, spec.scale)
+        self.display = _scaled(source.display, cropped, self.format)
         self._scaler = None
         if self.format != cropped:
             from .pixels import Scaler
@@ -77,6 +81,12 @@ def _inside(format: VideoFormat, crop: Crop) -> Crop:
 
 def _sized(format: VideoFormat, size: tuple[int, int]) -> VideoFormat:
     return replace(format, width=size[0], height=size[1])
+
+
+def _scaled(display: DisplayInfo, before: VideoFormat, after: VideoFormat) -> DisplayInfo:
+    """The display description after scaling, which changes the pixels' shape and not the picture's."""
+    stretch = Fraction(before.width * after.height, before.height * after.width)
+    return replace(display, pixel_aspect=bounded_aspect(display.pixel_aspect * stretch))
 
 
 def _crop_frame(frame: Frame, crop: Crop) -> Frame:

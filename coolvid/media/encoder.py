@@ -12,18 +12,23 @@ from av.video.codeccontext import VideoCodecContext
 
 from coolvid.errors import OutputError
 from coolvid.files import part_of
-from coolvid.picture.types import ColorInfo, Frame, PixelFormat, VideoFormat
+from coolvid.picture.types import ChromaSiting, ColorInfo, DisplayInfo, Frame, PixelFormat, VideoFormat
 
 from .base import Sink
+from .display import encoder_options
 from .numbering import is_pattern, numbered
 from .pixels import FULL, LIMITED, SWSCALE, from_frame, mark, to_rgb
+from .timing import rate_problem
 
 _MUXERS = {".mp4": "mp4", ".mkv": "matroska"}
+_MAX_MKV_FPS = 1000
 _BT709 = 1
 _QUALITY = {"crf": "12", "preset": "fast"}
 # x265 4.2 reads and writes out of bounds (cutree) when a side is below its block size. With B frames it leaves the
 # decoding times of clips of one or two frames unset, which mp4 rejects.
 _X265_MIN_SIDE = 64
+# libx264 and libx265 reduce the shape of a pixel to terms of 12 bits, so one beyond that becomes "not stated".
+_MAX_ASPECT = 4096
 _X264 = ("libx264", _QUALITY)
 _X265 = ("libx265", {**_QUALITY, "x265-params": "log-level=error:cutree=0:bframes=0"})
 
@@ -37,11 +42,31 @@ class ContainerSink(Sink):
 
     _container: av.container.OutputContainer | None = None
 
+    def _check_target(self) -> None:
+        super()._check_target()
+        if problem := rate_problem(self.fps):
+            raise OutputError(f"{self.path}: {problem}; write .yuv or .png, which hold no rate")
+        if self.path.suffix.lower() == ".mkv" and self.fps > _MAX_MKV_FPS:
+            raise OutputError(
+                f"{self.path}: .mkv counts milliseconds, too few for {self.fps} frames per second; use .mp4"
+            )
+
     def _stored_format(self) -> str:
         f = self.format
         even = f.width % 2 == 0 and f.height % 2 == 0
         layout = "420" if f.pixel_format.is_subsampled and even else "444"
         return f"yuv{layout}p" + ("10le" if f.bit_depth == 10 else "")
+
+    def _held(self) -> DisplayInfo:
+        held, aspect = self.display, self.display.pixel_aspect
+        if "444" in self._stored_format():
+            held = replace(held, chroma_siting=ChromaSiting.UNSPECIFIED)
+        return held if 1 / _MAX_ASPECT <= aspect <= _MAX_ASPECT else replace(held, pixel_aspect=Fraction(1))
+
+    @property
+    def not_stored(self) -> tuple[str, ...]:
+        reserved = (f"colour {name} {getattr(self.color, name)}" for name in self.color.reserved)
+        return (*super().not_stored, *reserved)
 
     def _encoders(self) -> tuple[tuple[str, dict[str, str]], ...]:
         """(encoder, options) in order of preference."""
@@ -53,13 +78,15 @@ class ContainerSink(Sink):
         self._stored_color = _color_in_video(self.format, self.color)
         self._container = av.open(str(part_of(self.path)), "w", format=_MUXERS[self.path.suffix.lower()])
         codec, options = _available(self._encoders())
-        stream = self._container.add_stream(codec, rate=self.fps, options=dict(options))
+        stream = self._container.add_stream(codec, rate=self.fps, options=_joined(options, self._held(), codec))
         assert isinstance(stream, av.VideoStream)
         stream.width, stream.height, stream.pix_fmt = self.format.width, self.format.height, self._stored
         stream.codec_context.time_base = 1 / self.fps
         if codec == "libx265" and self.path.suffix.lower() == ".mp4":
             stream.codec_context.codec_tag = "hvc1"
         mark(stream.codec_context, self._stored_color)
+        if self._held().pixel_aspect != 1:
+            stream.codec_context.sample_aspect_ratio = self._held().pixel_aspect
         self._stream = stream
 
     def _write(self, frame: Frame) -> None:
@@ -146,6 +173,12 @@ def _available(choices: Any) -> tuple[str, dict[str, str]]:
             return codec, options
     names = " or ".join(codec for codec, _ in choices)
     raise OutputError(f"this PyAV has no encoder {names}; write .y4m, .yuv or .png instead")
+
+
+def _joined(options: dict[str, str], display: DisplayInfo, codec: str) -> dict[str, str]:
+    """The encoder's options and those for the display description."""
+    more = encoder_options(display, codec)
+    return options | {name: f"{options[name]}:{value}" if name in options else value for name, value in more.items()}
 
 
 def _color_in_video(format: VideoFormat, color: ColorInfo) -> ColorInfo:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import av
 from av.container import InputContainer
 
 from coolvid.errors import InputError
-from coolvid.picture.types import Frame, VideoFormat
+from coolvid.picture.types import DisplayInfo, Frame, VideoFormat
 
 from .base import Source
 from .layout import make_format
@@ -22,7 +23,7 @@ AV_ERRORS = (av.error.FFmpegError, OSError, ValueError)
 class PictureSource(Source):
     """Frames from pictures of one format, upright: the file's rotation and mirroring are applied.
 
-    Interlaced pictures are rejected. The pixel aspect ratio is ignored.
+    Interlaced pictures are rejected.
     """
 
     _pictures: Iterator[av.VideoFrame]
@@ -44,17 +45,22 @@ class PictureSource(Source):
         return n
 
     def _begin(self, pictures: Iterator[av.VideoFrame]) -> None:
-        """Set format and color from the first picture; closes the source on any error. Raises InputError."""
+        """Set format, color and display from the first picture; closes the source on any error. Raises InputError."""
         try:
             self._pictures = pictures
             first = next(pictures, None)
             if first is None:
                 raise InputError(f"{self.name} contains no picture that can be decoded")
             self.format, self.color = self._format(first), color_of(first)
+            self.display = self._display(first)
         except BaseException:
             self.close()
             raise
         self._first: av.VideoFrame | None = first
+
+    @abstractmethod
+    def _display(self, first: av.VideoFrame) -> DisplayInfo:
+        """What the file states about showing its pictures, of which this is the first."""
 
     def _take(self) -> av.VideoFrame:
         """The next picture, in the source's format. Raises InputError for another one."""

@@ -11,12 +11,14 @@ from typing import BinaryIO
 import av
 
 from coolvid.errors import InputError, OutputError
-from coolvid.picture.types import Frame, PixelFormat
+from coolvid.picture.types import DisplayInfo, Frame, PixelFormat
 
 from .base import Sink
+from .display import display_of
 from .layout import check_rate
 from .pictures import AV_ERRORS, PictureSource, open_container, unreadable
-from .raw import y4m_frame, y4m_header
+from .raw import y4m_display, y4m_frame, y4m_header
+from .timing import rate_problem
 
 _MAGIC = b"YUV4MPEG2"
 
@@ -36,6 +38,9 @@ class PipeSource(PictureSource):
 
     def close(self) -> None:
         self._container.close()
+
+    def _display(self, first: av.VideoFrame) -> DisplayInfo:
+        return display_of(self._container, self._container.streams.video[0], first, self.name)
 
     def _decode(self) -> Iterator[av.VideoFrame]:
         end = n_whole = 0
@@ -80,14 +85,19 @@ class PipeSink(Sink):
     def _check_target(self) -> None:
         if self.format.pixel_format is PixelFormat.RGB:
             raise OutputError("standard output is y4m, which cannot hold RGB; write to a .png, .rgb or .mp4 file")
+        if problem := rate_problem(self.fps):
+            raise OutputError(f"standard output: {problem}; write a .yuv or .png file, which holds no rate")
         if sys.stdout.isatty():
             raise OutputError(
                 "- writes y4m to standard output, but standard output is a terminal; use a pipe or name a file"
             )
 
+    def _held(self) -> DisplayInfo:
+        return y4m_display(self.format, self.display)
+
     def _open(self) -> None:
         self._file = sys.stdout.buffer
-        self._file.write(y4m_header(self.format, self.fps, self.color))
+        self._file.write(y4m_header(self.format, self.fps, self.color, self.display))
 
     def _write(self, frame: Frame) -> None:
         self._file.write(y4m_frame(frame))

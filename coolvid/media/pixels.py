@@ -16,7 +16,7 @@ from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from coolvid.errors import InputError
-from coolvid.picture.types import ColorInfo, Frame, PixelFormat, Plane, VideoFormat
+from coolvid.picture.types import COLOR_POINTS, ColorInfo, Frame, PixelFormat, Plane, VideoFormat
 
 LIMITED, FULL = 1, 2
 UNSPECIFIED = 2
@@ -51,11 +51,6 @@ _WRITTEN = {
     (PixelFormat.RGB, 10): "gbrp10le",
 }
 _PLANE_ORDER = {"gbrp": (2, 0, 1), "gbrp10le": (2, 0, 1)}
-_KNOWN_POINTS = {
-    "primaries": frozenset((1, *range(4, 13), 22)),
-    "transfer": frozenset((1, *range(4, 19))),
-    "matrix": frozenset((1, *range(4, 15))),
-}
 
 
 def nearest_format(name: str) -> str:
@@ -240,7 +235,7 @@ def matrix_or_usual(color: ColorInfo, height: int) -> int:
 
 
 def _point(kind: str, value: int) -> int:
-    return value if value in _KNOWN_POINTS[kind] else UNSPECIFIED
+    return value if value and value in COLOR_POINTS[kind] else UNSPECIFIED
 
 
 def _own(plane: NDArray[Any]) -> Plane:

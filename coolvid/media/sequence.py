@@ -8,9 +8,10 @@ from pathlib import Path
 import av
 
 from coolvid.errors import InputError
-from coolvid.picture.types import VideoFormat
+from coolvid.picture.types import DisplayInfo, VideoFormat
 
 from .base import check_readable
+from .display import display_of
 from .layout import check_rate
 from .numbering import find_numbered
 from .pictures import AV_ERRORS, PictureSource, in_words, open_container, unreadable
@@ -35,6 +36,10 @@ class SequenceSource(PictureSource):
         self._n_read = min(n, len(self._paths))
         self._first, self._pictures = None, map(_read, self._paths[self._n_read :])
         return self._n_read
+
+    def _display(self, first: av.VideoFrame) -> DisplayInfo:
+        with open_container(str(self._paths[0]), self.name) as container:
+            return display_of(container, container.streams.video[0], first, self.name)
 
     def close(self) -> None:
         """Nothing to close: no file stays open."""

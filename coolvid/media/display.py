@@ -1,0 +1,124 @@
+"""How the pictures of a source should be shown: pixel shape, place of the chroma samples, HDR metadata."""
+
+from __future__ import annotations
+
+import io
+import re
+import struct
+from fractions import Fraction
+from typing import Any
+
+import av
+from av.container import InputContainer
+
+from coolvid.picture.types import ChromaSiting, DisplayInfo, LightLevel, MasteringDisplay, bounded_aspect
+
+from .pixels import format_of
+
+# Codecs whose pictures may carry HDR metadata. PyAV crashes on the ICC profile of a PNG picture, so the side data of
+# images stays untouched.
+_HDR_CODECS = frozenset(("h264", "hevc", "av1", "vp9", "ffv1", "prores", "dnxhd", "mpeg2video"))
+_IMAGE_FORMATS = ("image2", "_pipe")
+# How FFmpeg writes chroma siting: in y4m a label, in Matroska the elements ChromaSitingHorz and ChromaSitingVert.
+_Y4M_LABEL, _MATROSKA_ELEMENTS = rb" C420(jpeg|mpeg2|paldv)", rb"\x55\xb7\x81([\1\2]\x55\xb8\x81[\1\2])"
+_SITINGS = {
+    b"jpeg": ChromaSiting.CENTER,
+    b"mpeg2": ChromaSiting.LEFT,
+    b"paldv": ChromaSiting.TOP_LEFT,
+    b"\1\x55\xb8\x81\1": ChromaSiting.TOP_LEFT,
+    b"\1\x55\xb8\x81\2": ChromaSiting.LEFT,
+    b"\2\x55\xb8\x81\1": ChromaSiting.TOP,
+    b"\2\x55\xb8\x81\2": ChromaSiting.CENTER,
+}
+_MASTERING = struct.Struct("=22i")
+_LIGHT = struct.Struct("=2I")
+
+
+def display_of(container: InputContainer, stream: av.VideoStream, picture: av.VideoFrame, name: str) -> DisplayInfo:
+    """What a stream and its first picture state, for upright pictures; name: the file's name.
+
+    The pixel density of an image is about printing and not read. Siting is that of 4:2:0, and of upright or centred
+    chroma only, because turning moves it.
+    """
+    is_turned, is_subsampled = picture.rotation % 360 != 0, format_of(picture, name)[0].is_subsampled
+    siting = _siting(container, stream) if is_subsampled else ChromaSiting.UNSPECIFIED
+    if is_turned and siting is not ChromaSiting.CENTER:
+        siting = ChromaSiting.UNSPECIFIED
+    aspect = Fraction(1) if container.format.name.endswith(_IMAGE_FORMATS) else _aspect(stream)
+    swaps_sides = picture.rotation % 180 != 0
+    return DisplayInfo(1 / aspect if swaps_sides else aspect, siting, *_hdr(stream, picture))
+
+
+def _aspect(stream: av.VideoStream) -> Fraction:
+    """Width / height of a pixel; 1 where the file does not say."""
+    aspect = stream.sample_aspect_ratio
+    return bounded_aspect(aspect) if aspect and aspect > 0 else Fraction(1)
+
+
+def _siting(container: InputContainer, stream: av.VideoStream) -> ChromaSiting:
+    """PyAV does not tell the siting, so FFmpeg writes the head of a file for a copy of the stream."""
+    is_y4m = container.format.name == "yuv4mpegpipe"
+    head = io.BytesIO()
+    try:
+        with av.open(head, "w", format="yuv4mpegpipe" if is_y4m else "matroska") as copy:
+            copy.add_stream_from_template(stream, opaque=True)
+            copy.start_encoding()
+    except (av.error.FFmpegError, ValueError):  # a codec that this container does not hold
+        return ChromaSiting.UNSPECIFIED
+    found = re.search(_Y4M_LABEL if is_y4m else _MATROSKA_ELEMENTS, head.getvalue())
+    return _SITINGS[found[1]] if found else ChromaSiting.UNSPECIFIED
+
+
+def _hdr(stream: av.VideoStream, picture: av.VideoFrame) -> tuple[MasteringDisplay | None, LightLevel | None]:
+    """The mastering display and light level of a picture, whether its file or its codec states them."""
+    if stream.codec_context.codec.canonical_name not in _HDR_CODECS:
+        return None, None
+    try:
+        entries: Any = list(picture.side_data)
+        found = {each.type.name: bytes(each) for each in entries}
+    except ValueError:  # of a type that PyAV does not know
+        return None, None
+    mastering, light = found.get("MASTERING_DISPLAY_METADATA", b""), found.get("CONTENT_LIGHT_LEVEL", b"")
+    return (
+        _mastering(*_MASTERING.unpack(mastering)) if len(mastering) == _MASTERING.size else None,
+        _light(*_LIGHT.unpack(light)) if len(light) == _LIGHT.size else None,
+    )
+
+
+def _mastering(*numbers: int) -> MasteringDisplay | None:
+    """AVMasteringDisplayMetadata: numerators and denominators of r, g, b, white (x, y each), of the least and the
+    greatest luminance, and whether colours and luminances are stated."""
+    has_colors, has_luminance = numbers[20:]
+    values = [n / d if d else 0.0 for n, d in zip(numbers[:20:2], numbers[1:20:2], strict=True)]
+    red, green, blue, white = ((_units(values[i], 50000, 16), _units(values[i + 1], 50000, 16)) for i in (0, 2, 4, 6))
+    least, greatest = (_units(value, 10000, 32) for value in values[8:])
+    if not has_colors:
+        red = green = blue = white = (0, 0)
+    if not has_luminance:
+        least = greatest = 0
+    return MasteringDisplay(red, green, blue, white, greatest, least) if has_colors or has_luminance else None
+
+
+def _light(max_cll: int, max_fall: int) -> LightLevel | None:
+    found = LightLevel(min(max_cll, 0xFFFF), min(max_fall, 0xFFFF))
+    return found if found != LightLevel(0, 0) else None
+
+
+def _units(value: float, per_one: int, bits: int) -> int:
+    """The value in units, limited to an unsigned integer of so many bits."""
+    return min(max(round(value * per_one), 0), (1 << bits) - 1)
+
+
+def encoder_options(display: DisplayInfo, encoder: str) -> dict[str, str]:
+    """Options of libx264 and libx265 that write the siting and HDR metadata."""
+    siting, mastering, light = display.chroma_siting, display.mastering, display.light
+    out = {} if siting is ChromaSiting.UNSPECIFIED else {"chroma_sample_location": siting.value}
+    names: Any = {"libx264": ("mastering-display", "cll"), "libx265": ("master-display", "max-cll")}[encoder]
+    params = []
+    if mastering is not None:
+        places = (mastering.green, mastering.blue, mastering.red, mastering.white)
+        colors = "".join(f"{tag}({x},{y})" for tag, (x, y) in zip(("G", "B", "R", "WP"), places, strict=True))
+        params.append(f"{names[0]}={colors}L({mastering.max_luminance},{mastering.min_luminance})")
+    if light is not None:
+        params.append(f"{names[1]}={light.max_cll},{light.max_fall}")
+    return out | ({f"{encoder.removeprefix('lib')}-params": ":".join(params)} if params else {})
