@@ -51,7 +51,7 @@ B = FrameArchitecture(FrameType.B, architecture(5), architecture(4), SINC)
 HEADER = StreamHeader(
     VideoFormat(288, 352, PixelFormat.YUV420, 8), Fraction(25), ColorInfo(), 4, 8, 32, False, (INTRA, P, B)
 )
-MASTERING = MasteringDisplay((34000, 16000), (13250, 34500), (7500, 3000), (15635, 16450), 10_000_000, 1)
+HDR = MasteringDisplay(((34000, 16000), (13250, 34500), (7500, 3000), (15635, 16450)), (1, 10_000_000))
 ODD_PLUGIN = PluginRecord("my_arm", 255, (-1, 0.5, "é" * 20, (), ((((1 << 40,),),),), None, 191, 192, tuple(range(40))))
 ODD = replace(architecture(3), common_randomness=True, hyperlatent_resolution=None, final_upsampling="nearest")
 HEADERS = [
@@ -62,7 +62,7 @@ HEADERS = [
     replace(HEADER, configurations=(FrameArchitecture(FrameType.I, replace(ODD, arm=ODD_PLUGIN), None, None),)),
     replace(HEADER, configurations=(INTRA, P, B) * 85),
     replace(HEADER, display=DisplayInfo(Fraction(4, 3))),
-    replace(HEADER, display=DisplayInfo(Fraction(65535, 65534), ChromaSiting.BOTTOM, MASTERING, LightLevel(1000, 400))),
+    replace(HEADER, display=DisplayInfo(Fraction(4096, 4095), ChromaSiting.TOP, HDR, LightLevel(1000, 400))),
 ]
 
 
@@ -154,13 +154,14 @@ def bits_of(header: StreamHeader) -> str:
 
 DISPLAYS = [
     (DisplayInfo(chroma_siting=ChromaSiting.LEFT), "1 001 0 0"),
-    (DisplayInfo(Fraction(4, 3)), "0 0000000000000011 0000000000000010 000 0 0"),
+    (DisplayInfo(Fraction(4, 3)), "0 000000000011 000000000010 000 0 0"),
     (DisplayInfo(light=LightLevel(1000, 400)), "1 000 0 1 0000001111101000 0000000110010000"),
     (
-        DisplayInfo(mastering=MASTERING),
-        f"1 000 1 {34000:016b}{16000:016b}{13250:016b}{34500:016b}{7500:016b}{3000:016b}{15635:016b}{16450:016b}"
-        f"{10_000_000:032b}{1:032b} 0",
+        DisplayInfo(mastering=HDR),
+        f"1 000 1 1 {34000:016b}{16000:016b}{13250:016b}{34500:016b}{7500:016b}{3000:016b}{15635:016b}{16450:016b}"
+        f"1 {1:032b}{10_000_000:032b} 0",
     ),
+    (DisplayInfo(mastering=MasteringDisplay(None, (50, 40_000_000))), f"1 000 1 0 1 {50:032b}{40_000_000:032b} 0"),
 ]
 
 
@@ -188,7 +189,15 @@ def test_format_5_without_a_display_cannot_be() -> None:
         StreamHeader.unpack(forged(HEADER, 5, DisplayInfo()))
 
 
-BAD_DISPLAY_BITS = ["1 111 0 0", "0 1111111111111111 0000000000000000 000 0 0"]
+BAD_DISPLAY_BITS = [
+    "1 101 0 0",
+    "1 000 1 0 0 0",
+    "1 000 0 1" + "0" * 32,
+    "1 000 1 1" + "1" * 128 + "0 0",
+    "1 000 1 1" + "0" * 128 + "0 0",
+    "1 000 1 0 1" + "1" * 64 + "0",
+    f"1 000 1 0 1 {50000:032b}{50000:032b} 0",
+]
 
 
 @pytest.mark.parametrize("bits", BAD_DISPLAY_BITS)

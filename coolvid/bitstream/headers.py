@@ -170,21 +170,16 @@ FRACTION = Layout(
 ASPECT = Layout(
     Fraction,
     {
-        "numerator": (U(16, 1), "width of a pixel"),
-        "denominator": (U(16, 1), "its height in the same unit"),
+        "numerator": (U(12, 1), "width of a pixel"),
+        "denominator": (U(12, 1), "its height in the same unit"),
     },
     name="PixelAspect",
 )
-_POINT = Many(U(16), 2)
 MASTERING = Layout(
     MasteringDisplay,
     {
-        "red": (_POINT, "chromaticity (x, y) in 1/50000"),
-        "green": (_POINT, "as red"),
-        "blue": (_POINT, "as red"),
-        "white": (_POINT, "as red"),
-        "max_luminance": (U(32), "in 1/10000 cd/m²"),
-        "min_luminance": (U(32), "in 1/10000 cd/m²"),
+        "colors": (Maybe(Many(Many(U(16), 2), 4)), "(x, y) of red, green, blue, white in 1/50000: 5..37000, 5..42000"),
+        "luminance": (Maybe(Many(U(32), 2)), "(least, greatest) in 1/10000 cd/m²: 0..50000 < 50000..100000000"),
     },
 )
 LIGHT = Layout(
@@ -198,9 +193,9 @@ DISPLAY = Layout(
     DisplayInfo,
     {
         "pixel_aspect": (Usual((Fraction(1),), 1, ASPECT), "width / height of a pixel"),
-        "chroma_siting": (OneOf(tuple(ChromaSiting), 3), "ChromaLocType of ITU-T H.273, plus 1"),
-        "mastering": (Maybe(MASTERING), "SMPTE ST 2086; 0 in a field: not stated"),
-        "light": (Maybe(LIGHT), "CTA-861.3; 0 in a field: not stated"),
+        "chroma_siting": (OneOf(tuple(ChromaSiting), 3), "ChromaLocType of ITU-T H.273, plus 1; of 4:2:0"),
+        "mastering": (Maybe(MASTERING), "SMPTE ST 2086; states at least one field"),
+        "light": (Maybe(LIGHT), "CTA-861.3; 0 in one of the fields: not stated"),
     },
 )
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 import re
 import struct
+from collections.abc import Callable
 from fractions import Fraction
-from typing import Any
+from typing import Any, TypeVar
 
 import av
 from av.container import InputContainer
 
+from coolvid.errors import ConfigError
 from coolvid.picture.types import ChromaSiting, DisplayInfo, LightLevel, MasteringDisplay, bounded_aspect
 
 from .pixels import format_of
@@ -30,6 +32,7 @@ _SITINGS = {
     b"\2\x55\xb8\x81\1": ChromaSiting.TOP,
     b"\2\x55\xb8\x81\2": ChromaSiting.CENTER,
 }
+T = TypeVar("T")
 _MASTERING = struct.Struct("=22i")
 _LIGHT = struct.Struct("=2I")
 
@@ -81,32 +84,27 @@ def _hdr(stream: av.VideoStream, picture: av.VideoFrame) -> tuple[MasteringDispl
     mastering, light = found.get("MASTERING_DISPLAY_METADATA", b""), found.get("CONTENT_LIGHT_LEVEL", b"")
     return (
         _mastering(*_MASTERING.unpack(mastering)) if len(mastering) == _MASTERING.size else None,
-        _light(*_LIGHT.unpack(light)) if len(light) == _LIGHT.size else None,
+        _stated(LightLevel, *_LIGHT.unpack(light)) if len(light) == _LIGHT.size else None,
     )
 
 
 def _mastering(*numbers: int) -> MasteringDisplay | None:
     """AVMasteringDisplayMetadata: numerators and denominators of r, g, b, white (x, y each), of the least and the
-    greatest luminance, and whether colours and luminances are stated."""
-    has_colors, has_luminance = numbers[20:]
+    greatest luminance, and whether colours and luminances are stated. Values beyond the standard's are not."""
     values = [n / d if d else 0.0 for n, d in zip(numbers[:20:2], numbers[1:20:2], strict=True)]
-    red, green, blue, white = ((_units(values[i], 50000, 16), _units(values[i + 1], 50000, 16)) for i in (0, 2, 4, 6))
-    least, greatest = (_units(value, 10000, 32) for value in values[8:])
-    if not has_colors:
-        red = green = blue = white = (0, 0)
-    if not has_luminance:
-        least = greatest = 0
-    return MasteringDisplay(red, green, blue, white, greatest, least) if has_colors or has_luminance else None
+    points = [round(value * 50000) for value in values[:8]]
+    colors = tuple(zip(points[::2], points[1::2], strict=True)) if numbers[20] else None
+    luminance = tuple(round(value * 10000) for value in values[8:]) if numbers[21] else None
+    found = _stated(MasteringDisplay, colors, None), _stated(MasteringDisplay, None, luminance)
+    return _stated(MasteringDisplay, found[0] and found[0].colors, found[1] and found[1].luminance)
 
 
-def _light(max_cll: int, max_fall: int) -> LightLevel | None:
-    found = LightLevel(min(max_cll, 0xFFFF), min(max_fall, 0xFFFF))
-    return found if found != LightLevel(0, 0) else None
-
-
-def _units(value: float, per_one: int, bits: int) -> int:
-    """The value in units, limited to an unsigned integer of so many bits."""
-    return min(max(round(value * per_one), 0), (1 << bits) - 1)
+def _stated(kind: Callable[..., T], *values: Any) -> T | None:
+    """The object of these values, None if they state nothing or lie outside its limits."""
+    try:
+        return kind(*values)
+    except ConfigError:
+        return None
 
 
 def encoder_options(display: DisplayInfo, encoder: str) -> dict[str, str]:
@@ -115,10 +113,11 @@ def encoder_options(display: DisplayInfo, encoder: str) -> dict[str, str]:
     out = {} if siting is ChromaSiting.UNSPECIFIED else {"chroma_sample_location": siting.value}
     names: Any = {"libx264": ("mastering-display", "cll"), "libx265": ("master-display", "max-cll")}[encoder]
     params = []
-    if mastering is not None:
-        places = (mastering.green, mastering.blue, mastering.red, mastering.white)
-        colors = "".join(f"{tag}({x},{y})" for tag, (x, y) in zip(("G", "B", "R", "WP"), places, strict=True))
-        params.append(f"{names[0]}={colors}L({mastering.max_luminance},{mastering.min_luminance})")
+    if mastering is not None:  # zeros: not stated
+        red, green, blue, white = mastering.colors or ((0, 0),) * 4
+        least, greatest = mastering.luminance or (0, 0)
+        places = zip(("G", "B", "R", "WP"), (green, blue, red, white), strict=True)
+        params.append(f"{names[0]}={''.join(f'{tag}({x},{y})' for tag, (x, y) in places)}L({greatest},{least})")
     if light is not None:
         params.append(f"{names[1]}={light.max_cll},{light.max_fall}")
     return out | ({f"{encoder.removeprefix('lib')}-params": ":".join(params)} if params else {})

@@ -27,8 +27,6 @@ _QUALITY = {"crf": "12", "preset": "fast"}
 # x265 4.2 reads and writes out of bounds (cutree) when a side is below its block size. With B frames it leaves the
 # decoding times of clips of one or two frames unset, which mp4 rejects.
 _X265_MIN_SIDE = 64
-# libx264 and libx265 reduce the shape of a pixel to terms of 12 bits, so one beyond that becomes "not stated".
-_MAX_ASPECT = 4096
 _X264 = ("libx264", _QUALITY)
 _X265 = ("libx265", {**_QUALITY, "x265-params": "log-level=error:cutree=0:bframes=0"})
 
@@ -61,7 +59,8 @@ class ContainerSink(Sink):
         held, aspect = self.display, self.display.pixel_aspect
         if "444" in self._stored_format():
             held = replace(held, chroma_siting=ChromaSiting.UNSPECIFIED)
-        return held if 1 / _MAX_ASPECT <= aspect <= _MAX_ASPECT else replace(held, pixel_aspect=Fraction(1))
+        is_shown = aspect * self.format.width >= 1 and aspect <= self.format.height  # FFmpeg drops other shapes
+        return held if is_shown else replace(held, pixel_aspect=Fraction(1))
 
     @property
     def not_stored(self) -> tuple[str, ...]:

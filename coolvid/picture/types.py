@@ -23,7 +23,7 @@ MIN_SIDE = 16
 MAX_SIDE = 16384
 MAX_PIXELS = 1 << 26
 BIT_DEPTHS = (8, 10)
-MAX_ASPECT_TERM = 65535
+MAX_ASPECT_TERM = 4096
 COLOR_POINTS = {
     "primaries": frozenset((1, 2, *range(4, 13), 22)),
     "transfer": frozenset((1, 2, *range(4, 19))),
@@ -104,46 +104,53 @@ class ColorInfo:
 
 
 class ChromaSiting(Enum):
-    """Where the chroma samples of 4:2:0 lie in their block of 2x2 luma samples, H.273 ChromaLocType."""
+    """Where the chroma samples of 4:2:0 lie in their block of 2x2 luma samples: the first of H.273's ChromaLocTypes."""
 
     UNSPECIFIED = "unspecified"
     LEFT = "left"
     CENTER = "center"
     TOP_LEFT = "topleft"
     TOP = "top"
-    BOTTOM_LEFT = "bottomleft"
-    BOTTOM = "bottom"
+
+
+Point = tuple[int, int]
+"""(x, y), a chromaticity."""
 
 
 @dataclass(frozen=True)
 class MasteringDisplay:
-    """The display that a video was graded on, SMPTE ST 2086: chromaticities (x, y) in 1/50000, luminances in 1/10000
-    cd/m². 0: not stated. Raises ConfigError for numbers outside 16 (luminances: 32) bits."""
+    """The display that a video was graded on, within the limits of SMPTE ST 2086. Raises ConfigError beyond them.
 
-    red: tuple[int, int]
-    green: tuple[int, int]
-    blue: tuple[int, int]
-    white: tuple[int, int]
-    max_luminance: int
-    min_luminance: int
+    colors: chromaticities of red, green, blue and white in 1/50000, x in 5..37000 and y in 5..42000. luminance: (least,
+    greatest) in 1/10000 cd/m², 0..50000 and 50000..100000000, different. None: not stated, which holds for one at most.
+    """
+
+    colors: tuple[Point, Point, Point, Point] | None = None
+    luminance: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
-        for name in ("red", "green", "blue", "white"):
-            for value in getattr(self, name):
-                within(f"{name} of the mastering display", value, 0, 0xFFFF)
-        for name in ("max_luminance", "min_luminance"):
-            within(f"{name} of the mastering display", getattr(self, name), 0, 0xFFFFFFFF)
+        if self.colors is None and self.luminance is None:
+            raise ConfigError("a mastering display needs colors or luminance")
+        for x, y in self.colors or ():
+            within("chromaticity x of a mastering display, in 1/50000,", x, 5, 37000)
+            within("chromaticity y of a mastering display, in 1/50000,", y, 5, 42000)
+        if self.luminance is not None:
+            least, greatest = self.luminance
+            within("greatest luminance of a mastering display, in 1/10000 cd/m²,", greatest, 50000, 100_000_000)
+            within("least luminance of a mastering display, in 1/10000 cd/m²,", least, 0, min(50000, greatest - 1))
 
     def __str__(self) -> str:
         """In words: R(0.68,0.32) G(0.265,0.69) B(0.15,0.06) W(0.3127,0.329), 0.0001 to 1000 cd/m²."""
-        points = zip("RGBW", (self.red, self.green, self.blue, self.white), strict=True)
-        colors = " ".join(f"{letter}({x / 50000:g},{y / 50000:g})" for letter, (x, y) in points)
-        return f"{colors}, {self.min_luminance / 10000:g} to {self.max_luminance / 10000:g} cd/m²"
+        places = zip("RGBW", self.colors or (), strict=False)
+        colors = " ".join(f"{letter}({x / 50000:g},{y / 50000:g})" for letter, (x, y) in places)
+        span = " to ".join(f"{value / 10000:g}" for value in self.luminance or ())
+        return ", ".join(filter(None, (colors, span and f"{span} cd/m²")))
 
 
 @dataclass(frozen=True)
 class LightLevel:
-    """Content light level, CTA-861.3: MaxCLL and MaxFALL in cd/m². 0: not stated. Raises ConfigError above 65535."""
+    """Content light level, CTA-861.3: MaxCLL and MaxFALL in cd/m², up to 65535. 0: not stated, which holds for one at
+    most. Raises ConfigError."""
 
     max_cll: int
     max_fall: int
@@ -151,6 +158,8 @@ class LightLevel:
     def __post_init__(self) -> None:
         within("MaxCLL", self.max_cll, 0, 0xFFFF)
         within("MaxFALL", self.max_fall, 0, 0xFFFF)
+        if self.max_cll == self.max_fall == 0:
+            raise ConfigError("a light level needs MaxCLL or MaxFALL above 0")
 
     def __str__(self) -> str:
         return f"MaxCLL {self.max_cll}, MaxFALL {self.max_fall} cd/m²"
