@@ -12,10 +12,12 @@ from av.video.codeccontext import VideoCodecContext
 
 from coolvid.errors import OutputError
 from coolvid.files import part_of
+from coolvid.picture.rate import problem_of
 from coolvid.picture.types import ColorInfo, Frame, PixelFormat, VideoFormat
 
 from .base import Sink
 from .numbering import is_pattern, numbered
+from .opening import AV_ERRORS, file_url
 from .pixels import FULL, LIMITED, SWSCALE, from_frame, mark, to_rgb
 
 _MUXERS = {".mp4": "mp4", ".mkv": "matroska"}
@@ -36,6 +38,13 @@ class ContainerSink(Sink):
     """
 
     _container: av.container.OutputContainer | None = None
+    _failures = AV_ERRORS
+
+    def _check_target(self) -> None:
+        super()._check_target()
+        if problem := problem_of(self.fps):
+            suffix = self.path.suffix
+            raise OutputError(f"{self.path}: {suffix} cannot hold fps {self.fps}; use .y4m or .yuv ({problem})")
 
     def _stored_format(self) -> str:
         f = self.format
@@ -51,7 +60,7 @@ class ContainerSink(Sink):
     def _open(self) -> None:
         self._stored = self._stored_format()
         self._stored_color = _color_in_video(self.format, self.color)
-        self._container = av.open(str(part_of(self.path)), "w", format=_MUXERS[self.path.suffix.lower()])
+        self._container = av.open(file_url(part_of(self.path)), "w", format=_MUXERS[self.path.suffix.lower()])
         codec, options = _available(self._encoders())
         stream = self._container.add_stream(codec, rate=self.fps, options=dict(options))
         assert isinstance(stream, av.VideoStream)
@@ -102,6 +111,8 @@ class PngSink(Sink):
     8 bits are stored as 8, 10 bits as 16 (scaled). YUV is converted to RGB with the frame's matrix and range. If they
     are unspecified: BT.709 from 720 lines on, BT.601 below, limited range.
     """
+
+    _failures = AV_ERRORS
 
     def _open(self) -> None:
         pass  # a file for each frame
