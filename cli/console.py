@@ -85,7 +85,8 @@ class FrameConsole:
         trial, since = self._trial, self.block.since
         networks = f", I frames with {event.config.intra}" if trial is None else ""
         if trial is None or trial.number == 1:
-            self.say(f"{count_frames(event.n_frames)}{networks}, trained by {event.kernels}")
+            choice = f" ({event.choice})" if event.choice else ""
+            self.say(f"{count_frames(event.n_frames)}{choice}{networks}, trained by {event.kernels}")
         self.block = EncodeBlock()
         self.block.since = since
         self.block.title = f"lambda {event.config.lmbda:g}, preset {event.config.preset}"
@@ -101,7 +102,8 @@ class FrameConsole:
 
 def not_stored_line(event: events.NotStored) -> str:
     """What a file cannot hold, in one line."""
-    return f"{event.out} cannot hold: {'; '.join(event.facts)}; the stream keeps it"
+    name = "standard output" if event.out == "-" else event.out
+    return f"{name} cannot hold: {'; '.join(event.facts)}"
 
 
 def frame_line(event: events.FrameDone | events.FrameRestored | events.FrameDecoded) -> str:

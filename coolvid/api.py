@@ -34,6 +34,7 @@ from .events import (
 from .files import growing
 from .media import Source, SourceSpec, open_sink, open_source
 from .picture.quality import mse, psnr
+from .picture.rate import problem_of
 from .picture.types import ColorInfo, DisplayInfo, Frame, VideoFormat
 from .settings.config import EncodeConfig
 
@@ -82,20 +83,21 @@ def encode(
     resume: bool = False,
     listen: Listener = ignore,
 ) -> EncodeDone:
-    """Encode a file that PyAV opens, numbered images (frames/%04d.png), a raw .yuv, or y4m from standard input (-).
+    """Encode a file that PyAV opens, several images, a raw .yuv, or y4m from standard input (-); see open_source.
 
-    source_spec describes a raw source whose name does not, and selects frames and a rectangle; see SourceSpec.
+    source_spec describes a raw source whose name does not, and selects frames and a rectangle; see SourceSpec. All
+    frames are read once before the first is encoded, so that a source that cannot be read to its end is refused.
 
     The stream grows in ``<out>.part`` and gets its final name when complete; resume continues such a part. The file
     ``<out>.part.toml`` holds its settings, and the call must have the same, except threads.
     The result's digest covers all decoded pictures, as in digest(). Raises CoolvidError.
     """
     config = config or EncodeConfig()
-    with open_source(source, source_spec) as video:
+    with open_source(source, source_spec, config.n_frames) as video:
         frames, n_frames = _frames(video, config.n_frames)
         origin = {"name": Path(source).name, **asdict(source_spec)}
         del origin["size"], origin["fps"]  # the header has them
-        track = _Track(n_frames, video.format, video.fps, video.color, video.display, str(source), origin)
+        track = _Track(n_frames, video.format, video.fps, video.color, video.display, str(source), video.choice, origin)
         return _encode(frames, track, out, config, resume, listen)
 
 
@@ -112,6 +114,8 @@ def encode_frames(
 ) -> EncodeDone:
     """encode() for frames in memory, all of one format. Raises CoolvidError."""
     config = config or EncodeConfig()
+    if problem := problem_of(fps):
+        raise ConfigError(f"fps is {fps}; {problem}")
     chosen = list(frames)[: config.n_frames or None]
     if not chosen:
         raise InputError("no frames to encode")
@@ -142,7 +146,7 @@ def encode_to_target(
     """
     if str(source) == "-":
         raise InputError("a target needs several encodes, and standard input can be read once; give a file, or --lmbda")
-    with open_source(source, source_spec) as video:
+    with open_source(source, source_spec, 1) as video:
         start = target.usual_lmbda(float(video.format.height * video.format.width * video.fps))
     return search(
         partial(encode, source_spec=source_spec),
@@ -160,7 +164,8 @@ def encode_to_target(
 
 @dataclass(frozen=True)
 class _Track:
-    """A source's description of its frames. origin: how they were read, so that a resume reads the same."""
+    """A source's description of its frames. choice: what of it was taken, in words. origin: how they were read, so that
+    a resume reads the same."""
 
     n_frames: int
     format: VideoFormat
@@ -168,6 +173,7 @@ class _Track:
     color: ColorInfo
     display: DisplayInfo
     source: str = ""
+    choice: str = ""
     origin: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -229,7 +235,16 @@ def _started(
 
     plan = tuple(planned(step) for step in steps)
     return EncodeStarted(
-        track.n_frames, config, description(), plan, n_restored, track.format, track.fps, track.source, out
+        track.n_frames,
+        config,
+        description(),
+        plan,
+        n_restored,
+        track.format,
+        track.fps,
+        track.source,
+        out,
+        track.choice,
     )
 
 

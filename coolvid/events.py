@@ -22,7 +22,7 @@ class PlannedFrame:
 @dataclass(frozen=True)
 class EncodeStarted:
     """plan: all frames in coding order; an earlier run coded the first n_restored. source: "" for frames in memory.
-    fps: frames per second."""
+    fps: frames per second. choice: what of the source was taken, in words, when there was a choice."""
 
     n_frames: int
     config: Any
@@ -33,6 +33,7 @@ class EncodeStarted:
     fps: Fraction | None = None
     source: str = ""
     out: str = ""
+    choice: str = ""
 
 
 @dataclass(frozen=True)

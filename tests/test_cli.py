@@ -19,7 +19,7 @@ from coolvid import events
 from coolvid.bitstream.packet import PacketInfo
 from coolvid.codec.gop import StructureConfig
 from coolvid.errors import ConfigError, InputError
-from coolvid.picture.types import ColorInfo, FrameType, PixelFormat, VideoFormat
+from coolvid.picture.types import ColorInfo, DisplayInfo, FrameType, PixelFormat, VideoFormat
 from coolvid.plugin.choice import PluginChoice
 from coolvid.settings.config import EncodeConfig
 
@@ -65,8 +65,8 @@ def calls(monkeypatch):
 
     bits = {"header": 80, "residue.latents": 800, "residue.arm": 160, "motion.latents": 40, "motion.synthesis": 20}
     header = SimpleNamespace(
-        format=FORMAT, fps=Fraction(30), color=ColorInfo(), n_frames=2, gop=8, intra_period=0, low_delay=False,
-        configurations=(),
+        format=FORMAT, fps=Fraction(30), color=ColorInfo(), display=DisplayInfo(), n_frames=2, gop=8, intra_period=0,
+        low_delay=False, configurations=(),
     )  # fmt: skip
     packet = PacketInfo(1, 1, FrameType.P, (0,), 138, bits, predictor=0)
     info = coolvid.StreamInfo(header, (packet,), 200)

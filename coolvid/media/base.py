@@ -19,8 +19,8 @@ from coolvid.picture.types import ColorInfo, DisplayInfo, Frame, VideoFormat
 class Source(ABC):
     """Frames from a file, one after another; an iterator and a context manager.
 
-    format, fps, color and display describe all frames; n_frames is None when the file does not state it; name is the
-    file's name.
+    format, fps, color and display describe all frames; n_frames is None when only reading to the end shows it; name is
+    the file's name; choice says what of it was taken, in words, when there was a choice.
     """
 
     format: VideoFormat
@@ -29,6 +29,7 @@ class Source(ABC):
     display: DisplayInfo = DisplayInfo()
     n_frames: int | None
     name: str
+    choice: str = ""
 
     def __enter__(self) -> Self:
         return self
@@ -60,6 +61,9 @@ class Sink(ABC):
     Everything is written under temporary names next to the target and renamed when the `with` block succeeds. After an
     error, no new file remains and an existing target is unchanged.
     """
+
+    _failures: tuple[type[Exception], ...] = (OSError, ValueError)
+    """What writing raises, apart from CoolvidError."""
 
     def __init__(
         self,
@@ -94,7 +98,7 @@ class Sink(ABC):
             self._open()
         except BrokenPipeError:
             raise
-        except (OSError, ValueError) as error:
+        except self._failures as error:
             self._abandon()
             raise failure(self.path, error) from error
         return self
@@ -110,7 +114,7 @@ class Sink(ABC):
             self._write(frame)
         except BrokenPipeError:
             raise
-        except (OSError, ValueError) as error:
+        except self._failures as error:
             raise failure(self.path, error) from error
         self.n_written += 1
 
@@ -128,7 +132,7 @@ class Sink(ABC):
                 finish(path, name)
         except BrokenPipeError:
             raise
-        except (OSError, ValueError) as problem:
+        except self._failures as problem:
             self._abandon()
             raise failure(self.path, problem) from problem
         except BaseException:
@@ -139,7 +143,7 @@ class Sink(ABC):
         """Close everything and delete the temporary files; never raises."""
         try:
             self._close()
-        except (OSError, ValueError):
+        except self._failures:
             pass  # the file is deleted next
         finally:
             for path, _ in self._results():

@@ -24,7 +24,7 @@ class CutSource(Source):
     def __init__(self, source: Source, spec: SourceSpec) -> None:
         self._source, self._crop = source, spec.crop
         self._first: Frame | None = None
-        self.name, self.fps, self.color = source.name, source.fps, source.color
+        self.name, self.fps, self.color, self.choice = source.name, source.fps, source.color, source.choice
         cropped = source.format if spec.crop is None else _cropped(source.format, spec.crop)
         self.format = cropped if spec.scale is None else _sized(cropped, spec.scale)
         self.display = _scaled(source.display, cropped, self.format)
@@ -44,7 +44,8 @@ class CutSource(Source):
             if self._first is not None:
                 return None if n_frames is None else n_frames - start
             n_frames = n_there
-        raise InputError(f"start is {start}, but {self.name} has only {n_frames} frames; choose 0..{n_frames - 1}")
+        frames, choice = ("1 frame", "0") if n_frames == 1 else (f"{n_frames} frames", f"0..{n_frames - 1}")
+        raise InputError(f"start is {start}, but {self.name} has only {frames}; choose {choice}")
 
     def __next__(self) -> Frame:
         frame, self._first = self._first or next(self._source), None

@@ -16,10 +16,9 @@ from coolvid.errors import ConfigError
 from coolvid.picture.types import ChromaSiting, DisplayInfo, LightLevel, MasteringDisplay, bounded_aspect
 
 from .pixels import format_of
+from .side_data import Kind, side_data
+from .turning import display_matrix
 
-# Codecs whose pictures may carry HDR metadata. PyAV crashes on the ICC profile of a PNG picture, so the side data of
-# images stays untouched.
-_HDR_CODECS = frozenset(("h264", "hevc", "av1", "vp9", "ffv1", "prores", "dnxhd", "mpeg2video"))
 _IMAGE_FORMATS = ("image2", "_pipe")
 # How FFmpeg writes chroma siting: in y4m a label, in Matroska the elements ChromaSitingHorz and ChromaSitingVert.
 _Y4M_LABEL, _MATROSKA_ELEMENTS = rb" C420(jpeg|mpeg2|paldv)", rb"\x55\xb7\x81([\1\2]\x55\xb8\x81[\1\2])"
@@ -40,16 +39,17 @@ _LIGHT = struct.Struct("=2I")
 def display_of(container: InputContainer, stream: av.VideoStream, picture: av.VideoFrame, name: str) -> DisplayInfo:
     """What a stream and its first picture state, for upright pictures; name: the file's name.
 
-    The pixel density of an image is about printing and not read. Siting is that of 4:2:0, and of upright or centred
-    chroma only, because turning moves it.
+    The pixel density of an image is about printing and not read. Siting is that of 4:2:0. Turning moves it, so that of
+    turned pictures is not stated, unless it is the center.
     """
-    is_turned, is_subsampled = picture.rotation % 360 != 0, format_of(picture, name)[0].is_subsampled
-    siting = _siting(container, stream) if is_subsampled else ChromaSiting.UNSPECIFIED
+    matrix, is_image = display_matrix(picture), container.format.name.endswith(_IMAGE_FORMATS)
+    is_turned = matrix is not None and not (matrix[0] > 0 and matrix[4] > 0)
+    siting = _siting(container, stream) if format_of(picture, name)[0].is_subsampled else ChromaSiting.UNSPECIFIED
     if is_turned and siting is not ChromaSiting.CENTER:
         siting = ChromaSiting.UNSPECIFIED
-    aspect = Fraction(1) if container.format.name.endswith(_IMAGE_FORMATS) else _aspect(stream)
-    swaps_sides = picture.rotation % 180 != 0
-    return DisplayInfo(1 / aspect if swaps_sides else aspect, siting, *_hdr(stream, picture))
+    aspect = Fraction(1) if is_image else _aspect(stream)
+    swaps_sides = matrix is not None and matrix[0] == 0
+    return DisplayInfo(1 / aspect if swaps_sides else aspect, siting, *_hdr(picture))
 
 
 def _aspect(stream: av.VideoStream) -> Fraction:
@@ -72,19 +72,13 @@ def _siting(container: InputContainer, stream: av.VideoStream) -> ChromaSiting:
     return _SITINGS[found[1]] if found else ChromaSiting.UNSPECIFIED
 
 
-def _hdr(stream: av.VideoStream, picture: av.VideoFrame) -> tuple[MasteringDisplay | None, LightLevel | None]:
+def _hdr(picture: av.VideoFrame) -> tuple[MasteringDisplay | None, LightLevel | None]:
     """The mastering display and light level of a picture, whether its file or its codec states them."""
-    if stream.codec_context.codec.canonical_name not in _HDR_CODECS:
-        return None, None
-    try:
-        entries: Any = list(picture.side_data)
-        found = {each.type.name: bytes(each) for each in entries}
-    except ValueError:  # of a type that PyAV does not know
-        return None, None
-    mastering, light = found.get("MASTERING_DISPLAY_METADATA", b""), found.get("CONTENT_LIGHT_LEVEL", b"")
+    mastering = side_data(picture, Kind.MASTERING_DISPLAY_METADATA)
+    light = side_data(picture, Kind.CONTENT_LIGHT_LEVEL)
     return (
-        _mastering(*_MASTERING.unpack(mastering)) if len(mastering) == _MASTERING.size else None,
-        _stated(LightLevel, *_LIGHT.unpack(light)) if len(light) == _LIGHT.size else None,
+        None if mastering is None else _mastering(*_MASTERING.unpack_from(mastering)),
+        None if light is None else _stated(LightLevel, *_LIGHT.unpack_from(light)),
     )
 
 

@@ -12,16 +12,16 @@ from av.video.codeccontext import VideoCodecContext
 
 from coolvid.errors import OutputError
 from coolvid.files import part_of
+from coolvid.picture.rate import problem_of
 from coolvid.picture.types import ChromaSiting, ColorInfo, DisplayInfo, Frame, PixelFormat, VideoFormat
 
 from .base import Sink
 from .display import encoder_options
 from .numbering import is_pattern, numbered
+from .opening import AV_ERRORS, file_url
 from .pixels import FULL, LIMITED, SWSCALE, from_frame, mark, to_rgb
-from .timing import rate_problem
 
 _MUXERS = {".mp4": "mp4", ".mkv": "matroska"}
-_MAX_MKV_FPS = 1000
 _BT709 = 1
 _QUALITY = {"crf": "12", "preset": "fast"}
 # x265 4.2 reads and writes out of bounds (cutree) when a side is below its block size. With B frames it leaves the
@@ -39,15 +39,13 @@ class ContainerSink(Sink):
     """
 
     _container: av.container.OutputContainer | None = None
+    _failures = AV_ERRORS
 
     def _check_target(self) -> None:
         super()._check_target()
-        if problem := rate_problem(self.fps):
-            raise OutputError(f"{self.path}: {problem}; write .yuv or .png, which hold no rate")
-        if self.path.suffix.lower() == ".mkv" and self.fps > _MAX_MKV_FPS:
-            raise OutputError(
-                f"{self.path}: .mkv counts milliseconds, too few for {self.fps} frames per second; use .mp4"
-            )
+        if problem := problem_of(self.fps):
+            suffix = self.path.suffix
+            raise OutputError(f"{self.path}: {suffix} cannot hold fps {self.fps}; use .y4m or .yuv ({problem})")
 
     def _stored_format(self) -> str:
         f = self.format
@@ -75,7 +73,7 @@ class ContainerSink(Sink):
     def _open(self) -> None:
         self._stored = self._stored_format()
         self._stored_color = _color_in_video(self.format, self.color)
-        self._container = av.open(str(part_of(self.path)), "w", format=_MUXERS[self.path.suffix.lower()])
+        self._container = av.open(file_url(part_of(self.path)), "w", format=_MUXERS[self.path.suffix.lower()])
         codec, options = _available(self._encoders())
         stream = self._container.add_stream(codec, rate=self.fps, options=_joined(options, self._held(), codec))
         assert isinstance(stream, av.VideoStream)
@@ -128,6 +126,8 @@ class PngSink(Sink):
     8 bits are stored as 8, 10 bits as 16 (scaled). YUV is converted to RGB with the frame's matrix and range. If they
     are unspecified: BT.709 from 720 lines on, BT.601 below, limited range.
     """
+
+    _failures = AV_ERRORS
 
     def _open(self) -> None:
         pass  # a file for each frame

@@ -13,7 +13,6 @@ from coolvid.picture.types import ChromaSiting, ColorInfo, DisplayInfo, Frame, P
 from .base import Sink, Source, check_readable
 from .layout import bytes_per_frame, describe, frame_from_bytes, frame_to_bytes
 from .source_spec import SourceSpec
-from .timing import rate_problem
 
 _Y4M_CHROMA = {
     (PixelFormat.YUV420, 8): "420jpeg",
@@ -27,6 +26,7 @@ _Y4M_SITING = {
     ChromaSiting.LEFT: "420mpeg2",
     ChromaSiting.TOP_LEFT: "420paldv",
 }
+_MAX_Y4M_TERM = (1 << 31) - 1
 _Y4M_RANGE = {1: " XCOLORRANGE=LIMITED", 2: " XCOLORRANGE=FULL"}
 
 
@@ -111,8 +111,7 @@ class Y4mSink(RawSink):
         check_writable(self.path)
         if self.format.pixel_format is PixelFormat.RGB:
             raise OutputError(f"{self.path}: a .y4m file cannot hold RGB; use .png or .mp4")
-        if problem := rate_problem(self.fps):
-            raise OutputError(f"{self.path}: {problem}; write .yuv or .png, which hold no rate")
+        check_y4m_rate(self.path, self.fps)
 
     def _held(self) -> DisplayInfo:
         return y4m_display(self.format, self.display)
@@ -135,6 +134,12 @@ def y4m_header(format: VideoFormat, fps: Fraction, color: ColorInfo, display: Di
     rate, aspect = (f"{ratio.numerator}:{ratio.denominator}" for ratio in (fps, held.pixel_aspect))
     extra = _Y4M_RANGE.get(color.range, "")
     return f"YUV4MPEG2 W{format.width} H{format.height} F{rate} Ip A{aspect} C{chroma}{extra}\n".encode()
+
+
+def check_y4m_rate(name: Path | str, fps: Fraction) -> None:
+    """Raises OutputError for a rate that readers of y4m take for another."""
+    if max(fps.numerator, fps.denominator) > _MAX_Y4M_TERM:
+        raise OutputError(f"{name}: y4m cannot hold fps {fps}; use .yuv or .png, which hold no rate")
 
 
 def y4m_display(format: VideoFormat, display: DisplayInfo) -> DisplayInfo:

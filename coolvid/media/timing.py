@@ -8,24 +8,11 @@ from itertools import pairwise
 
 from coolvid.errors import InputError
 
-MIN_FPS, MAX_FPS = Fraction(1, 86400), Fraction(1_000_000)
-MAX_FPS_TERM = (1 << 31) - 1
-"""The frame rates that an .mp4 file can hold, and the largest numerator and denominator of any video file."""
-
 _COARSE_TICKS = 4
 _FINE_TICKS = 8
 _JITTER_TICKS = 2
 _ENOUGH_STAMPS = 4
 _NEARLY = Fraction(1, 10**6)
-
-
-def rate_problem(fps: Fraction) -> str:
-    """Why a video file cannot hold this frame rate, for an error message; empty if it can."""
-    if max(fps.numerator, fps.denominator) > MAX_FPS_TERM:
-        return f"frame rate {fps} has a number above {MAX_FPS_TERM}"
-    if not MIN_FPS <= fps <= MAX_FPS:
-        return f"frame rate {fps} is outside {MIN_FPS}..{MAX_FPS} frames per second"
-    return ""
 
 
 def constant_rate(stamps: Sequence[int], time_base: Fraction, candidates: Iterable[Fraction | None]) -> Fraction:

@@ -55,7 +55,7 @@ def make_review(
     source does not match the stream, and the errors of decoding and writing.
     """
     within("amplify", amplify, 0.1, 256)
-    with StreamReader(stream) as reader, open_source(source, source_spec) as frames:
+    with StreamReader(stream) as reader, open_source(source, source_spec, len(reader)) as frames:
         header = reader.header
         _check_same(Path(stream).name, header.format, frames)
         packets = sorted(reader.packets, key=lambda packet: packet.display_index)

@@ -42,7 +42,7 @@ def compare_with_source(
     """
     if source is None:
         return Quality()
-    with open_source(source, source_spec) as video:
+    with open_source(source, source_spec, len(reader)) as video:
         if video.format != reader.header.format:
             raise ConfigError(f"{video.name} is {_words(video.format)}, the stream {_words(reader.header.format)}; "
                               "give the source that was encoded")  # fmt: skip
