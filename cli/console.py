@@ -11,6 +11,7 @@ from rich.live import Live
 from rich.table import Table
 
 from coolvid import events
+from coolvid.errors import count_frames as count_frames
 
 from .live import DecodeBlock, EncodeBlock
 
@@ -31,11 +32,6 @@ def make_table(titles: Iterable[str], rows: Iterable[Iterable[object]], left: in
     for row in rows:
         table.add_row(*map(str, row))
     return table
-
-
-def count_frames(n: int) -> str:
-    """1 frame, 2 frames."""
-    return f"{n} frame{'' if n == 1 else 's'}"
 
 
 class FrameConsole:

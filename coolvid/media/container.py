@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Self
 import av
 from av.container import InputContainer
 
-from coolvid.errors import InputError
+from coolvid.errors import InputError, count_frames
 from coolvid.picture.types import DisplayInfo
 
 from .base import check_readable
@@ -71,7 +71,7 @@ class ContainerSource(PictureSource):
         stream = choose_stream(container, self.name, self._number)
         self._check_size(stream)
         packets, stamps, problem = self._decode_once(container, stream, n_wanted)
-        self._check_whole(path, container, stream, packets, is_timed=fps is not None)
+        self._check_whole(path, container, stream, packets, is_timed=fps is not None, is_decodable=problem is None)
         if problem is not None:
             raise problem
         shown = [packet.stamp for packet in packets if packet.is_shown]
@@ -120,19 +120,29 @@ class ContainerSource(PictureSource):
         return [picture.pts for picture in wanted]
 
     def _check_whole(
-        self, path: Path, container: InputContainer, stream: Any, packets: Sequence[_Packet], is_timed: bool
+        self,
+        path: Path,
+        container: InputContainer,
+        stream: Any,
+        packets: Sequence[_Packet],
+        *,
+        is_timed: bool,
+        is_decodable: bool,
     ) -> None:
-        """Raises InputError when the file breaks off. Fewer frames than its header announces do not show that alone."""
+        """Raises InputError when the file breaks off. Fewer frames than its header announces do not show that alone.
+
+        A file that does not announce their number is accepted up to its end if it is_timed and is_decodable.
+        """
         n_found, kind = len(packets), container.format.name
+        last = max((packet.end for packet in packets), default=0)
         breaks_off = ends_early(path, kind)
-        if breaks_off is None:
-            breaks_off = max((packet.end for packet in packets), default=0) >= path.stat().st_size
-        if breaks_off and stream.frames > n_found:
+        if stream.frames > n_found and (last >= path.stat().st_size if breaks_off is None else breaks_off):
             raise InputError(f"{self.name} is truncated: it contains {n_found} of {stream.frames} frames")
-        if kind == "yuv4mpegpipe" and packets and 0 < packets[-1].end < path.stat().st_size:
+        if kind == "yuv4mpegpipe" and 0 < last < path.stat().st_size:
             raise InputError(f"{self.name} is truncated in frame {n_found}")
-        if breaks_off and "matroska" in kind and not is_timed:
-            raise InputError(f"{self.name} is truncated: it breaks off after {n_found} frames; give --fps to use these")
+        if breaks_off and not stream.frames and not (is_timed and is_decodable):
+            hint = "; give a frame rate (--fps) to use these" if is_decodable else "; copy or download it again"
+            raise InputError(f"{self.name} is truncated: it breaks off after {count_frames(n_found)}{hint}")
 
     def _rate(self, container: InputContainer, stream: Any, stamps: Sequence[int | None]) -> Fraction:
         """Frames per second of pictures with these times. Raises InputError when they are not evenly spaced."""

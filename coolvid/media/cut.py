@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from fractions import Fraction
 
-from coolvid.errors import ConfigError, InputError
+from coolvid.errors import ConfigError, InputError, count_frames
 from coolvid.picture.types import DisplayInfo, Frame, Plane, VideoFormat, bounded_aspect
 
 from .base import Source
@@ -44,8 +44,8 @@ class CutSource(Source):
             if self._first is not None:
                 return None if n_frames is None else n_frames - start
             n_frames = n_there
-        frames, choice = ("1 frame", "0") if n_frames == 1 else (f"{n_frames} frames", f"0..{n_frames - 1}")
-        raise InputError(f"start is {start}, but {self.name} has only {frames}; choose {choice}")
+        choices = "0" if n_frames == 1 else f"0..{n_frames - 1}"
+        raise InputError(f"start is {start}, but {self.name} has only {count_frames(n_frames)}; choose {choices}")
 
     def __next__(self) -> Frame:
         frame, self._first = self._first or next(self._source), None

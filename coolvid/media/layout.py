@@ -100,7 +100,7 @@ def make_format(
 def check_rate(file_name: str, fps: Fraction) -> Fraction:
     """The rate itself; raises InputError when it is out of range."""
     if problem := problem_of(fps):
-        raise InputError(f"{file_name}: frame rate {fps} is not supported; {problem}")
+        raise InputError(f"{file_name}: frame rate {fps} is not supported; {problem} (--fps)")
     return fps
 
 

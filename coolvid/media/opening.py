@@ -19,6 +19,7 @@ AV_ERRORS = (av.error.FFmpegError, OSError, ValueError, ArithmeticError, MemoryE
 
 # image2 would take `%03d` in a name for a pattern; playlists would open addresses that they name.
 _FILES_ONLY = {"pattern_type": "none", "protocol_whitelist": "file"}
+_STRICT = {"err_detect": "explode"}  # otherwise, what is missing of a photo becomes grey
 _COVER = Disposition.attached_pic | Disposition.timed_thumbnails
 
 
@@ -44,6 +45,8 @@ def open_container(source: Path | Any, name: str, format: str | None = None) -> 
     if not container.streams.video:
         container.close()
         raise InputError(f"{name} contains no video")
+    if is_photo(container):
+        container.streams.video[0].codec_context.options = _STRICT
     return container
 
 
@@ -74,7 +77,8 @@ def describe_choice(container: InputContainer, chosen: Any) -> str:
 
 def is_photo(container: InputContainer) -> bool:
     """Whether only the first picture counts: a JPEG, to which phones append a depth or gain map as a second one."""
-    return bool(container.format.name == "jpeg_pipe")
+    context = container.streams.video[0].codec_context
+    return container.format.name in ("jpeg_pipe", "image2") and context is not None and context.name == "mjpeg"
 
 
 def unreadable(name: str, error: BaseException) -> InputError:

@@ -9,7 +9,7 @@ from typing import Any
 
 from coolvid.bitstream.stream import StreamReader
 from coolvid.decoding.schedule import decode_stream
-from coolvid.errors import ConfigError, InputError
+from coolvid.errors import ConfigError, InputError, count_frames
 from coolvid.events import Listener
 from coolvid.media import SourceSpec, open_source
 from coolvid.picture.quality import mse, psnr, psnr_planes, ssim
@@ -51,7 +51,7 @@ def compare_with_source(
             original = next(video, None)
             if original is None:
                 raise InputError(
-                    f"{video.name} has {index} frames, but the stream {len(reader)}; give the source that was encoded"
+                    f"{video.name} has {count_frames(index)}, but the stream {len(reader)}; give the encoded source"
                 )
             quality.by_frame[index] = _measured(original, decoded)
             if index in kept:
