@@ -14,6 +14,7 @@ from coolvid_cli.main import main
 
 import coolvid
 from coolvid.bitstream.headers import StreamHeader
+from coolvid.bitstream.stream import StreamReader
 from coolvid.errors import ConfigError
 from coolvid.events import NotStored
 from coolvid.media import SourceSpec, open_sink, open_source
@@ -28,6 +29,7 @@ from coolvid.picture.types import (
     VideoFormat,
     bounded_aspect,
 )
+from coolvid.study.report.summary import _format_facts
 from pictures import noise
 
 YUV420, YUV444, RGB = PixelFormat.YUV420, PixelFormat.YUV444, PixelFormat.RGB
@@ -282,6 +284,19 @@ def test_a_stream_keeps_it(stream, tmp_path):
         assert display(tmp_path / name) == FULL
     assert run("encode", tmp_path / "b.mkv", "-o", tmp_path / "b.cvd", "--scale", "32x24", *QUICK).exit_code == 0
     assert coolvid.read_info(tmp_path / "b.cvd").header.display == replace(FULL, pixel_aspect=Fraction(1))
+
+
+def test_the_report_tells_it(stream):
+    with StreamReader(stream) as reader:
+        facts = dict(_format_facts(reader))
+    assert {name: facts[name.capitalize()] for name, _ in FULL.facts} == dict(FULL.facts)
+
+
+def test_no_picture_depends_on_it(tmp_path):
+    data = (GOLDEN / "orbit.cvd").read_bytes()
+    header, start = StreamHeader.parse(data)
+    (tmp_path / "a.cvd").write_bytes(replace(header, display=FULL).pack() + data[start:])
+    assert coolvid.digest(tmp_path / "a.cvd") == coolvid.digest(GOLDEN / "orbit.cvd")
 
 
 def test_decode_says_in_one_line_what_a_file_cannot_hold(stream, tmp_path):
