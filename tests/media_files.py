@@ -24,7 +24,6 @@ def mux(
     dispositions=(),
     options=None,
     times=None,
-    container=None,
 ) -> Path:
     """A file with a video stream for each list of pictures; times: of the frames, in units of 1 / RATE."""
     with av.open(f"file:{path}", "w") as file:

@@ -486,6 +486,18 @@ def test_folders_and_patterns_without_a_sequence(given, words):
         open_source(given)
 
 
+def test_a_folder_that_cannot_be_listed(monkeypatch):
+    os.mkdir("frames")
+
+    def refuse(path):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    for given in ("frames", "frames/%d.png", "frames/*.png"):
+        with pytest.raises(InputError, match="cannot list the folder frames: Permission denied"):
+            open_source(given)
+
+
 @pytest.mark.parametrize("modes", [("RGB", "L", "P"), ("L", "1", "RGB"), ("P", "LA", "RGBA"), ("L", "P")])
 def test_grey_and_palette_images_in_a_coloured_sequence(modes):
     for index, mode in enumerate(modes):

@@ -64,7 +64,7 @@ def test_every_door_names_fps_and_the_bounds(tmp_path, fps):
     with pytest.raises(ConfigError, match=r"fps is .*; choose (1/3600\.\.1000|a rate whose numerator)"):
         SourceSpec(fps=fps)
     for name in ("a.mp4", "a.mkv"):
-        with pytest.raises(OutputError, match=rf"{name}: \.m.. cannot hold fps .*; use \.y4m"):
+        with pytest.raises(OutputError, match=rf"{name}: \.m.. cannot hold fps .*; use \.yuv"):
             open_sink(tmp_path / name, SMALL, fps, ColorInfo())
     with pytest.raises(ConfigError, match="fps is"):
         parse_fps(f"{fps.numerator}/{fps.denominator}")

@@ -45,7 +45,7 @@ class ContainerSink(Sink):
         super()._check_target()
         if problem := problem_of(self.fps):
             suffix = self.path.suffix
-            raise OutputError(f"{self.path}: {suffix} cannot hold fps {self.fps}; use .y4m or .yuv ({problem})")
+            raise OutputError(f"{self.path}: {suffix} cannot hold fps {self.fps}; use .yuv or .png ({problem})")
 
     def _stored_format(self) -> str:
         f = self.format

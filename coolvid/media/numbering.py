@@ -47,9 +47,7 @@ def find_numbered(path: Path) -> list[Path]:
     """The files of a pattern by number, starting at any number. Raises InputError for none or a gap."""
     before, after = _NUMBER.sub("\0", path.name).split("\0")
     shape = re.compile(re.escape(before) + r"(\d+)" + re.escape(after))
-    if not path.parent.is_dir():
-        raise InputError(f"no such folder: {path.parent}")
-    matches = (shape.fullmatch(each.name) for each in path.parent.iterdir())
+    matches = (shape.fullmatch(each.name) for each in _listed(path.parent))
     numbers = sorted({int(match[1]) for match in matches if match and numbered(path, int(match[1])).name == match[0]})
     if not numbers:
         raise InputError(f"no file matches {path}, for example {numbered(path, 0).name}; check the pattern")
@@ -78,8 +76,6 @@ def _in_folder(folder: Path) -> list[Path]:
 
 def _matching(path: Path) -> list[Path]:
     """The files of a folder whose names match a pattern with * and ?, in natural order."""
-    if not path.parent.is_dir():
-        raise InputError(f"no such folder: {path.parent}")
     pattern = path.name.replace("[", "[[]")
     images = [each for each in _visible(path.parent) if fnmatchcase(each.name, pattern)]
     if not images:
@@ -88,7 +84,16 @@ def _matching(path: Path) -> list[Path]:
 
 
 def _visible(folder: Path) -> list[Path]:
-    return [each for each in folder.iterdir() if each.is_file() and not each.name.startswith(".")]
+    return [each for each in _listed(folder) if each.is_file() and not each.name.startswith(".")]
+
+
+def _listed(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise InputError(f"no such folder: {folder}")
+    try:
+        return list(folder.iterdir())
+    except OSError as error:
+        raise InputError(f"cannot list the folder {folder}: {error.strerror}") from error
 
 
 def _natural(path: Path) -> tuple[list[str | int], str]:

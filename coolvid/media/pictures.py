@@ -81,12 +81,17 @@ class PictureSource(Source):
 
     def _format(self, picture: av.VideoFrame, index: int = 0) -> VideoFormat:
         """The format in which a picture is read. Raises InputError for what is not supported."""
+        name = self._file_of(index)
         if picture.interlaced_frame:
             raise InputError(
-                f"{self.name}: frame {index} is interlaced, but only progressive video is supported; "
+                f"{name}: frame {index} is interlaced, but only progressive video is supported; "
                 "deinterlace it first: ffmpeg -i FILE -vf bwdif PROGRESSIVE.mkv"
             )
-        return make_format(self.name, shown_size(picture, self.name), *format_of(picture, self.name))
+        return make_format(name, shown_size(picture, name), *format_of(picture, name))
+
+    def _file_of(self, index: int) -> str:
+        """The file that the frame of this index comes from."""
+        return self.name
 
 
 def in_words(format: VideoFormat) -> str:

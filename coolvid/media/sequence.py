@@ -55,8 +55,8 @@ class SequenceSource(PictureSource):
         all_grey, self._model = True, self._paths[0]
         for index, path in enumerate(self._paths):
             picture = self._read(path)
+            found = self._format(picture, index)
             if not index or (all_grey and not is_grey(picture)):
-                found = self._format(picture)
                 if index and not _fits_among(self.format, found):
                     raise self._misfit(path, found)
                 self.format, self.color, self._model = found, color_of(picture), path
@@ -72,6 +72,9 @@ class SequenceSource(PictureSource):
         found = self._format(picture, index)
         if found != self.format and not (is_grey(picture) and _fits_among(found, self.format)):
             raise self._misfit(self._paths[index], found)
+
+    def _file_of(self, index: int) -> str:
+        return str(self._paths[index])
 
     def _misfit(self, path: Path, found: VideoFormat) -> InputError:
         return InputError(
