@@ -11,6 +11,7 @@ from rich.live import Live
 from rich.table import Table
 
 from coolvid import events
+from coolvid.errors import count_frames as count_frames
 
 from .live import DecodeBlock, EncodeBlock
 
@@ -31,11 +32,6 @@ def make_table(titles: Iterable[str], rows: Iterable[Iterable[object]], left: in
     for row in rows:
         table.add_row(*map(str, row))
     return table
-
-
-def count_frames(n: int) -> str:
-    """1 frame, 2 frames."""
-    return f"{n} frame{'' if n == 1 else 's'}"
 
 
 class FrameConsole:
@@ -66,6 +62,8 @@ class FrameConsole:
             case events.FrameDone() | events.FrameRestored() | events.FrameDecoded():
                 if self._trial is None or not self._trial.is_short:
                     self.say(frame_line(event))
+            case events.NotStored():
+                self.say(not_stored_line(event))
             case events.TrialStarted():
                 self._trial = event
             case events.TrialDone():
@@ -83,7 +81,8 @@ class FrameConsole:
         trial, since = self._trial, self.block.since
         networks = f", I frames with {event.config.intra}" if trial is None else ""
         if trial is None or trial.number == 1:
-            self.say(f"{count_frames(event.n_frames)}{networks}, trained by {event.kernels}")
+            choice = f" ({event.choice})" if event.choice else ""
+            self.say(f"{count_frames(event.n_frames)}{choice}{networks}, trained by {event.kernels}")
         self.block = EncodeBlock()
         self.block.since = since
         self.block.title = f"lambda {event.config.lmbda:g}, preset {event.config.preset}"
@@ -95,6 +94,12 @@ class FrameConsole:
         assert self._trial is not None
         kind = "short trial" if event.is_short else "trial"
         return f"{kind} {event.number}: lambda {event.lmbda:g} gives {event.text}, wanted {self._trial.target}"
+
+
+def not_stored_line(event: events.NotStored) -> str:
+    """What a file cannot hold, in one line."""
+    name = "standard output" if event.out == "-" else event.out
+    return f"{name} cannot hold: {'; '.join(event.facts)}"
 
 
 def frame_line(event: events.FrameDone | events.FrameRestored | events.FrameDecoded) -> str:

@@ -8,9 +8,10 @@ from pathlib import Path
 import click
 
 import coolvid
+from coolvid import events
 from coolvid.errors import ConfigError
 
-from .console import FrameConsole, count_frames
+from .console import FrameConsole, count_frames, not_stored_line
 from .options import debug_option, quiet_option, refuse_overwriting, threads_option
 
 STANDARD_OUTPUT = Path("-")
@@ -56,7 +57,13 @@ def command(stream: Path, out: Path | None, part: slice | None, digest: bool, th
         return
     refuse_overwriting(stream, out)
     with FrameConsole(quiet or out == STANDARD_OUTPUT) as console:
-        n_frames = coolvid.decode(stream, out, frames=frames, threads=threads, listen=console)
+
+        def listen(event: events.Event) -> None:
+            if isinstance(event, events.NotStored) and out == STANDARD_OUTPUT and not quiet:
+                click.echo(not_stored_line(event), err=True)
+            console(event)
+
+        n_frames = coolvid.decode(stream, out, frames=frames, threads=threads, listen=listen)
     console.say(f"{out}: {count_frames(n_frames)}")
 
 

@@ -17,6 +17,7 @@ import coolvid
 from coolvid.errors import ConfigError, StreamError
 from coolvid.events import EncodeDone, Event, Listener, TargetDone
 from coolvid.files import is_in_place, part_of
+from coolvid.picture.rate import parse_fps
 from coolvid.settings.config import PRESETS, EncodeConfig
 from coolvid.settings.presets import INTRA, MOTION, RESIDUE
 from coolvid.settings.toml import write_config as write_toml
@@ -26,7 +27,6 @@ from .journal import journals
 from .options import (
     debug_option,
     parse_crop,
-    parse_fps,
     parse_positions,
     parse_size,
     plugin_option,
@@ -139,6 +139,14 @@ SOURCE_OPTIONS = (
         help="Frames per second, for example 25 or 30000/1001; overrides that of the file.",
     ),
     option("--pix-fmt", metavar="NAME", help="Pixel format of raw video, for example yuv420p10le."),
+    option(
+        "--stream",
+        "stream_number",
+        type=whole,
+        metavar="N",
+        show_default="the default one",
+        help="Video stream of a file with several, counted as by ffprobe.",
+    ),
 )
 RECORD_OPTIONS = (
     option(
@@ -191,8 +199,9 @@ def command(
     csv: Path | None,
     **settings: Any,
 ) -> None:
-    """Encode SOURCE: a video, an image, numbered images (frames/%04d.png), or - for y4m from standard input.
+    """Encode SOURCE: a video, an image, several images, or - for y4m from standard input.
 
+    Several images are numbered (frames/%04d.png), in a folder (frames), or match a quoted name ('frames/*.png').
     The format of raw .yuv files comes from the name (NAME_352x288_30p_yuv420_8b.yuv) or from --size, --fps and
     --pix-fmt.
     """
@@ -247,7 +256,7 @@ def broadcast(listeners: Sequence[Listener]) -> Listener:
 
 
 def stream_name(source: Path, out: Path | None) -> Path:
-    """`out` if given, else clip.mp4 -> clip.cvd, shot_%04d.png -> shot.cvd, frames/%04d.png -> frames.cvd.
+    """`out` if given, else clip.mp4 -> clip.cvd; for images shot_%04d.png -> shot.cvd, frames/*.png -> frames.cvd.
 
     Raises UsageError for standard input without `out`, and for standard output.
     """
@@ -255,7 +264,11 @@ def stream_name(source: Path, out: Path | None) -> Path:
         raise click.UsageError("the stream needs a file name; give one, for example -o clip.cvd")
     if out is not None:
         return out
-    stem = re.sub(r"[._-]?%\d*d", "", source.stem) or source.absolute().parent.name
+    if source.is_file():
+        return Path(f"{source.stem}.cvd")
+    if source.is_dir():
+        return Path(f"{source.resolve().name}.cvd")
+    stem = re.sub(r"[._-]?(%\d*d|[*?]+)", "", source.stem) or source.absolute().parent.name
     return Path(f"{stem}.cvd")
 
 

@@ -13,7 +13,6 @@ import coolvid
 from .console import make_console, make_table
 from .options import debug_option
 
-RANGES = {0: "unspecified", 1: "limited", 2: "full"}
 FRAME_TITLES = ("frame", "type", "from", "networks from", "bytes", "header")
 
 
@@ -39,15 +38,15 @@ def command(stream: Path) -> None:
 def header_rows(info: Any) -> list[tuple[str, str]]:
     """The stream header in words."""
     header, n_bytes = info.header, sum(p.n_bytes for p in info.packets)
-    form, color = header.format, header.color
+    form = header.format
     pixels = max(1, form.height * form.width * len(info.packets))
     structure = "low delay" if header.low_delay else f"gop {header.gop}"
     rows = [
         ("size", f"{form.width}x{form.height}"),
         ("pixels", f"{form.pixel_format.value}, {form.bit_depth} bit"),
         ("frame rate", f"{header.fps} per second"),
-        ("colour", f"primaries {color.primaries}, transfer {color.transfer}, matrix {color.matrix}, "
-                   f"range {RANGES.get(color.range, color.range)}"),
+        ("colour", header.color.words),
+        *header.display.facts,
         ("structure", f"{structure}, intra period {header.intra_period or 'none'}"),
         ("frames", f"{len(info.packets)} of {header.n_frames}"),
         ("packets", f"{n_bytes} bytes, {8 * n_bytes / pixels:.4f} bpp"),

@@ -101,6 +101,7 @@ def start_record(event: events.EncodeStarted) -> dict[str, Any]:
         "version": version("coolvid"),
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "source": event.source,
+        "choice": event.choice,
         "out": event.out,
         **size,
         **pixels,

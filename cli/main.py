@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from coolvid.errors import CoolvidError
+from coolvid.errors import ConfigError, CoolvidError
+from coolvid.files import check_name
 
 from .options import DEBUG, debug_option
 
@@ -22,6 +23,7 @@ COMMANDS = {
     "plugins": "List the installed plugins.",
     "presets": "Show what each preset sets, with measured time and bits.",
 }
+ARGUMENTS = "coolvid_cli.arguments"
 EXIT_ERROR = 2
 EXIT_INTERRUPTED = 130
 
@@ -42,8 +44,14 @@ class LazyGroup(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta[ARGUMENTS] = tuple(args)
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
+            for argument in ctx.meta[ARGUMENTS]:
+                check_name(argument, ConfigError)
             return super().invoke(ctx)
         except BrokenPipeError:
             raise

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import fields
-from fractions import Fraction
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,7 +15,9 @@ from coolvid.errors import ConfigError
 from coolvid.plugin.choice import PluginChoice
 
 DEBUG = "coolvid_cli.debug"
-SOURCE_NAMES = tuple(field.name for field in fields(SourceSpec))
+_FLAGS = {field.name: field.name for field in fields(SourceSpec)} | {"stream": "stream_number"}
+SOURCE_NAMES = tuple(_FLAGS.values())
+"""Parameters of commands, one for each field of SourceSpec. In some commands, `stream` is an argument."""
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 
@@ -54,8 +55,13 @@ def threads_option(command: Decorated) -> Decorated:
 
 def take_source_spec(settings: dict[str, Any]) -> SourceSpec:
     """How to read the source; removes SOURCE_NAMES from the settings. Raises ConfigError."""
-    given = {name: settings.pop(name, None) for name in SOURCE_NAMES}
-    return SourceSpec(**{name: value for name, value in given.items() if value is not None})
+    given = {field: settings.pop(name, None) for field, name in _FLAGS.items()}
+    return SourceSpec(**{field: value for field, value in given.items() if value is not None})
+
+
+def given_source_flag(settings: dict[str, Any]) -> str | None:
+    """The first option among the settings that describes a source, for example --pix-fmt."""
+    return next((f"--{field.replace('_', '-')}" for field, name in _FLAGS.items() if settings[name] is not None), None)
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -70,17 +76,6 @@ def parse_crop(text: str) -> tuple[int, int, int, int]:
     if not (match := re.fullmatch(r"(\d{1,6})[xX](\d{1,6})\+(\d{1,6})\+(\d{1,6})", text)):
         raise ConfigError(f"cannot read crop '{text}'; write WIDTHxHEIGHT+X+Y, for example 352x288+16+8")
     return int(match[1]), int(match[2]), int(match[3]), int(match[4])
-
-
-def parse_fps(text: str) -> Fraction:
-    """30, 29.97 or 30000/1001 -> frames per second."""
-    try:
-        rate = Fraction(text)
-    except (ValueError, ZeroDivisionError):
-        rate = Fraction(0)
-    if rate <= 0:
-        raise ConfigError(f"cannot read frame rate '{text}'; write frames per second, for example 25 or 30000/1001")
-    return rate
 
 
 def parse_positions(text: str) -> tuple[int, ...]:

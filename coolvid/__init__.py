@@ -11,19 +11,34 @@ from .codec.gop import StructureConfig
 from .encoding.targets import Target
 from .errors import CoolvidError
 from .media import SourceSpec
-from .picture.types import ColorInfo, DictTensorYUV, Frame, FrameType, PixelFormat, VideoFormat
+from .picture.types import (
+    ChromaSiting,
+    ColorInfo,
+    DictTensorYUV,
+    DisplayInfo,
+    Frame,
+    FrameType,
+    LightLevel,
+    MasteringDisplay,
+    PixelFormat,
+    VideoFormat,
+)
 from .plugin.choice import PluginChoice
 from .settings.config import EncodeConfig, FrameConfig
 from .study.report import ReportDone, report
 
 __all__ = [
+    "ChromaSiting",
     "ColorInfo",
     "CoolvidError",
     "DictTensorYUV",
+    "DisplayInfo",
     "EncodeConfig",
     "Frame",
     "FrameConfig",
     "FrameType",
+    "LightLevel",
+    "MasteringDisplay",
     "PixelFormat",
     "PluginChoice",
     "ReportDone",

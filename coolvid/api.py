@@ -20,11 +20,22 @@ from .codec.gop import CodingStep, plan
 from .encoding.resume import kept_packets, noting, run_settings
 from .encoding.targets import Target, search
 from .errors import ConfigError, InputError
-from .events import DecodeStarted, EncodeDone, EncodeStarted, FrameRestored, Listener, PlannedFrame, TargetDone, ignore
+from .events import (
+    DecodeStarted,
+    EncodeDone,
+    EncodeStarted,
+    FrameRestored,
+    Listener,
+    NotStored,
+    PlannedFrame,
+    TargetDone,
+    ignore,
+)
 from .files import growing
 from .media import Source, SourceSpec, open_sink, open_source
 from .picture.quality import mse, psnr
-from .picture.types import ColorInfo, Frame, VideoFormat
+from .picture.rate import problem_of
+from .picture.types import ColorInfo, DisplayInfo, Frame, VideoFormat
 from .settings.config import EncodeConfig
 
 DEFAULT_FPS = Fraction(25)
@@ -72,20 +83,21 @@ def encode(
     resume: bool = False,
     listen: Listener = ignore,
 ) -> EncodeDone:
-    """Encode a file that PyAV opens, numbered images (frames/%04d.png), a raw .yuv, or y4m from standard input (-).
+    """Encode a file that PyAV opens, several images, a raw .yuv, or y4m from standard input (-); see open_source.
 
-    source_spec describes a raw source whose name does not, and selects frames and a rectangle; see SourceSpec.
+    source_spec describes a raw source whose name does not, and selects frames and a rectangle; see SourceSpec. All
+    frames are read once before the first is encoded, so that a source that cannot be read to its end is refused.
 
     The stream grows in ``<out>.part`` and gets its final name when complete; resume continues such a part. The file
     ``<out>.part.toml`` holds its settings, and the call must have the same, except threads.
     The result's digest covers all decoded pictures, as in digest(). Raises CoolvidError.
     """
     config = config or EncodeConfig()
-    with open_source(source, source_spec) as video:
+    with open_source(source, source_spec, config.n_frames) as video:
         frames, n_frames = _frames(video, config.n_frames)
         origin = {"name": Path(source).name, **asdict(source_spec)}
         del origin["size"], origin["fps"]  # the header has them
-        track = _Track(n_frames, video.format, video.fps, video.color, str(source), origin)
+        track = _Track(n_frames, video.format, video.fps, video.color, video.display, str(source), video.choice, origin)
         return _encode(frames, track, out, config, resume, listen)
 
 
@@ -96,18 +108,21 @@ def encode_frames(
     *,
     fps: Fraction = DEFAULT_FPS,
     color: ColorInfo | None = None,
+    display: DisplayInfo | None = None,
     resume: bool = False,
     listen: Listener = ignore,
 ) -> EncodeDone:
     """encode() for frames in memory, all of one format. Raises CoolvidError."""
     config = config or EncodeConfig()
+    if problem := problem_of(fps):
+        raise ConfigError(f"fps is {fps}; {problem}")
     chosen = list(frames)[: config.n_frames or None]
     if not chosen:
         raise InputError("no frames to encode")
     for i, frame in enumerate(chosen):
         if frame.format != chosen[0].format:
             raise InputError(f"frame {i} is {frame.format}, frame 0 is {chosen[0].format}; give frames of one format")
-    track = _Track(len(chosen), chosen[0].format, fps, color or ColorInfo())
+    track = _Track(len(chosen), chosen[0].format, fps, color or ColorInfo(), display or DisplayInfo())
     return _encode(iter(chosen), track, out, config, resume, listen)
 
 
@@ -131,7 +146,7 @@ def encode_to_target(
     """
     if str(source) == "-":
         raise InputError("a target needs several encodes, and standard input can be read once; give a file, or --lmbda")
-    with open_source(source, source_spec) as video:
+    with open_source(source, source_spec, 1) as video:
         start = target.usual_lmbda(float(video.format.height * video.format.width * video.fps))
     return search(
         partial(encode, source_spec=source_spec),
@@ -149,13 +164,16 @@ def encode_to_target(
 
 @dataclass(frozen=True)
 class _Track:
-    """A source's description of its frames. origin: how they were read, so that a resume reads the same."""
+    """A source's description of its frames. choice: what of it was taken, in words. origin: how they were read, so that
+    a resume reads the same."""
 
     n_frames: int
     format: VideoFormat
     fps: Fraction
     color: ColorInfo
+    display: DisplayInfo
     source: str = ""
+    choice: str = ""
     origin: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -217,7 +235,16 @@ def _started(
 
     plan = tuple(planned(step) for step in steps)
     return EncodeStarted(
-        track.n_frames, config, description(), plan, n_restored, track.format, track.fps, track.source, out
+        track.n_frames,
+        config,
+        description(),
+        plan,
+        n_restored,
+        track.format,
+        track.fps,
+        track.source,
+        out,
+        track.choice,
     )
 
 
@@ -243,12 +270,16 @@ def decode(
 ) -> int:
     """Decode a .cvd stream into .mp4, .mkv, .y4m, .yuv, .rgb or .png, or to standard output (-) as y4m.
 
+    An event NotStored tells what the file cannot hold of the stream's display description.
     frames: those to write, for example range(10, 20) for 10 to 19; only these and their references are decoded.
     threads: 0 for all cores. Returns the number of frames written. Raises CoolvidError.
     """
     with StreamReader(path) as reader:
         header, shown = reader.header, _shown(reader, frames)
-        with open_sink(out, header.format, header.fps, header.color, len(shown), shown.start) as sink:
+        described = header.color, len(shown), shown.start, header.display
+        with open_sink(out, header.format, header.fps, *described) as sink:
+            if sink.not_stored:
+                listen(NotStored(str(out), sink.not_stored))
             for frame in _decoded(reader, shown, threads, listen):
                 sink.write(frame)
             return sink.n_written
@@ -351,4 +382,5 @@ def _header(track: _Track, steps: tuple[CodingStep, ...], config: EncodeConfig) 
         structure.intra_period,
         structure.low_delay,
         configurations,
+        display=track.display,
     )

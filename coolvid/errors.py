@@ -66,6 +66,11 @@ def choose(what: str, value: Any, choices: tuple[Any, ...]) -> None:
         raise ConfigError(f"{what} '{value}'; choose one of: {', '.join(map(str, choices))}")
 
 
+def count_frames(n: int) -> str:
+    """1 frame, 2 frames."""
+    return f"{n} frame{'' if n == 1 else 's'}"
+
+
 def within(what: str, value: float, low: float, high: float) -> None:
     """Raise ConfigError unless low <= value <= high. NaN always fails."""
     if not low <= value <= high:

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, TextIO
 
-from .errors import OutputError
+from .errors import CoolvidError, OutputError
 
 PART = ".part"
 _SYSTEM_FOLDERS = ("/dev/", "/proc/")
@@ -40,8 +40,17 @@ def is_part(path: AnyPath) -> bool:
     return os.fspath(path).endswith(PART)
 
 
+def check_name(path: AnyPath, kind: type[CoolvidError]) -> None:
+    """Raise an error of this kind for a name that is not UTF-8, and so cannot be shown or noted."""
+    try:
+        os.fspath(path).encode()
+    except UnicodeEncodeError as error:
+        raise kind(f"the name {os.fsencode(path)!r} is not UTF-8; rename the file") from error
+
+
 def check_writable(path: AnyPath) -> None:
     """Raise OutputError unless a file of this name can be written."""
+    check_name(path, OutputError)
     path = Path(path)
     folder = path.parent
     if path.is_dir():

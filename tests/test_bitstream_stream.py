@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from coolvid.bitstream.crc import sealed
-from coolvid.bitstream.headers import FORMAT_VERSION, MAGIC, StreamHeader
+from coolvid.bitstream.headers import COLOR, DISPLAY, FORMAT_VERSION, MAGIC, StreamHeader
 from coolvid.bitstream.packet import Packet, PacketHeader, read_info
 from coolvid.bitstream.records import BitReader, BitWriter
 from coolvid.bitstream.stream import StreamReader, StreamWriter, SyncPoint
@@ -24,7 +24,16 @@ from coolvid.bitstream.values import MAX_DEPTH, Value, read_varint, write_varint
 from coolvid.codec.architecture import Architecture, FrameArchitecture, PluginRecord
 from coolvid.errors import ConfigError, InputError, OutputError, StreamError, UnsupportedStream
 from coolvid.files import growing
-from coolvid.picture.types import ColorInfo, FrameType, PixelFormat, VideoFormat
+from coolvid.picture.types import (
+    ChromaSiting,
+    ColorInfo,
+    DisplayInfo,
+    FrameType,
+    LightLevel,
+    MasteringDisplay,
+    PixelFormat,
+    VideoFormat,
+)
 
 MLP = PluginRecord("mlp", 1, (2, True))
 SEPARABLE = PluginRecord("separable", 1, (8, 7))
@@ -42,6 +51,7 @@ B = FrameArchitecture(FrameType.B, architecture(5), architecture(4), SINC)
 HEADER = StreamHeader(
     VideoFormat(288, 352, PixelFormat.YUV420, 8), Fraction(25), ColorInfo(), 4, 8, 32, False, (INTRA, P, B)
 )
+HDR = MasteringDisplay(((34000, 16000), (13250, 34500), (7500, 3000), (15635, 16450)), (1, 10_000_000))
 ODD_PLUGIN = PluginRecord("my_arm", 255, (-1, 0.5, "é" * 20, (), ((((1 << 40,),),),), None, 191, 192, tuple(range(40))))
 ODD = replace(architecture(3), common_randomness=True, hyperlatent_resolution=None, final_upsampling="nearest")
 HEADERS = [
@@ -51,6 +61,8 @@ HEADERS = [
     replace(HEADER, color=ColorInfo(9, 16, 9, 1), configurations=(INTRA,)),
     replace(HEADER, configurations=(FrameArchitecture(FrameType.I, replace(ODD, arm=ODD_PLUGIN), None, None),)),
     replace(HEADER, configurations=(INTRA, P, B) * 85),
+    replace(HEADER, display=DisplayInfo(Fraction(4, 3))),
+    replace(HEADER, display=DisplayInfo(Fraction(4096, 4095), ChromaSiting.TOP, HDR, LightLevel(1000, 400))),
 ]
 
 
@@ -83,7 +95,6 @@ BAD_HEADERS = [
     replace(HEADER, gop=0),
     replace(HEADER, configurations=()),
     replace(HEADER, configurations=(INTRA,) * 256),
-    replace(HEADER, color=ColorInfo(256)),
     replace(HEADER, fps=Fraction(0)),
 ]
 
@@ -128,10 +139,82 @@ def test_values_have_their_type() -> None:
         Value(str).read(BitReader(b"\x05"), {})
 
 
-def test_a_newer_format_says_so() -> None:
-    data = MAGIC + bytes([FORMAT_VERSION + 1]) + HEADER.pack()[5:]
-    with pytest.raises(UnsupportedStream, match="newer coolvid"):
+@pytest.mark.parametrize("version, advice", [(FORMAT_VERSION + 1, "a newer coolvid"), (3, "an older coolvid")])
+def test_another_format_says_so(version: int, advice: str) -> None:
+    data = MAGIC + bytes([version]) + HEADER.pack()[5:]
+    with pytest.raises(UnsupportedStream, match=rf"format {version}; .* reads formats 4 and 5; install {advice}"):
         StreamHeader.parse(data)
+
+
+def bits_of(header: StreamHeader) -> str:
+    """The body of a header that is shorter than 128 bytes, in bits."""
+    data = header.pack()
+    return "".join(f"{byte:08b}" for byte in data[6 : 6 + data[5]])
+
+
+DISPLAYS = [
+    (DisplayInfo(chroma_siting=ChromaSiting.LEFT), "1 001 0 0"),
+    (DisplayInfo(Fraction(4, 3)), "0 000000000011 000000000010 000 0 0"),
+    (DisplayInfo(light=LightLevel(1000, 400)), "1 000 0 1 0000001111101000 0000000110010000"),
+    (
+        DisplayInfo(mastering=HDR),
+        f"1 000 1 1 {34000:016b}{16000:016b}{13250:016b}{34500:016b}{7500:016b}{3000:016b}{15635:016b}{16450:016b}"
+        f"1 {1:032b}{10_000_000:032b} 0",
+    ),
+    (DisplayInfo(mastering=MasteringDisplay(None, (50, 40_000_000))), f"1 000 1 0 1 {50:032b}{40_000_000:032b} 0"),
+]
+
+
+@pytest.mark.parametrize("display, bits", DISPLAYS)
+def test_a_display_comes_first_and_makes_format_5(display: DisplayInfo, bits: str) -> None:
+    plain, header = (replace(HEADER, configurations=(INTRA,), display=each) for each in (DisplayInfo(), display))
+    assert (plain.pack()[4], header.pack()[4]) == (4, 5)
+    until_n_frames = 31 + 4 + 3 + 24
+    assert bits_of(header).startswith(bits.replace(" ", "") + bits_of(plain)[:until_n_frames])
+
+
+def forged(header: StreamHeader, version: int, display: DisplayInfo | None) -> bytes:
+    """A header of this version whose body starts with this display; its checksum is right."""
+    writer = BitWriter()
+    if display is not None:
+        DISPLAY.write(writer, display, {})
+    header.write(writer)
+    body = writer.getvalue()
+    return sealed(MAGIC + bytes([version]) + write_varint(len(body)) + body)
+
+
+def test_format_5_without_a_display_cannot_be() -> None:
+    assert StreamHeader.unpack(forged(HEADER, 4, None)) == HEADER
+    with pytest.raises(StreamError, match="nothing about display"):
+        StreamHeader.unpack(forged(HEADER, 5, DisplayInfo()))
+
+
+BAD_DISPLAY_BITS = [
+    "1 101 0 0",
+    "1 000 1 0 0 0",
+    "1 000 0 1" + "0" * 32,
+    "1 000 1 1" + "1" * 128 + "0 0",
+    "1 000 1 1" + "0" * 128 + "0 0",
+    "1 000 1 0 1" + "1" * 64 + "0",
+    f"1 000 1 0 1 {50000:032b}{50000:032b} 0",
+]
+
+
+@pytest.mark.parametrize("bits", BAD_DISPLAY_BITS)
+def test_displays_that_cannot_be(bits: str) -> None:
+    writer = BitWriter()
+    for bit in bits.replace(" ", ""):
+        writer.write(int(bit), 1)
+    with pytest.raises(StreamError):
+        DISPLAY.read(BitReader(writer.getvalue()), {})
+
+
+def test_a_color_range_that_cannot_be_is_named() -> None:
+    writer = BitWriter()
+    for n_bits, value in ((8, 1), (8, 255), (8, 1), (2, 3)):
+        writer.write(value, n_bits)
+    with pytest.raises(StreamError, match=r"colour range .* is 3"):
+        COLOR.read(BitReader(writer.getvalue()), {})
 
 
 def test_something_else_is_not_a_stream() -> None:

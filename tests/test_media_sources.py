@@ -106,7 +106,7 @@ def spoil_size(folder):
 
 
 def spoil_kind(folder):
-    mux(folder / "0002.png", pictures(1, "gray", 17, 20), "png", Fraction(25))
+    mux(folder / "photo.jpg", pictures(1, "yuvj420p", 17, 20), "mjpeg", Fraction(25)).rename(folder / "0002.png")
 
 
 def spoil_content(folder):

@@ -7,6 +7,7 @@ from fractions import Fraction
 from numbers import Rational
 
 from coolvid.errors import ConfigError, choose
+from coolvid.picture.rate import problem_of
 from coolvid.picture.types import PixelFormat, VideoFormat
 
 from .layout import PIXEL_FORMATS
@@ -21,7 +22,8 @@ class SourceSpec:
 
     size (width, height), pix_fmt (one of layout.PIXEL_FORMATS) and fps describe raw video and win over its name; for
     other files, fps overrides the file's time stamps. start is the number of the first frame to take; crop (width,
-    height, x, y) cuts a rectangle of every picture, which scale (width, height) resizes.
+    height, x, y) cuts a rectangle of every picture, which scale (width, height) resizes. stream is the number of the
+    video stream to take from a file with several, counted as ffprobe does; without it, the default one is taken.
     """
 
     size: tuple[int, int] | None = None
@@ -30,6 +32,7 @@ class SourceSpec:
     start: int = 0
     crop: Crop | None = None
     scale: tuple[int, int] | None = None
+    stream: int | None = None
 
     def __post_init__(self) -> None:
         if self.size is not None:
@@ -38,8 +41,14 @@ class SourceSpec:
             check_size("scale to", self.scale)
         if self.fps is not None and not (isinstance(self.fps, Rational) and self.fps > 0):
             raise ConfigError(f"fps is {self.fps!r}; give a Fraction above 0, for example Fraction(30000, 1001)")
+        if self.fps is not None and (problem := problem_of(self.fps)):
+            raise ConfigError(f"fps is {self.fps}; {problem}")
         if self.pix_fmt is not None:
             choose("pix_fmt", self.pix_fmt, tuple(PIXEL_FORMATS))
+        if self.stream is not None and (type(self.stream) is not int or self.stream < 0):
+            raise ConfigError(
+                f"stream is {self.stream!r}; give a whole number, as ffprobe counts the streams of a file"
+            )
         if type(self.start) is not int or self.start < 0:
             raise ConfigError(f"start is {self.start}; give a whole number, 0 for the first frame")
         if self.crop is not None:

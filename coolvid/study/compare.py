@@ -145,7 +145,7 @@ class Clip:
             raise InputError(
                 "a comparison reads its source several times, which standard input does not allow; use a file"
             )
-        return open_source(self.path, self.spec)
+        return open_source(self.path, self.spec, self.limit)
 
     def frames(self) -> Iterator[Frame]:
         with self.open() as source:

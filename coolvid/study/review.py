@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from coolvid.bitstream.packet import PacketInfo
 from coolvid.bitstream.stream import StreamReader
 from coolvid.decoding.schedule import decode_stream
-from coolvid.errors import InputError, MissingExtra, within
+from coolvid.errors import InputError, MissingExtra, count_frames, within
 from coolvid.events import DecodeStarted, Listener, ignore
 from coolvid.media import Source, SourceSpec, open_sink, open_source
 from coolvid.picture.quality import bpp, psnr, psnr_planes
@@ -55,7 +55,7 @@ def make_review(
     source does not match the stream, and the errors of decoding and writing.
     """
     within("amplify", amplify, 0.1, 256)
-    with StreamReader(stream) as reader, open_source(source, source_spec) as frames:
+    with StreamReader(stream) as reader, open_source(source, source_spec, len(reader)) as frames:
         header = reader.header
         _check_same(Path(stream).name, header.format, frames)
         packets = sorted(reader.packets, key=lambda packet: packet.display_index)
@@ -201,7 +201,7 @@ def _exactly(source: Source, n: int) -> Iterator[Frame]:
     for i in range(n):
         frame = next(source, None)
         if frame is None:
-            raise InputError(f"{source.name} has {i} frames, but the stream {n}; give the source that was encoded")
+            raise InputError(f"{source.name} has {count_frames(i)}, but the stream {n}; give the encoded source")
         yield frame
 
 

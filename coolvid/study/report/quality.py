@@ -9,7 +9,7 @@ from typing import Any
 
 from coolvid.bitstream.stream import StreamReader
 from coolvid.decoding.schedule import decode_stream
-from coolvid.errors import ConfigError, InputError
+from coolvid.errors import ConfigError, InputError, count_frames
 from coolvid.events import Listener
 from coolvid.media import SourceSpec, open_source
 from coolvid.picture.quality import mse, psnr, psnr_planes, ssim
@@ -42,7 +42,7 @@ def compare_with_source(
     """
     if source is None:
         return Quality()
-    with open_source(source, source_spec) as video:
+    with open_source(source, source_spec, len(reader)) as video:
         if video.format != reader.header.format:
             raise ConfigError(f"{video.name} is {_words(video.format)}, the stream {_words(reader.header.format)}; "
                               "give the source that was encoded")  # fmt: skip
@@ -51,7 +51,7 @@ def compare_with_source(
             original = next(video, None)
             if original is None:
                 raise InputError(
-                    f"{video.name} has {index} frames, but the stream {len(reader)}; give the source that was encoded"
+                    f"{video.name} has {count_frames(index)}, but the stream {len(reader)}; give the encoded source"
                 )
             quality.by_frame[index] = _measured(original, decoded)
             if index in kept:

@@ -19,7 +19,6 @@ from .quality import Quality
 MAX_CHOSEN = 9
 MIN_CHOSEN = 3
 CHOSEN_PIXELS = 9_000_000
-RANGES = {0: "unspecified", 1: "limited", 2: "full"}
 
 
 def choose_frames(reader: StreamReader, frames: Sequence[int] | None) -> tuple[int, ...]:
@@ -120,16 +119,10 @@ def _format_facts(reader: StreamReader) -> list[tuple[str, str]]:
         ("Size", f"{form.width} × {form.height}"),
         ("Pixels", f"{form.pixel_format.value}, {form.bit_depth} bit"),
         ("Frame rate", f"{float(header.fps):.5g} / s" + (f" ({header.fps})" if header.fps.denominator > 1 else "")),
-        ("Colour", _color_words(header.color)),
+        ("Colour", "unspecified" if header.color == ColorInfo() else header.color.words),
+        *((name.capitalize(), value) for name, value in header.display.facts),
         ("Structure", structure + period),
     ]
-
-
-def _color_words(color: ColorInfo) -> str:
-    if color == ColorInfo():
-        return "unspecified"
-    points = f"primaries {color.primaries}, transfer {color.transfer}, matrix {color.matrix}"
-    return f"{points}, range {RANGES.get(color.range, color.range)}"
 
 
 def _size_facts(reader: StreamReader, found: Sequence[PacketFacts], n_bytes: int) -> list[tuple[str, str]]:
