@@ -14,6 +14,7 @@ from .console import count_frames, make_console
 from .options import (
     SOURCE_NAMES,
     debug_option,
+    max_pixels_option,
     parse_crop,
     parse_fps,
     parse_positions,
@@ -51,6 +52,7 @@ option = click.option
 @option("--size", type=parse_size, metavar="WxH", help="Frame size of a raw source, unless in its name.")
 @option("--fps", type=parse_fps, metavar="FPS", help="Frame rate of a raw source, for example 25 or 30000/1001.")
 @option("--pix-fmt", metavar="NAME", help="Pixel format of a raw source, for example yuv420p10le.")
+@max_pixels_option
 @threads_option
 @quiet_option
 @debug_option
@@ -60,6 +62,7 @@ def command(
     source: Path | None,
     compare: Path | None,
     frames: tuple[int, ...] | None,
+    max_pixels: int,
     threads: int,
     quiet: bool,
     **settings: Any,
@@ -92,6 +95,7 @@ def command(
             compare=compare,
             frames=frames,
             threads=threads,
+            max_pixels=max_pixels,
             listen=show,
         )
     console.print(f"{out}: {_words(done)}", soft_wrap=True)

@@ -17,7 +17,7 @@ from coolvid.errors import InputError, MissingExtra, within
 from coolvid.events import DecodeStarted, Listener, ignore
 from coolvid.media import Source, SourceSpec, open_sink, open_source
 from coolvid.picture.quality import bpp, psnr, psnr_planes
-from coolvid.picture.types import ColorInfo, Frame, PixelFormat, VideoFormat
+from coolvid.picture.types import MAX_PIXELS, ColorInfo, Frame, PixelFormat, VideoFormat
 
 DEFAULT_AMPLIFY = 4.0
 MIN_TILE_WIDTH = 320
@@ -45,17 +45,18 @@ def make_review(
     source_spec: SourceSpec = SourceSpec(),
     amplify: float = DEFAULT_AMPLIFY,
     threads: int = 0,
+    max_pixels: int = MAX_PIXELS,
     listen: Listener = ignore,
 ) -> int:
     """Write source, decoded picture and difference of every frame side by side; returns the number of frames.
 
     The difference is decoded minus source, times amplify (0.1..256), around mid grey, in every plane. A bar above shows
     frame number, type, bits and PSNR. Small pictures are enlarged by an integer factor; the video is 8-bit 4:2:0, which
-    every player opens. source_spec: how to read the source. Raises MissingExtra without Pillow, InputError when the
-    source does not match the stream, and the errors of decoding and writing.
+    every player opens. source_spec: how to read the source. max_pixels: as in decode(). Raises MissingExtra without
+    Pillow, InputError when the source does not match the stream, and the errors of decoding and writing.
     """
     within("amplify", amplify, 0.1, 256)
-    with StreamReader(stream) as reader, open_source(source, source_spec) as frames:
+    with StreamReader(stream, max_pixels=max_pixels) as reader, open_source(source, source_spec) as frames:
         header = reader.header
         _check_same(Path(stream).name, header.format, frames)
         packets = sorted(reader.packets, key=lambda packet: packet.display_index)
