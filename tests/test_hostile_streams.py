@@ -1,6 +1,7 @@
 """Streams with right checksums and wrong contents: one line, exit code 2, and little time and memory."""
 
 import dataclasses
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -13,11 +14,16 @@ import coolvid
 from coolvid.bitstream.records import BitReader, BitWriter
 from coolvid.bitstream.stream import StreamReader
 from coolvid.decoding.memory import PROCESS_BYTES, decoding_bytes
+from coolvid.decoding.schedule import decode_stream
 from coolvid.errors import ConfigError, StreamError
-from coolvid.picture.types import MAX_PIXELS, FrameType, VideoFormat
+from coolvid.media import SourceSpec, open_sink
+from coolvid.picture.quality import psnr
+from coolvid.picture.types import MAX_PIXELS, ColorInfo, FrameType, PixelFormat, VideoFormat
 from coolvid.study.inspection import inspect_stream
 from coolvid.study.report import report
+from coolvid.study.report.quality import compare_with_source
 from coolvid.study.review import make_review
+from pictures import noise
 
 SHARED = Path(__file__).parents[1] / "../shared/cases/streams"
 FAR = 16_777_215
@@ -125,6 +131,26 @@ def test_a_part_with_a_gap_shows_the_frames_that_it_has(tmp_path):
     assert "2 of an unknown number" in invoke("info", path).stdout
     coolvid.decode(path, tmp_path / "a.rgb", listen=seen.append)
     assert seen[0] == coolvid.events.DecodeStarted(2, 2)
+
+
+def test_frames_of_a_part_meet_their_own_originals(tmp_path):
+    form = VideoFormat(48, 64, PixelFormat.RGB, 8)
+    frames, source, part = noise(form, 4), tmp_path / "a.rgb", tmp_path / "a.cvd.part"
+    with open_sink(source, form, Fraction(25), ColorInfo()) as sink:
+        for frame in frames:
+            sink.write(frame)
+    spec = SourceSpec(size=(64, 48), fps=Fraction(25), pix_fmt="rgb24")
+    packet = card().packets[0]
+    part.write_bytes(of_no_packets() + packet + packet_with(packet, display_index=3))
+    with StreamReader(part) as reader:
+        found = compare_with_source(reader, source, spec, (3,), 1, coolvid.events.ignore)
+        assert list(found.by_frame) == [0, 3] and found.pictures == {3: frames[3]}
+        decoded = list(decode_stream(reader))
+    assert found.by_frame[3]["psnr_db"] == psnr(frames[3], decoded[1])
+    assert make_review(part, source, tmp_path / "a.mkv", source_spec=spec) == 2
+    part.write_bytes(of_no_packets())
+    with pytest.raises(StreamError, match="no complete frame"):
+        make_review(part, source, tmp_path / "b.mkv", source_spec=spec)
 
 
 NAMES = {

@@ -16,7 +16,7 @@ def arguments():
     parser = argparse.ArgumentParser(prog="python -P -m fuzz", description=__doc__)
     parser.add_argument("--first", type=int, default=0, help="seed of the first case")
     parser.add_argument("--cases", type=int, default=1000, help="number of cases")
-    parser.add_argument("--plain", type=int, default=50, help="compare every N-th case with plain Python; 0: none")
+    parser.add_argument("--depth", type=int, default=20, help="inspect and compare with plain Python every N-th case")
     parser.add_argument("--seconds", type=float, default=30, help="limit for a case")
     parser.add_argument("--megabytes", type=int, default=0, help="limit of address space; 0: none")
     return parser.parse_args()
@@ -31,7 +31,7 @@ def main() -> None:
         print(f"\rseed {seed}", end="", flush=True)
         faulthandler.dump_traceback_later(wanted.seconds, exit=True)
         start = time.monotonic()
-        found[examine(case(seed), with_plain=wanted.plain > 0 and seed % wanted.plain == 0)] += 1
+        found[examine(case(seed), in_depth=seed % wanted.depth == 0)] += 1
         slowest = max(slowest, (time.monotonic() - start, seed))
     faulthandler.cancel_dump_traceback_later()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -9,11 +9,12 @@ from typing import Any
 
 from coolvid.bitstream.stream import StreamReader
 from coolvid.decoding.schedule import decode_stream
-from coolvid.errors import ConfigError, InputError
+from coolvid.errors import ConfigError
 from coolvid.events import Listener
 from coolvid.media import SourceSpec, open_source
 from coolvid.picture.quality import mse, psnr, psnr_planes, ssim
 from coolvid.picture.types import Frame
+from coolvid.study.originals import originals
 
 
 @dataclass(frozen=True)
@@ -47,12 +48,9 @@ def compare_with_source(
             raise ConfigError(f"{video.name} is {_words(video.format)}, the stream {_words(reader.header.format)}; "
                               "give the source that was encoded")  # fmt: skip
         quality = Quality(video.name)
-        for index, decoded in enumerate(decode_stream(reader, threads=threads, listen=listen)):
-            original = next(video, None)
-            if original is None:
-                raise InputError(
-                    f"{video.name} has {index} frames, but the stream {len(reader)}; give the source that was encoded"
-                )
+        indices = sorted(info.display_index for info in reader.packets)
+        pictures = decode_stream(reader, threads=threads, listen=listen)
+        for index, decoded, original in zip(indices, pictures, originals(video, indices), strict=True):
             quality.by_frame[index] = _measured(original, decoded)
             if index in kept:
                 quality.pictures[index] = original
