@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
+from io import TextIOWrapper
 from types import TracebackType
 from typing import Any, Self
 
@@ -28,7 +30,9 @@ class PrintableConsole(Console):
 
 
 def make_console() -> Console:
-    """Standard output; if it is not a terminal, wide enough that lines do not wrap."""
+    """Standard output, with escapes for characters that its encoding lacks; wide if it is not a terminal."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     console = PrintableConsole(highlight=False, markup=False, emoji=False)
     if not console.is_terminal:
         console.width = PLAIN_WIDTH

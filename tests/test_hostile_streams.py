@@ -187,6 +187,13 @@ def test_names_of_files_are_shown_escaped(tmp_path):
         assert text.replace("\n", "").replace("\t", "").isprintable() and r"\x1b[2J" in text
 
 
+def test_characters_that_the_terminal_lacks_are_escaped(tmp_path):
+    path = tmp_path / "ü.cvd"
+    path.write_bytes(renamed("x" * 200))
+    result = CliRunner(charset="ascii").invoke(main, ["info", str(path)])
+    assert result.exit_code == 0 and r"\xfc.cvd" in result.stdout and r"x\u2026+conv" in result.stdout
+
+
 def test_a_bomb_is_allowed_by_default_and_refused_with_a_lower_limit(stream):
     path = stream(bomb())
     assert path.stat().st_size < 400 and StreamReader(path).header.format.width == 4096
