@@ -135,14 +135,15 @@ def show(console: FrameConsole, comparison: Comparison, files: list[Path], probl
     form = comparison.format
     with_vmaf = any(point.vmaf is not None for point in comparison.points)
     titles = (*TITLES[:-1], "VMAF", TITLES[-1]) if with_vmaf else TITLES
-    console.say(
-        f"\n{comparison.source}, {form.width}x{form.height}, {count_frames(comparison.n_frames)}; {PLANES_OVER}\n"
-    )
+    console.say("")
+    console.say(f"{comparison.source}, {form.width}x{form.height}, {count_frames(comparison.n_frames)}; {PLANES_OVER}")
+    console.say("")
     console.console.print(make_table(titles, (_row(p, with_vmaf) for p in comparison.points), left=2))
     console.say("")
     for rate in comparison.bd_rates:
         console.say(rate_line(rate))
-    console.say(f"\nwritten: {', '.join(map(str, files))}")
+    console.say("")
+    console.say(f"written: {', '.join(map(str, files))}")
     if problem:
         console.say(f"no plot: {problem}")
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
+from io import TextIOWrapper
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from coolvid import events
+from coolvid.errors import MAX_MESSAGE, printable
 from coolvid.errors import count_frames as count_frames
 
 from .live import DecodeBlock, EncodeBlock
@@ -18,19 +22,31 @@ from .live import DecodeBlock, EncodeBlock
 PLAIN_WIDTH = 240
 
 
+class PrintableConsole(Console):
+    """A console that shows every line of a string as printable() does."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        safe = "\n".join(printable(line, MAX_MESSAGE) for line in text.split("\n"))
+        return super().render_str(safe, **options)
+
+
 def make_console() -> Console:
-    """Standard output; if it is not a terminal, wide enough that lines do not wrap."""
-    console = Console(highlight=False, markup=False)
-    return console if console.is_terminal else Console(highlight=False, markup=False, width=PLAIN_WIDTH)
+    """Standard output, with escapes for characters that its encoding lacks; wide if it is not a terminal."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    console = PrintableConsole(highlight=False, markup=False, emoji=False)
+    if not console.is_terminal:
+        console.width = PLAIN_WIDTH
+    return console
 
 
 def make_table(titles: Iterable[str], rows: Iterable[Iterable[object]], left: int = 1) -> Table:
     """A table without borders; the first `left` columns are text, the others numbers."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for i, title in enumerate(titles):
-        table.add_column(title, justify="left" if i < left else "right", no_wrap=i < left)
+        table.add_column(printable(title, MAX_MESSAGE), justify="left" if i < left else "right", no_wrap=i < left)
     for row in rows:
-        table.add_row(*map(str, row))
+        table.add_row(*(printable(cell, MAX_MESSAGE) for cell in row))
     return table
 
 
@@ -75,7 +91,7 @@ class FrameConsole:
     def say(self, text: str) -> None:
         """Print one permanent line."""
         if not self.quiet:
-            self.console.print(text, soft_wrap=not self.console.is_terminal)
+            self.console.print(printable(text, MAX_MESSAGE), soft_wrap=not self.console.is_terminal)
 
     def _start(self, event: events.EncodeStarted) -> None:
         trial, since = self._trial, self.block.since

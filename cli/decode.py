@@ -12,7 +12,7 @@ from coolvid import events
 from coolvid.errors import ConfigError
 
 from .console import FrameConsole, count_frames, not_stored_line
-from .options import debug_option, quiet_option, refuse_overwriting, threads_option
+from .options import debug_option, max_pixels_option, quiet_option, refuse_overwriting, threads_option
 
 STANDARD_OUTPUT = Path("-")
 
@@ -39,10 +39,19 @@ def parse_range(text: str) -> slice:
     "-5: for the last 5.",
 )
 @click.option("--digest", is_flag=True, help="Write no file; print the SHA-256 of all decoded pictures.")
+@max_pixels_option
 @threads_option
 @quiet_option
 @debug_option
-def command(stream: Path, out: Path | None, part: slice | None, digest: bool, threads: int, quiet: bool) -> None:
+def command(
+    stream: Path,
+    out: Path | None,
+    part: slice | None,
+    digest: bool,
+    max_pixels: int,
+    threads: int,
+    quiet: bool,
+) -> None:
     """Decode STREAM to OUT: .yuv and .y4m are lossless, and so is .png for RGB; .mp4 and .mkv are lossy, for viewing.
 
     For several frames, NAME.png becomes NAME_0000.png, NAME_0001.png and so on, and DIR/%04d.png becomes DIR/0000.png
@@ -53,7 +62,7 @@ def command(stream: Path, out: Path | None, part: slice | None, digest: bool, th
         raise click.UsageError("give either an output file, for example clip.mp4, or --digest")
     frames = chosen_frames(stream, part)
     if out is None:
-        click.echo(coolvid.digest(stream, frames=frames, threads=threads))
+        click.echo(coolvid.digest(stream, frames=frames, threads=threads, max_pixels=max_pixels))
         return
     refuse_overwriting(stream, out)
     with FrameConsole(quiet or out == STANDARD_OUTPUT) as console:
@@ -63,7 +72,7 @@ def command(stream: Path, out: Path | None, part: slice | None, digest: bool, th
                 click.echo(not_stored_line(event), err=True)
             console(event)
 
-        n_frames = coolvid.decode(stream, out, frames=frames, threads=threads, listen=listen)
+        n_frames = coolvid.decode(stream, out, frames=frames, threads=threads, max_pixels=max_pixels, listen=listen)
     console.say(f"{out}: {count_frames(n_frames)}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import click
 
 import coolvid
+from coolvid.errors import printable
 
 from .console import make_console, make_table
 from .options import debug_option
@@ -48,17 +50,44 @@ def header_rows(info: Any) -> list[tuple[str, str]]:
         ("colour", header.color.words),
         *header.display.facts,
         ("structure", f"{structure}, intra period {header.intra_period or 'none'}"),
-        ("frames", f"{len(info.packets)} of {header.n_frames}"),
+        ("frames", f"{len(info.packets)} of {header.n_frames or 'an unknown number'}"),
         ("packets", f"{n_bytes} bytes, {8 * n_bytes / pixels:.4f} bpp"),
+        ("memory", memory_words(info.decoding_bytes, machine_bytes())),
     ]  # fmt: skip
     return rows + [(f"configuration {i}", _configuration(c)) for i, c in enumerate(header.configurations)]
 
 
+def memory_words(needed: int, there: int | None) -> str:
+    """What decoding needs, and what there is if that is less."""
+    words = f"about {_size(needed)} to decode"
+    return words if there is None or needed <= there else f"{words}; this machine has only {_size(there)}"
+
+
+def machine_bytes() -> int | None:
+    """The memory of this machine, or the limit of this process if that is less; None where neither is known."""
+    try:
+        import resource
+
+        limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+        there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ImportError, AttributeError, ValueError, OSError):
+        return None
+    return there if limit == resource.RLIM_INFINITY else min(there, limit)
+
+
+def _size(n_bytes: int) -> str:
+    return f"{n_bytes / 1e6:.0f} MB" if n_bytes < 1e9 else f"{n_bytes / 1e9:.1f} GB"
+
+
 def _configuration(frame: Any) -> str:
     """The plugins of one frame architecture, for example 'P: residue mlp+conv+separable'."""
-    branches = [f"{name} {c.arm.name}+{c.synthesis.name}+{c.upsampling.name}" for name, c in frame.branches.items()]
-    warper = [f"warper {frame.warper.name}"] if frame.warper else []
+    branches = [f"{n} {_names(c.arm, c.synthesis, c.upsampling)}" for n, c in frame.branches.items()]
+    warper = [f"warper {_names(frame.warper)}"] if frame.warper else []
     return f"{frame.frame_type.name}: {', '.join(branches + warper)}"
+
+
+def _names(*plugins: Any) -> str:
+    return "+".join(printable(each.name) for each in plugins)
 
 
 def frame_table(packets: Any) -> Any:

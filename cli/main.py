@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from coolvid.errors import ConfigError, CoolvidError
+from coolvid.errors import ConfigError, CoolvidError, one_line
 from coolvid.files import check_name
 
 from .options import DEBUG, debug_option
@@ -55,7 +55,10 @@ class LazyGroup(click.Group):
             return super().invoke(ctx)
         except BrokenPipeError:
             raise
-        except (CoolvidError, OSError) as error:
+        except click.ClickException as error:
+            error.message = one_line(error.message)  # type: ignore[misc, unused-ignore]
+            raise
+        except (CoolvidError, OSError, MemoryError) as error:
             _report(error, with_traceback=bool(ctx.meta.get(DEBUG)))
             ctx.exit(EXIT_ERROR)
         except KeyboardInterrupt as error:
@@ -68,9 +71,11 @@ def _report(error: BaseException, with_traceback: bool) -> None:
     if with_traceback:
         click.echo("".join(traceback.format_exception(error)), err=True, nl=False)
     if isinstance(error, KeyboardInterrupt):
-        click.echo("; ".join(("coolvid: interrupted", *error.args)), err=True)
+        click.echo(one_line("; ".join(("coolvid: interrupted", *error.args))), err=True)
+    elif isinstance(error, MemoryError):
+        click.echo("coolvid: error: not enough memory; `coolvid info` says what decoding a stream needs", err=True)
     else:
-        click.echo(f"coolvid: error: {' '.join(str(error).split())}", err=True)
+        click.echo(f"coolvid: error: {one_line(error)}", err=True)
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

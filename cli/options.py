@@ -12,6 +12,7 @@ import click
 
 from coolvid import SourceSpec
 from coolvid.errors import ConfigError
+from coolvid.picture.types import MAX_PIXELS
 from coolvid.plugin.choice import PluginChoice
 
 DEBUG = "coolvid_cli.debug"
@@ -50,6 +51,17 @@ def threads_option(command: Decorated) -> Decorated:
         show_default="all cores",
         metavar="N",
         help="CPU threads; affects speed, never the result.",
+    )(command)
+
+
+def max_pixels_option(command: Decorated) -> Decorated:
+    return click.option(
+        "--max-pixels",
+        type=click.IntRange(1, MAX_PIXELS),
+        default=MAX_PIXELS,
+        show_default=True,
+        metavar="N",
+        help="Refuse a stream whose pictures have more pixels.",
     )(command)
 
 

@@ -15,6 +15,7 @@ from .console import count_frames, make_console
 from .options import (
     debug_option,
     given_source_flag,
+    max_pixels_option,
     parse_crop,
     parse_positions,
     parse_size,
@@ -52,6 +53,7 @@ option = click.option
 @option("--fps", type=parse_fps, metavar="FPS", help="Frame rate of a raw source, for example 25 or 30000/1001.")
 @option("--pix-fmt", metavar="NAME", help="Pixel format of a raw source, for example yuv420p10le.")
 @option("--stream", "stream_number", type=click.IntRange(0), metavar="N", help="As in encode, for the source.")
+@max_pixels_option
 @threads_option
 @quiet_option
 @debug_option
@@ -61,6 +63,7 @@ def command(
     source: Path | None,
     compare: Path | None,
     frames: tuple[int, ...] | None,
+    max_pixels: int,
     threads: int,
     quiet: bool,
     **settings: Any,
@@ -92,6 +95,7 @@ def command(
             compare=compare,
             frames=frames,
             threads=threads,
+            max_pixels=max_pixels,
             listen=show,
         )
     console.print(f"{out}: {_words(done)}", soft_wrap=True)

@@ -19,7 +19,7 @@ from .bitstream.stream import StreamReader, StreamWriter
 from .codec.gop import CodingStep, plan
 from .encoding.resume import kept_packets, noting, run_settings
 from .encoding.targets import Target, search
-from .errors import ConfigError, InputError
+from .errors import ConfigError, InputError, StreamError
 from .events import (
     DecodeStarted,
     EncodeDone,
@@ -35,7 +35,7 @@ from .files import growing
 from .media import Source, SourceSpec, open_sink, open_source
 from .picture.quality import mse, psnr
 from .picture.rate import problem_of
-from .picture.types import ColorInfo, DisplayInfo, Frame, VideoFormat
+from .picture.types import MAX_PIXELS, ColorInfo, DisplayInfo, Frame, VideoFormat
 from .settings.config import EncodeConfig
 
 DEFAULT_FPS = Fraction(25)
@@ -48,6 +48,13 @@ class StreamInfo:
     header: StreamHeader
     packets: tuple[PacketInfo, ...]
     n_bytes: int
+
+    @property
+    def decoding_bytes(self) -> int:
+        """About the memory that decoding needs, in bytes, with one thread."""
+        from .decoding.memory import decoding_bytes
+
+        return decoding_bytes(self.header)
 
 
 class FrameBuffer:
@@ -266,17 +273,19 @@ def decode(
     *,
     frames: range | None = None,
     threads: int = 0,
+    max_pixels: int = MAX_PIXELS,
     listen: Listener = ignore,
 ) -> int:
     """Decode a .cvd stream into .mp4, .mkv, .y4m, .yuv, .rgb or .png, or to standard output (-) as y4m.
 
     An event NotStored tells what the file cannot hold of the stream's display description.
     frames: those to write, for example range(10, 20) for 10 to 19; only these and their references are decoded.
-    threads: 0 for all cores. Returns the number of frames written. Raises CoolvidError.
+    threads: 0 for all cores. max_pixels: the largest picture to decode; a stream with larger ones is refused.
+    Returns the number of frames written. Raises CoolvidError.
     """
-    with StreamReader(path) as reader:
+    with StreamReader(path, max_pixels=max_pixels) as reader:
         header, shown = reader.header, _shown(reader, frames)
-        described = header.color, len(shown), shown.start, header.display
+        described = header.color, _count(reader, shown), shown.start, header.display
         with open_sink(out, header.format, header.fps, *described) as sink:
             if sink.not_stored:
                 listen(NotStored(str(out), sink.not_stored))
@@ -285,12 +294,19 @@ def decode(
             return sink.n_written
 
 
-def digest(path: str | Path, *, frames: range | None = None, threads: int = 0, listen: Listener = ignore) -> str:
+def digest(
+    path: str | Path,
+    *,
+    frames: range | None = None,
+    threads: int = 0,
+    max_pixels: int = MAX_PIXELS,
+    listen: Listener = ignore,
+) -> str:
     """SHA-256 over a stream's decoded pictures: hash of each picture's planes, then of these hashes in display order.
 
-    frames: as in decode().
+    frames, max_pixels: as in decode().
     """
-    with StreamReader(path) as reader:
+    with StreamReader(path, max_pixels=max_pixels) as reader:
         pictures = _decoded(reader, _shown(reader, frames), threads, listen)
         return _digest(picture_digest(frame) for frame in pictures)
 
@@ -300,13 +316,20 @@ def _decoded(reader: StreamReader, shown: range, threads: int, listen: Listener)
     from .decoding.schedule import decode_stream, steps_for
 
     first, last = shown.start, shown.stop - 1
-    listen(DecodeStarted(len(shown), len(steps_for(reader, first, last))))
+    listen(DecodeStarted(_count(reader, shown), len(steps_for(reader, first, last))))
     return decode_stream(reader, first, last, threads, listen)
+
+
+def _count(reader: StreamReader, shown: range) -> int:
+    """The number of these frames that the stream has: all of them, unless it is partial."""
+    return sum(info.display_index in shown for info in reader.packets)
 
 
 def _shown(reader: StreamReader, frames: range | None) -> range:
     """The display indices to write. Raises ConfigError for an empty range and for a range with a step."""
     whole = range(max((info.display_index for info in reader.packets), default=-1) + 1)
+    if not whole:
+        raise StreamError("the stream has no complete frame yet")
     if frames is None:
         return whole
     if frames.step != 1 or frames.start < 0:

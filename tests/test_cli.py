@@ -56,7 +56,7 @@ def calls(monkeypatch):
         listen(events.FrameDone(1, 1, FrameType.P, 84, {"header": 672}, 32.5, iterations=20, duration_s=2.0))
         return events.EncodeDone(2, 384, 31.97, 4.25, "abc", 1.0, 46080.0)
 
-    def decode(path, out, *, frames=None, threads=0, listen):
+    def decode(path, out, *, frames=None, threads=0, max_pixels, listen):
         seen.decode, seen.frames = (path, out, threads), frames
         listen(events.DecodeStarted(2, 2))
         listen(events.FrameDecoded(0, FrameType.I, 0.01))
@@ -73,7 +73,7 @@ def calls(monkeypatch):
     for name, stand_in in (
         ("encode", encode),
         ("decode", decode),
-        ("digest", lambda path, frames=None, threads=0: "abc"),
+        ("digest", lambda path, frames=None, threads=0, max_pixels=0: "abc"),
         ("read_info", lambda path: info),
     ):
         monkeypatch.setattr(coolvid, name, stand_in, raising=False)

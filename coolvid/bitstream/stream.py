@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import IO
 
 from coolvid.codec.networks import FrameNetworks, NetworkStore
-from coolvid.errors import InputError, StreamError
+from coolvid.errors import ConfigError, InputError, StreamError, printable
 from coolvid.files import failure, is_part
-from coolvid.picture.types import FrameType
+from coolvid.picture.types import MAX_PIXELS, FrameType, VideoFormat
 
 from .crc import CRC_BYTES, is_sealed, sealed
 from .headers import StreamHeader
@@ -106,13 +106,17 @@ class StreamReader:
     """A stream in memory. Raises InputError if the file cannot be read; StreamError for damage, at once or on access.
 
     partial: accept a stream that ends too early, with its complete packets (None: if its name ends in .part).
+    max_pixels: the largest picture accepted, of at most MAX_PIXELS; a stream with larger ones raises StreamError.
     """
 
-    def __init__(self, source: str | os.PathLike[str] | bytes, partial: bool | None = None) -> None:
+    def __init__(
+        self, source: str | os.PathLike[str] | bytes, partial: bool | None = None, max_pixels: int = MAX_PIXELS
+    ) -> None:
         self._data = source if isinstance(source, bytes) else _read_file(source)
         found_partial = not isinstance(source, bytes) and is_part(source)
         self._partial = found_partial if partial is None else partial
         self.header, self._start = StreamHeader.parse(self._data)
+        _check_size(self.header.format, max_pixels)
 
     def __enter__(self) -> StreamReader:
         return self
@@ -153,7 +157,8 @@ class StreamReader:
     @cached_property
     def packets(self) -> tuple[PacketInfo, ...]:
         """Every packet's description, in coding order. Raises StreamError unless each frame appears once, after its
-        references, and inherits from a frame whose networks are still kept."""
+        references, and inherits from a frame whose networks are still kept; and, unless the stream is partial, for a
+        frame that is missing."""
         infos: list[PacketInfo] = []
         seen: set[int] = set()
         kept = NetworkStore()
@@ -170,6 +175,8 @@ class StreamReader:
                 kept.add(FrameNetworks(info.display_index, architecture, {}))
             seen.add(info.display_index)
             infos.append(info)
+        if not self._partial:
+            _check_complete(seen)
         return tuple(infos)
 
     @cached_property
@@ -184,6 +191,26 @@ class StreamReader:
 
     def _holds(self, point: SyncPoint) -> bool:
         return point.packet < len(self._spans) and self._spans[point.packet][0] == point.offset
+
+
+def _check_size(format: VideoFormat, max_pixels: int) -> None:
+    if type(max_pixels) is not int or not 1 <= max_pixels <= MAX_PIXELS:
+        raise ConfigError(f"max_pixels is {printable(repr(max_pixels))}; choose a whole number 1..{MAX_PIXELS}")
+    n_pixels = format.height * format.width
+    if n_pixels > max_pixels:
+        raise StreamError(
+            f"pictures of {format.width}x{format.height} have {n_pixels} pixels, and max_pixels is {max_pixels}; raise "
+            "it (--max-pixels) to decode them"
+        )
+
+
+def _check_complete(seen: set[int]) -> None:
+    """Raise StreamError unless these display indices are 0, 1 and so on, without a gap."""
+    if not seen:
+        raise StreamError("the stream has no frames; it is empty or truncated")
+    if max(seen) >= len(seen):
+        gap = next(index for index in range(len(seen)) if index not in seen)
+        raise StreamError(f"frame {gap} of 0..{max(seen)} is missing; the stream is damaged or truncated")
 
 
 def _read_file(path: str | os.PathLike[str]) -> bytes:

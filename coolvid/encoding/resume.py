@@ -66,7 +66,7 @@ def kept_packets(
 def _read_note(note: Path) -> Settings | None:
     try:
         return tomllib.loads(note.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
+    except (OSError, ValueError):
         return None
 
 

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from coolvid.errors import ConfigError
+from coolvid.errors import ConfigError, printable
 
 # A comma separates options only if key= follows it, which cannot happen inside a bracketed tuple.
 _OUTER_COMMA = re.compile(r",(?=\s*\w+=|\s*$)")
@@ -25,7 +25,7 @@ class PluginChoice:
         name, _, rest = text.partition(":")
         pairs = [tuple(part.split("=", 1)) for part in _OUTER_COMMA.split(rest)] if rest else []
         if not re.fullmatch(r"[\w.-]+", name) or any(len(p) != 2 or not p[0] for p in pairs):
-            raise ConfigError(f"cannot read plugin choice '{text}'; write NAME or NAME:key=value,key=value")
+            raise ConfigError(f"cannot read plugin choice '{printable(text)}'; write NAME or NAME:key=value,key=value")
         return cls(name, tuple((p[0].strip(), p[1].strip()) for p in pairs))
 
     def __str__(self) -> str:

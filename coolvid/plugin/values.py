@@ -9,7 +9,7 @@ import ast
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin
 
-from coolvid.errors import ConfigError
+from coolvid.errors import ConfigError, printable
 
 _WANTED = {bool: "true or false", int: "a whole number", float: "a number", str: "a string"}
 _TRUTH = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
@@ -60,14 +60,14 @@ def read_like(text: str, default: Any, name: str) -> Any:
         if isinstance(default, (int, float)):
             return type(default)(text)
         read = ast.literal_eval(text)
-    except (KeyError, ValueError, SyntaxError):
+    except (KeyError, ValueError, SyntaxError, TypeError, MemoryError, RecursionError):  # the last of literal_eval()
         wanted = _tuple_like(default) if isinstance(default, tuple) else _WANTED[type(default)]
         raise _refused(name, text, wanted) from None
     return fit_like(read, default, name)
 
 
 def _fit_scalar(value: Any, wanted: type, name: str) -> Any:
-    if wanted is float and type(value) is int:
+    if wanted is float and type(value) is int and abs(value) < 1 << 63:
         return float(value)
     if type(value) is wanted:
         return value
@@ -113,4 +113,4 @@ def _refused(name: str, value: Any, wanted: str) -> ConfigError:
 
 def shown(value: Any) -> str:
     """A value in a message: true and false as in a configuration file."""
-    return {True: "true", False: "false"}[value] if isinstance(value, bool) else repr(value)
+    return {True: "true", False: "false"}[value] if isinstance(value, bool) else printable(repr(value))

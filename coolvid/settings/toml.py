@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from coolvid.codec.gop import StructureConfig
-from coolvid.errors import ConfigError, InputError
+from coolvid.errors import ConfigError, InputError, printable
 from coolvid.files import write_text
 from coolvid.picture.types import MIN_SIDE, FrameType
 from coolvid.plugin.choice import PluginChoice
@@ -49,7 +49,7 @@ def read_config(path: str | Path) -> dict[str, Any]:
         return fit_table(content, setting_types())
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:  # of syntax or encoding, or a number of too many digits
         raise ConfigError(f"{path} is not valid TOML: {error}") from error
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
@@ -59,7 +59,7 @@ def parse_setting(text: str) -> dict[str, Any]:
     """``structure.gop=4`` as a layer for make_config(); a value that is not TOML is a string. Raises ConfigError."""
     name, equals, value = (part.strip() for part in text.partition("="))
     if not equals or not name:
-        raise ConfigError(f"cannot read setting '{text}'; write NAME=VALUE, for example structure.gop=4")
+        raise ConfigError(f"cannot read setting '{printable(text)}'; write NAME=VALUE, for example structure.gop=4")
     layer: Any = _value(value)
     for part in reversed(name.split(".")):
         layer = {part: layer}
@@ -69,7 +69,7 @@ def parse_setting(text: str) -> dict[str, Any]:
 def _value(text: str) -> Any:
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except ValueError:
         return text
 
 

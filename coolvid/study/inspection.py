@@ -22,7 +22,7 @@ from coolvid.decoding import ContextModel, FrameParts, frame_parts, reconstruct_
 from coolvid.decoding.packet import coded_frame, decode_frame, tensors_of
 from coolvid.errors import ConfigError, StreamError
 from coolvid.events import FrameDecoded, Listener, ignore
-from coolvid.picture.types import Frame
+from coolvid.picture.types import MAX_PIXELS, Frame
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,14 +90,18 @@ def inspect_frame(
 
 
 def inspect_stream(
-    stream: StreamReader | str | Path, frames: Collection[int] | None = None, listen: Listener = ignore
+    stream: StreamReader | str | Path,
+    frames: Collection[int] | None = None,
+    listen: Listener = ignore,
+    max_pixels: int = MAX_PIXELS,
 ) -> Iterator[FrameInspection]:
     """The frames with these display indices (None: all) in coding order; decodes only frames that they depend on.
 
-    stream: a .cvd file, or an open reader. listen: receives FrameDecoded for every decoded frame.
+    stream: a .cvd file, or an open reader. listen: receives FrameDecoded for every decoded frame. max_pixels: as in
+    decode(), for a file.
     Raises ConfigError for an index that is not in the stream, and the errors of StreamReader and decode_frame().
     """
-    reader = stream if isinstance(stream, StreamReader) else StreamReader(stream)
+    reader = stream if isinstance(stream, StreamReader) else StreamReader(stream, max_pixels=max_pixels)
     known = {info.display_index: info for info in reader.packets}
     wanted = set(known if frames is None else frames)
     if missing := sorted(wanted - known.keys()):

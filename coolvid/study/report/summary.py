@@ -9,7 +9,7 @@ from typing import Any
 
 from coolvid.bitstream.packet import PacketInfo
 from coolvid.bitstream.stream import StreamReader
-from coolvid.errors import ConfigError
+from coolvid.errors import MAX_MESSAGE, ConfigError, printable
 from coolvid.picture.quality import bpp
 from coolvid.picture.types import ColorInfo, FrameType, VideoFormat
 from coolvid.study.inspection import PacketFacts, packet_facts
@@ -61,8 +61,8 @@ def summarise(path: Path, reader: StreamReader, quality: Quality) -> dict[str, A
     frames = [_frame(order, each, depths, quality) for order, each in enumerate(found)]
     header = reader.header
     return {
-        "name": path.name,
-        "source": quality.source,
+        "name": printable(path.name, MAX_MESSAGE),
+        "source": None if quality.source is None else printable(quality.source, MAX_MESSAGE),
         "width": header.format.width,
         "height": header.format.height,
         "planes": "RGB" if header.format.pixel_format.value == "rgb" else "YUV",
@@ -143,7 +143,7 @@ def _quality_facts(quality: Quality) -> list[tuple[str, str]]:
         return []
     ssim = _mean([each["ssim"] for each in quality.by_frame.values()])
     in_db = "equal to the source" if isinstance(overall, str) else f"{overall:.2f} dB"
-    return [("PSNR", in_db), ("SSIM", f"{ssim:.4f}"), ("Source", quality.source or "")]
+    return [("PSNR", in_db), ("SSIM", f"{ssim:.4f}"), ("Source", printable(quality.source or "", MAX_MESSAGE))]
 
 
 def _overall_psnr(quality: Quality) -> float | str | None:
