@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from coolvid.encoding.objective import Objective
+from coolvid.encoding.threads import use_threads
 from coolvid.errors import choose
 from coolvid.picture.types import Frame
 from coolvid.plugin.choice import PluginChoice
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 Span = float | tuple[float, float]
 
 
+@use_threads()
 def train(
     frame_encoder: FrameEncoder,
     frame: Frame,
