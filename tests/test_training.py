@@ -141,7 +141,7 @@ def test_unknown_modules_are_refused_with_the_choices():
     [
         ({"quantizer_noise_type": "pink"}, "kumaraswamy, gaussian, none"),
         ({"quantizer_type": "sofround"}, "no quantizer named 'sofround'"),
-        ({"softround_temperature": 0.0}, "softround temperature is 0.0"),
+        ({"softround_temperature": 0.0}, r"softround_temperature\[0\] is 0.0"),
         ({"max_iterations": -1}, "max_iterations is -1"),
     ],
 )

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Annotated, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
 from coolvid.errors import ConfigError
+from coolvid.values import Within, check_fields, instance
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -69,10 +70,13 @@ class PixelFormat(Enum):
 class ColorInfo:
     """Colour description, ITU-T H.273 code points (2 = unspecified); range 1 = limited, 2 = full, 0 = unspecified."""
 
-    primaries: int = 2
-    transfer: int = 2
-    matrix: int = 2
-    range: int = 0
+    primaries: Annotated[int, Within(0, 255)] = 2
+    transfer: Annotated[int, Within(0, 255)] = 2
+    matrix: Annotated[int, Within(0, 255)] = 2
+    range: Annotated[int, Within(0, 2)] = 0
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 class DictTensorYUV(TypedDict):
@@ -93,6 +97,7 @@ class VideoFormat:
     bit_depth: int
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if not (MIN_SIDE <= self.height <= MAX_SIDE and MIN_SIDE <= self.width <= MAX_SIDE):
             raise ConfigError(f"frame size {self.width}x{self.height} is outside {MIN_SIDE}..{MAX_SIDE} pixels a side")
         if self.height * self.width > MAX_PIXELS:
@@ -122,9 +127,11 @@ class Frame:
     format: VideoFormat
 
     def __post_init__(self) -> None:
-        shapes = tuple(p.shape for p in self.planes)
-        assert shapes == self.format.plane_shapes, (shapes, self.format)
-        assert all(p.dtype == np.uint16 for p in self.planes)
+        instance("format", self.format, VideoFormat)
+        found = [f"{np.asarray(plane).dtype} {list(np.shape(plane))}" for plane in self.planes]
+        wanted = [f"uint16 {list(shape)}" for shape in self.format.plane_shapes]
+        if found != wanted:
+            raise ConfigError(f"planes are {', '.join(found)}; give arrays {', '.join(wanted)}")
 
     @property
     def height(self) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from coolvid.api import checked_threads
 from coolvid.bitstream.packet import PacketInfo
 from coolvid.bitstream.stream import StreamReader
 from coolvid.decoding.schedule import decode_stream
@@ -18,6 +19,7 @@ from coolvid.events import DecodeStarted, Listener, ignore
 from coolvid.media import Source, SourceSpec, open_sink, open_source
 from coolvid.picture.quality import bpp, psnr, psnr_planes
 from coolvid.picture.types import ColorInfo, Frame, PixelFormat, VideoFormat
+from coolvid.values import fit
 
 DEFAULT_AMPLIFY = 4.0
 MIN_TILE_WIDTH = 320
@@ -54,7 +56,8 @@ def make_review(
     every player opens. source_spec: how to read the source. Raises MissingExtra without Pillow, InputError when the
     source does not match the stream, and the errors of decoding and writing.
     """
-    within("amplify", amplify, 0.1, 256)
+    threads = checked_threads(threads, stream=stream, source=source, out=out)
+    within("amplify", fit(amplify, float, "amplify"), 0.1, 256)
     with StreamReader(stream) as reader, open_source(source, source_spec) as frames:
         header = reader.header
         _check_same(Path(stream).name, header.format, frames)
