@@ -11,6 +11,7 @@ import click
 from coolvid.errors import CoolvidError
 
 from .options import DEBUG, debug_option
+from .process import prepare
 
 COMMANDS = {
     "encode": "Encode a video or an image to a .cvd stream.",
@@ -41,6 +42,10 @@ class LazyGroup(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        prepare()
+        return super().main(*args, **kwargs)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:

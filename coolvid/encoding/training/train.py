@@ -124,6 +124,7 @@ class FrameTask:
         self.encoder = frame_encoder
         self.module: nn.Module = frame_encoder
         self.objective = objective
+        self.distortion_name = "" if objective.is_squared_error else objective.name
         self.groups: Mapping[str, Sequence[Tensor]] = select_groups(frame_encoder.named_groups(), names)
         latents = frame_encoder.branches["residue"].latents
         self.is_fresh = not any(bool(latent.detach().any()) for latent in latents)
