@@ -12,6 +12,7 @@ from coolvid.errors import ConfigError, CoolvidError, one_line
 from coolvid.files import check_name
 
 from .options import DEBUG, debug_option
+from .process import prepare
 
 COMMANDS = {
     "encode": "Encode a video or an image to a .cvd stream.",
@@ -47,6 +48,10 @@ class LazyGroup(click.Group):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         ctx.meta[ARGUMENTS] = tuple(args)
         return super().parse_args(ctx, args)
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        prepare()
+        return super().main(*args, **kwargs)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -18,7 +17,7 @@ from .bitstream.packet import PacketInfo
 from .bitstream.stream import StreamReader, StreamWriter
 from .codec.gop import CodingStep, plan
 from .encoding.resume import kept_packets, noting, run_settings
-from .encoding.targets import Target, search
+from .encoding.targets import MaxEncodes, Target, search
 from .errors import ConfigError, InputError, StreamError
 from .events import (
     DecodeStarted,
@@ -34,9 +33,9 @@ from .events import (
 from .files import growing
 from .media import Source, SourceSpec, open_sink, open_source
 from .picture.quality import mse, psnr
-from .picture.rate import problem_of
 from .picture.types import MAX_PIXELS, ColorInfo, DisplayInfo, Frame, VideoFormat
-from .settings.config import EncodeConfig
+from .settings.config import EncodeConfig, Threads
+from .values import check_path, fit, instance
 
 DEFAULT_FPS = Fraction(25)
 
@@ -99,7 +98,7 @@ def encode(
     ``<out>.part.toml`` holds its settings, and the call must have the same, except threads.
     The result's digest covers all decoded pictures, as in digest(). Raises CoolvidError.
     """
-    config = config or EncodeConfig()
+    config = checked_config(config, source_spec, source=source, out=out)
     with open_source(source, source_spec, config.n_frames) as video:
         frames, n_frames = _frames(video, config.n_frames)
         origin = {"name": Path(source).name, **asdict(source_spec)}
@@ -120,13 +119,15 @@ def encode_frames(
     listen: Listener = ignore,
 ) -> EncodeDone:
     """encode() for frames in memory, all of one format. Raises CoolvidError."""
-    config = config or EncodeConfig()
-    if problem := problem_of(fps):
-        raise ConfigError(f"fps is {fps}; {problem}")
+    config = checked_config(config, out=out)
+    fps = SourceSpec(fps=fps).fps or DEFAULT_FPS
+    if color is not None:
+        instance("color", color, ColorInfo)
     chosen = list(frames)[: config.n_frames or None]
     if not chosen:
         raise InputError("no frames to encode")
     for i, frame in enumerate(chosen):
+        instance(f"frame {i}", frame, Frame)
         if frame.format != chosen[0].format:
             raise InputError(f"frame {i} is {frame.format}, frame 0 is {chosen[0].format}; give frames of one format")
     track = _Track(len(chosen), chosen[0].format, fps, color or ColorInfo(), display or DisplayInfo())
@@ -151,6 +152,9 @@ def encode_to_target(
     it ends; after an interruption, resume continues from there.
     Raises ConfigError if the target is out of reach for this source, and any error of encode().
     """
+    config = checked_config(config, source_spec, source=source, out=out)
+    instance("target", target, Target)
+    max_encodes = fit(max_encodes, MaxEncodes, "max_encodes")
     if str(source) == "-":
         raise InputError("a target needs several encodes, and standard input can be read once; give a file, or --lmbda")
     with open_source(source, source_spec, 1) as video:
@@ -161,12 +165,30 @@ def encode_to_target(
         Path(out),
         target,
         start,
-        config or EncodeConfig(),
+        config,
         max_encodes=max_encodes,
         resume=resume,
         listen=listen,
         origin=asdict(source_spec),
     )
+
+
+def checked_config(config: EncodeConfig | None, source_spec: SourceSpec = SourceSpec(), **paths: Any) -> EncodeConfig:
+    """The configuration, by default EncodeConfig(). Raises ConfigError for an argument of another type."""
+    instance("source_spec", source_spec, SourceSpec)
+    for name, path in paths.items():
+        check_path(name, path)
+    config = EncodeConfig() if config is None else config
+    instance("config", config, EncodeConfig)
+    return config
+
+
+def checked_threads(threads: int, **paths: Any) -> int:
+    """The number of threads of a decode. Raises ConfigError for an argument of another type."""
+    for name, path in paths.items():
+        check_path(name, path)
+    number: int = fit(threads, Threads, "threads")
+    return number
 
 
 @dataclass(frozen=True)
@@ -187,7 +209,6 @@ class _Track:
 def _encode(
     frames: Iterator[Frame], track: _Track, out: str | Path, config: EncodeConfig, resume: bool, listen: Listener
 ) -> EncodeDone:
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # idle torch threads must not spin on shared cores
     from .encoding.manager import FrameEncoderManager
     from .settings.presets import fit_intra
 
@@ -283,6 +304,7 @@ def decode(
     threads: 0 for all cores. max_pixels: the largest picture to decode; a stream with larger ones is refused.
     Returns the number of frames written. Raises CoolvidError.
     """
+    threads = checked_threads(threads, path=path, out=out)
     with StreamReader(path, max_pixels=max_pixels) as reader:
         header, shown = reader.header, _shown(reader, frames)
         described = header.color, _count(reader, shown), shown.start, header.display
@@ -306,6 +328,7 @@ def digest(
 
     frames, max_pixels: as in decode().
     """
+    threads = checked_threads(threads, path=path)
     with StreamReader(path, max_pixels=max_pixels) as reader:
         pictures = _decoded(reader, _shown(reader, frames), threads, listen)
         return _digest(picture_digest(frame) for frame in pictures)
@@ -332,6 +355,7 @@ def _shown(reader: StreamReader, frames: range | None) -> range:
         raise StreamError("the stream has no complete frame yet")
     if frames is None:
         return whole
+    instance("frames", frames, range)
     if frames.step != 1 or frames.start < 0:
         raise ConfigError(f"frames {frames} cannot be decoded; give a range of single steps that starts at 0 or later")
     shown = range(frames.start, min(frames.stop, whole.stop))
@@ -342,6 +366,7 @@ def _shown(reader: StreamReader, frames: range | None) -> range:
 
 def read_info(path: str | Path) -> StreamInfo:
     """Header and packet list of a stream, without decoding a picture. Raises StreamError."""
+    check_path("path", path)
     with StreamReader(path) as reader:
         return StreamInfo(reader.header, tuple(reader.packets), Path(path).stat().st_size)
 

@@ -8,8 +8,8 @@ from coolvid_cli.console import PrintableConsole, make_table
 
 from coolvid.errors import MAX_MESSAGE, MAX_SHOWN, ConfigError, CoolvidError, MissingPlugin, choose, printable, within
 from coolvid.plugin.choice import PluginChoice
-from coolvid.plugin.values import fit
 from coolvid.settings.toml import parse_setting, read_config
+from coolvid.values import fit
 
 SHOWN = [
     ("plain", "plain"),

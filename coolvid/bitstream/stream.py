@@ -21,11 +21,13 @@ from coolvid.files import failure, is_part
 from coolvid.picture.types import MAX_PIXELS, FrameType, VideoFormat
 
 from .crc import CRC_BYTES, is_sealed, sealed
-from .headers import StreamHeader
+from .headers import MAGIC, StreamHeader
 from .packet import Packet, PacketInfo, packet_size, read_info
 from .values import read_varint, write_varint
 
 INDEX_MAGIC = b"\x00CVI"
+MAX_BYTES = 1 << 32
+CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -214,10 +216,21 @@ def _check_complete(seen: set[int]) -> None:
 
 
 def _read_file(path: str | os.PathLike[str]) -> bytes:
+    """The whole file; of one that does not start like a stream, perhaps a device without end, only the start."""
     try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise InputError(f"cannot read {os.fspath(path)}: {error.strerror or error}") from error
+        with Path(path).open("rb") as file:
+            parts = [file.read(len(MAGIC))]
+            if parts[0] != MAGIC:
+                return parts[0]
+            size = os.fstat(file.fileno()).st_size  # 0 for a pipe
+            while max(size, len(parts) * CHUNK) <= MAX_BYTES:
+                parts.append(file.read(CHUNK))
+                if not parts[-1]:
+                    return b"".join(parts)
+    except (OSError, ValueError, MemoryError) as error:
+        reason = getattr(error, "strerror", None) or str(error) or "out of memory"
+        raise InputError(f"cannot read {os.fspath(path)}: {reason}") from error
+    raise InputError(f"{os.fspath(path)} is larger than any stream, {MAX_BYTES} bytes; give a .cvd file")
 
 
 def pack_index(points: Sequence[SyncPoint]) -> bytes:

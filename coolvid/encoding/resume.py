@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ from coolvid.errors import InputError
 from coolvid.files import PART, check_writable, is_in_place, part_of, write_text
 from coolvid.settings.config import EncodeConfig
 from coolvid.settings.toml import settings_of_bytes, to_toml
+from coolvid.values import parse_toml
 
 NOTE = f"{PART}.toml"
 Settings = dict[str, Any]
@@ -65,7 +65,7 @@ def kept_packets(
 
 def _read_note(note: Path) -> Settings | None:
     try:
-        return tomllib.loads(note.read_text(encoding="utf-8"))
+        return parse_toml(note.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
 

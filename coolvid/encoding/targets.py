@@ -14,15 +14,17 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from coolvid.errors import ConfigError, InputError, choose, within
+from coolvid.errors import ConfigError, InputError, within
 from coolvid.events import EncodeDone, Listener, TargetDone, TrialDone, TrialStarted
 from coolvid.files import discard, move, part_of, write_text
 from coolvid.settings.config import EncodeConfig
 from coolvid.settings.presets import effective_preset, intra_total
 from coolvid.settings.toml import settings_of_bytes
+from coolvid.values import OneOf, Within, check_fields, parse_json
 
+MaxEncodes = Annotated[int, Within(1, 100)]
 LMBDA_RANGE = (1e-7, 10.0)
 # Short trials have a fifth of the iterations, but at least this many: with 114 instead of 570, files were twice as big.
 SHORT_SHARE = 5
@@ -43,11 +45,11 @@ class Target:
     """quantity "bpp" (bits per luma pixel), "bitrate" (bits per second) or "psnr" (dB over all samples), of the whole
     file. Met within 2 % of a rate or 0.1 dB. Raises ConfigError."""
 
-    quantity: str
+    quantity: Annotated[str, OneOf(("bpp", "bitrate", "psnr"))]
     value: float
 
     def __post_init__(self) -> None:
-        choose("target", self.quantity, ("bpp", "bitrate", "psnr"))
+        check_fields(self, "target: ")
         within(f"target {self.quantity}", self.value, *{"psnr": (1, 120)}.get(self.quantity, (1e-6, 1e12)))
 
     def __str__(self) -> str:
@@ -158,7 +160,6 @@ def search(
     start: the first lambda, in MSE + lambda * bits per pixel. origin: how encode() reads the source; a resume refuses
     another. Raises ConfigError if the target is out of reach for this source, and any error of encode().
     """
-    within("max_encodes", max_encodes, 1, 100)
     trials = _Trials(encode, source, out, target, config, listen, origin)
     trials.start(resume)
     try:
@@ -226,15 +227,18 @@ class _Trials:
             self.abandon()
             return
         try:
-            found = json.loads(memory.read_text(encoding="utf-8"))
+            found = parse_json(memory.read_text(encoding="utf-8"))
         except FileNotFoundError as error:
             raise InputError(f"nothing to resume: there is no {memory}") from error
         except (OSError, ValueError) as error:
             raise InputError(f"cannot read {memory}: {error}; delete it to start again") from error
-        if found["purpose"] != self._purpose():
+        try:
+            purpose, self.running = found["purpose"], found["running"]
+            self.known = {key: EncodeDone(**done) for key, done in found["trials"].items()}
+        except (KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"{memory} is not the record of a search; delete it to start again") from error
+        if purpose != self._purpose():
             raise InputError(f"{memory} was made for another source, target or configuration; delete it to start again")
-        self.known = {key: EncodeDone(**done) for key, done in found["trials"].items()}
-        self.running = found["running"]
 
     def _purpose(self) -> dict[str, Any]:
         origin = {name: str(value) for name, value in self.origin.items() if value is not None}

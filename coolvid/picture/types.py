@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coolvid.errors import ConfigError, within
+from coolvid.values import check_fields, instance
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -86,6 +87,7 @@ class ColorInfo:
     range: int = 0
 
     def __post_init__(self) -> None:
+        check_fields(self, "colour ")
         for name in COLOR_POINTS:
             within(f"colour {name}", getattr(self, name), 0, 255)
         within("colour range (0 unspecified, 1 limited, 2 full)", self.range, 0, 2)
@@ -129,6 +131,7 @@ class MasteringDisplay:
     luminance: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
+        check_fields(self, "mastering display ")
         if self.colors is None and self.luminance is None:
             raise ConfigError("a mastering display needs colors or luminance")
         for x, y in self.colors or ():
@@ -156,6 +159,7 @@ class LightLevel:
     max_fall: int
 
     def __post_init__(self) -> None:
+        check_fields(self)
         within("MaxCLL", self.max_cll, 0, 0xFFFF)
         within("MaxFALL", self.max_fall, 0, 0xFFFF)
         if self.max_cll == self.max_fall == 0:
@@ -178,6 +182,7 @@ class DisplayInfo:
     light: LightLevel | None = None
 
     def __post_init__(self) -> None:
+        check_fields(self)
         within("numerator of the pixel aspect ratio", self.pixel_aspect.numerator, 1, MAX_ASPECT_TERM)
         within("denominator of the pixel aspect ratio", self.pixel_aspect.denominator, 1, MAX_ASPECT_TERM)
 
@@ -219,6 +224,7 @@ class VideoFormat:
     bit_depth: int
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if not (MIN_SIDE <= self.height <= MAX_SIDE and MIN_SIDE <= self.width <= MAX_SIDE):
             raise ConfigError(f"frame size {self.width}x{self.height} is outside {MIN_SIDE}..{MAX_SIDE} pixels a side")
         if self.height * self.width > MAX_PIXELS:
@@ -248,9 +254,11 @@ class Frame:
     format: VideoFormat
 
     def __post_init__(self) -> None:
-        shapes = tuple(p.shape for p in self.planes)
-        assert shapes == self.format.plane_shapes, (shapes, self.format)
-        assert all(p.dtype == np.uint16 for p in self.planes)
+        instance("format", self.format, VideoFormat)
+        found = [f"{np.asarray(plane).dtype} {list(np.shape(plane))}" for plane in self.planes]
+        wanted = [f"uint16 {list(shape)}" for shape in self.format.plane_shapes]
+        if found != wanted:
+            raise ConfigError(f"planes are {', '.join(found)}; give arrays {', '.join(wanted)}")
 
     @property
     def height(self) -> int:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from coolvid.errors import ConfigError, printable
+from coolvid.values import check_fields
 
 # A comma separates options only if key= follows it, which cannot happen inside a bracketed tuple.
 _OUTER_COMMA = re.compile(r",(?=\s*\w+=|\s*$)")
@@ -18,6 +19,9 @@ class PluginChoice:
 
     name: str
     options: tuple[tuple[str, Any], ...] = ()
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     @classmethod
     def parse(cls, text: str) -> PluginChoice:

@@ -18,6 +18,7 @@ import entrypoints  # type: ignore[import-untyped]
 
 from coolvid.codec.architecture import PluginRecord, Ports
 from coolvid.errors import ConfigError, CoolvidError, MissingPlugin, PluginError, UnknownPlugin, printable
+from coolvid.values import fit_like, read_like
 
 from .contract import reported
 from .interfaces import (
@@ -32,7 +33,6 @@ from .interfaces import (
     UpsamplingPlugin,
     WarperPlugin,
 )
-from .values import fit_like, read_like
 
 
 @dataclass(frozen=True)
@@ -104,6 +104,20 @@ def names(kind: str) -> tuple[str, ...]:
 @cache
 def load(kind: str, name: str) -> type[Plugin]:
     """The plugin class. Raises UnknownPlugin (absent or offered twice) or PluginError (broken)."""
+    offer = require(kind, name)
+    try:
+        plugin = entrypoints.EntryPoint.from_string(offer.target, name).load()
+    except (Exception, SystemExit) as error:
+        text = f"{type(error).__name__}: {_one_line(error)}"
+        raise PluginError(f"{kind} '{name}' of {offer.package} does not load: {text}") from error
+    problem = _problem(kind, plugin)
+    if problem:
+        raise PluginError(f"{kind} '{name}' of {offer.package} {problem}")
+    return cast(type[Plugin], plugin)
+
+
+def require(kind: str, name: str) -> _Offer:
+    """The only offer of a plugin, which is not loaded. Raises UnknownPlugin (absent or offered twice)."""
     offers = _offers(kind).get(name, ())
     if not offers:
         raise UnknownPlugin(
@@ -113,15 +127,7 @@ def load(kind: str, name: str) -> type[Plugin]:
     if len(offers) > 1:
         owners = ", ".join(offer.package for offer in sorted(offers, key=lambda o: o.package))
         raise UnknownPlugin(f"{kind} '{name}' is offered by more than one package ({owners}); uninstall all but one")
-    try:
-        plugin = entrypoints.EntryPoint.from_string(offers[0].target, name).load()
-    except (Exception, SystemExit) as error:
-        text = f"{type(error).__name__}: {_one_line(error)}"
-        raise PluginError(f"{kind} '{name}' of {offers[0].package} does not load: {text}") from error
-    problem = _problem(kind, plugin)
-    if problem:
-        raise PluginError(f"{kind} '{name}' of {offers[0].package} {problem}")
-    return cast(type[Plugin], plugin)
+    return offers[0]
 
 
 def _problem(kind: str, plugin: Any) -> str:

@@ -7,7 +7,6 @@ The tables of a file are those of EncodeConfig: its own settings at the top, [st
 from __future__ import annotations
 
 import json
-import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -19,6 +18,7 @@ from coolvid.files import write_text
 from coolvid.picture.types import MIN_SIDE, FrameType
 from coolvid.plugin.choice import PluginChoice
 from coolvid.plugin.interfaces import NORMATIVE
+from coolvid.values import parse_toml
 
 from .config import EncodeConfig
 from .presets import frame_configs, training_types
@@ -45,7 +45,7 @@ def setting_names() -> list[str]:
 def read_config(path: str | Path) -> dict[str, Any]:
     """The settings in a TOML file, as a layer for make_config(). Raises InputError (cannot read) or ConfigError."""
     try:
-        content = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        content = parse_toml(Path(path).read_text(encoding="utf-8"))
         return fit_table(content, setting_types())
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
@@ -68,7 +68,7 @@ def parse_setting(text: str) -> dict[str, Any]:
 
 def _value(text: str) -> Any:
     try:
-        return tomllib.loads(f"value = {text}")["value"]
+        return parse_toml(f"value = {text}")["value"]
     except ValueError:
         return text
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from coolvid.errors import ConfigError, printable
-from coolvid.plugin.values import fit, shown
+from coolvid.values import fit, shown
 
 
 def fit_table(values: Mapping[str, Any], types: Mapping[str, Any], path: str = "") -> dict[str, Any]:

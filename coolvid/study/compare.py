@@ -22,6 +22,7 @@ from coolvid.media import Source, SourceSpec, open_source
 from coolvid.picture.quality import bpp, sequence_quality
 from coolvid.picture.types import ColorInfo, Frame, VideoFormat
 from coolvid.settings.config import EncodeConfig
+from coolvid.values import parse_json
 
 from .curves import BdRate, Comparison, Point
 from .peers import Peer, Placement, decode_peer, encode_peer
@@ -53,9 +54,10 @@ def compare(
     config: for all coolvid points; n_frames, structure and lmbda work as in encode(). Peers place I frames as that
     structure does. source_spec: how to read it. Raises CoolvidError.
     """
-    config = config or EncodeConfig()
+    config = api.checked_config(config, source_spec, source=source, out=out)
     if not lmbdas:
         raise ConfigError("no lmbda given; give one or more, for example 1e-2,3e-3,1e-3")
+    configs = [replace(config, lmbda=lmbda) for lmbda in dict.fromkeys(lmbdas)]
     if with_vmaf:
         find_ffmpeg()
     clip, placement = Clip(Path(source), config.n_frames, source_spec), Placement.of(config.structure)
@@ -63,7 +65,7 @@ def compare(
     for peer in peers:
         peer.check(facts.format)
     bench = _Bench(clip, _streams_folder(Path(out)), with_vmaf, force, listen)
-    own = [bench.point(_CoolvidJob(clip, replace(config, lmbda=lmbda), listen)) for lmbda in dict.fromkeys(lmbdas)]
+    own = [bench.point(_CoolvidJob(clip, each, listen)) for each in configs]
     curves = [_by_rate(own)]
     span = _span(own)
     for peer in dict.fromkeys(peers):
@@ -268,7 +270,7 @@ class _Bench:
     def _kept(self, path: Path) -> Point | None:
         """The point from an earlier run, if it can be read."""
         try:
-            return Point.from_json(json.loads(_record(path).read_text(encoding="utf-8")))
+            return Point.from_json(parse_json(_record(path).read_text(encoding="utf-8")))
         except (OSError, ValueError, KeyError, TypeError):
             return None
 

@@ -18,7 +18,8 @@ def originals(source: Source, indices: Sequence[int]) -> Iterator[Frame]:
             frame = next(source, None)
             if frame is None:
                 raise InputError(
-                    f"{source.name} has {count_frames(n_read)}, but the stream {indices[-1] + 1}; give the encoded source"
+                    f"{source.name} has {count_frames(n_read)}, but the stream {indices[-1] + 1}; "
+                    "give the encoded source"
                 )
             n_read += 1
         assert frame is not None, indices

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from coolvid.api import checked_threads
 from coolvid.bitstream.packet import PacketInfo
 from coolvid.bitstream.stream import StreamReader
 from coolvid.decoding.schedule import decode_stream
@@ -18,6 +19,7 @@ from coolvid.events import DecodeStarted, Listener, ignore
 from coolvid.media import Source, SourceSpec, open_sink, open_source
 from coolvid.picture.quality import bpp, psnr, psnr_planes
 from coolvid.picture.types import MAX_PIXELS, ColorInfo, Frame, PixelFormat, VideoFormat
+from coolvid.values import fit
 
 from .originals import originals
 
@@ -57,7 +59,8 @@ def make_review(
     every player opens. source_spec: how to read the source. max_pixels: as in decode(). Raises MissingExtra without
     Pillow, InputError when the source does not match the stream, and the errors of decoding and writing.
     """
-    within("amplify", amplify, 0.1, 256)
+    threads = checked_threads(threads, stream=stream, source=source, out=out)
+    within("amplify", fit(amplify, float, "amplify"), 0.1, 256)
     with StreamReader(stream, max_pixels=max_pixels) as reader:
         header, packets = reader.header, sorted(reader.packets, key=lambda packet: packet.display_index)
         if not packets:

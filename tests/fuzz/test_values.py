@@ -29,8 +29,8 @@ from coolvid.bitstream.stream import SyncPoint, pack_index, unpack_index
 from coolvid.bitstream.values import MAX_INTEGER, Usual, Value, read_varint, write_varint
 from coolvid.errors import MAX_SHOWN, CoolvidError, StreamError, printable
 from coolvid.plugin.choice import PluginChoice
-from coolvid.plugin.values import read_like
 from coolvid.settings.toml import make_config, parse_setting, read_config, setting_names
+from coolvid.values import read_like
 from fuzz.mutate import Parts, corpus, header_of
 
 HEADERS = [Parts.of(stream).header for stream in corpus()]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cached_property
 from typing import Any, cast
 
 import torch
@@ -24,7 +24,7 @@ from .checked import FirstCalls
 from .complexity import Complexity, complexity_of
 from .contexts import ContextMatrix, InterFeatures, repeated
 from .network_rate import KINDS, USUAL_STEPS, SentModule, Steps, estimated_bits, network_rate
-from .noise import NoiseSource
+from .noise import NoiseSource, seeded
 from .rate import latent_bits, scale_of
 
 
@@ -69,12 +69,12 @@ class CoolChicEncoder(nn.Module):
         self.predictor: Mapping[str, CodedModule] = {}
         self._predicted: dict[str, dict[str, Tensor]] = {}
         self._randomness: Tensor | None = None
+        self._quantizers: dict[str, QuantizerPlugin] = {}
         self._checked: set[str] = set()
 
     def _fresh_modules(self, seed: int) -> dict[str, nn.Module]:
-        """Newly drawn networks. The global random state does not change."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        """Newly drawn networks."""
+        with seeded(seed):
             made = {name: plugin.module() for name, plugin in self.plugins.by_name().items()}
             return dict(sorted({**made, "ifce": InterFeatures(self.architecture)}.items()))
 
@@ -142,7 +142,7 @@ class CoolChicEncoder(nn.Module):
         state: TrainingState,
     ) -> Tensor:
         """Scaled latents [N] after the quantizer. Raises PluginError if its first result is not trainable."""
-        quantizer = _quantizer(quantizer_type)
+        quantizer = self._quantizer(quantizer_type)
         if quantizer_type in self._checked:
             return quantizer.quantize(scaled, noise, temperature, state)
         with reported("quantizer", quantizer_type):
@@ -153,8 +153,14 @@ class CoolChicEncoder(nn.Module):
 
     def quantizer_and_noise(self, noise_type: str, quantizer_type: str) -> tuple[QuantizerPlugin, str]:
         """The quantizer and its kind of noise."""
-        quantizer = _quantizer(quantizer_type)
+        quantizer = self._quantizer(quantizer_type)
         return quantizer, quantizer.noise or noise_type
+
+    def _quantizer(self, choice: str) -> QuantizerPlugin:
+        """This model's own quantizer of this name and options."""
+        if choice not in self._quantizers:
+            self._quantizers[choice] = quantizer_plugin(choice)
+        return self._quantizers[choice]
 
     def _split(self, flat: Tensor) -> list[Tensor]:
         """Planes [h, w] of the grids."""
@@ -368,8 +374,8 @@ class CoolChicEncoder(nn.Module):
         return [(name, self.modules_by_name[name]) for name in MODULES]
 
 
-@cache
-def _quantizer(choice: str) -> QuantizerPlugin:
+def quantizer_plugin(choice: str) -> QuantizerPlugin:
+    """The plugin of a phase's quantizer_type. Raises UnknownPlugin, PluginError, ConfigError."""
     parsed = PluginChoice.parse(choice)
     return cast(QuantizerPlugin, registry.make("quantizer", parsed.name, dict(parsed.options)))
 

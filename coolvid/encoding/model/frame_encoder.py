@@ -23,6 +23,7 @@ from . import fused
 from .checked import FirstCalls
 from .compose import clamped, compose, round_flow
 from .coolchic import CoolChicEncoder, CoolChicEncoderOutput, set_parameters
+from .noise import seeded
 from .translation import Shift, global_translation, translate
 
 OutputRange = tuple[tuple[int, int], ...]
@@ -73,7 +74,8 @@ class FrameEncoder(nn.Module):
         self.coolchics = nn.ModuleDict(self._branches(seed))
         record = self.architecture.warper
         self.warper_plugin = None if record is None else build("warper", record, Ports(1, 1))
-        self.warper = None if self.warper_plugin is None else self.warper_plugin.module()
+        with seeded(seed):
+            self.warper = None if self.warper_plugin is None else self.warper_plugin.module()
         self.first_calls = FirstCalls()
         self._register_pictures(references)
 

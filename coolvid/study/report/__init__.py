@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from coolvid.api import checked_threads
 from coolvid.errors import ConfigError
 from coolvid.events import Listener, ignore
 from coolvid.media import SourceSpec
@@ -50,6 +51,7 @@ def report(
     from .summary import choose_frames, summarise
     from .views import choose_divisor, view
 
+    threads = checked_threads(threads, stream=stream, out=out)
     if source is None and source_spec != SourceSpec():
         raise ConfigError("source_spec describes a source; give source as well")
     with StreamReader(stream, max_pixels=max_pixels) as reader:
