@@ -66,6 +66,8 @@ class FrameConsole:
             case events.FrameDone() | events.FrameRestored() | events.FrameDecoded():
                 if self._trial is None or not self._trial.is_short:
                     self.say(frame_line(event))
+            case events.PartCut():
+                self.say(f"{event.part}: {event.problem}; {count_frames(event.n_kept)} kept")
             case events.TrialStarted():
                 self._trial = event
             case events.TrialDone():

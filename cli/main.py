@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import traceback
+from contextlib import suppress
 from typing import Any
 
 import click
@@ -45,9 +46,12 @@ class LazyGroup(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except BrokenPipeError:
+        except (BrokenPipeError, SystemExit) as error:  # standard output was closed: rich exits, click gets to know
+            with suppress(OSError):
+                for note in _notes(error):
+                    click.echo(f"coolvid: {note}", err=True)
             raise
-        except (CoolvidError, OSError) as error:
+        except (CoolvidError, OSError, MemoryError) as error:
             _report(error, with_traceback=bool(ctx.meta.get(DEBUG)))
             ctx.exit(EXIT_ERROR)
         except KeyboardInterrupt as error:
@@ -60,9 +64,15 @@ def _report(error: BaseException, with_traceback: bool) -> None:
     if with_traceback:
         click.echo("".join(traceback.format_exception(error)), err=True, nl=False)
     if isinstance(error, KeyboardInterrupt):
-        click.echo("; ".join(("coolvid: interrupted", *error.args)), err=True)
+        click.echo("; ".join(("coolvid: interrupted", *error.args, *_notes(error))), err=True)
     else:
-        click.echo(f"coolvid: error: {' '.join(str(error).split())}", err=True)
+        text = str(error) or "out of memory"
+        click.echo(f"coolvid: error: {' '.join('; '.join((text, *_notes(error))).split())}", err=True)
+
+
+def _notes(error: BaseException) -> list[str]:
+    """What was left, and how to go on."""
+    return getattr(error, "__notes__", [])
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

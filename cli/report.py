@@ -9,6 +9,7 @@ import click
 
 import coolvid
 from coolvid.events import Event, FrameDecoded
+from coolvid.files import check_writable
 
 from .console import count_frames, make_console
 from .options import (
@@ -73,6 +74,7 @@ def command(
     if opening and source is None:
         raise click.UsageError(f"--{opening[0].replace('_', '-')} describes a source; give --source as well")
     out = out or stream.with_suffix(".html")
+    check_writable(out)
     for given in (stream, source, compare):
         if given is not None:
             refuse_overwriting(given, out)

@@ -11,7 +11,7 @@ from coolvid.study.review import DEFAULT_AMPLIFY, make_review
 
 from . import encode
 from .console import FrameConsole, count_frames
-from .options import SOURCE_NAMES, debug_option, quiet_option, refuse_overwriting, take_source_spec, threads_option
+from .options import SOURCE_NAMES, debug_option, quiet_option, take_source_spec, threads_option
 
 
 @click.command("review")
@@ -46,8 +46,6 @@ def command(
     encoding used --start, --crop or --scale, give the same options here.
     """
     target = out or Path(f"{stream.stem}_review.mp4")
-    refuse_overwriting(source, target)
-    refuse_overwriting(stream, target)
     spec = take_source_spec(settings)
     with FrameConsole(quiet) as console:
         n_frames = make_review(

@@ -10,19 +10,30 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from .bitstream.headers import StreamHeader
 from .bitstream.packet import PacketInfo
-from .bitstream.stream import StreamReader, StreamWriter
+from .bitstream.stream import StreamReader
 from .codec.gop import CodingStep, plan
-from .encoding.resume import kept_packets, noting, run_settings
-from .encoding.targets import Target, search
+from .encoding.resume import Unfinished, frame_digest, note_of, run_settings, unfinished
+from .encoding.targets import MEMORY, Target, search
 from .errors import ConfigError, InputError
-from .events import DecodeStarted, EncodeDone, EncodeStarted, FrameRestored, Listener, PlannedFrame, TargetDone, ignore
-from .files import growing
-from .media import Source, SourceSpec, open_sink, open_source
+from .events import (
+    DecodeStarted,
+    EncodeDone,
+    EncodeStarted,
+    FrameRestored,
+    Listener,
+    PartCut,
+    PlannedFrame,
+    TargetDone,
+    ignore,
+)
+from .files import LOCK, check_writable, part_of, refuse_overwriting
+from .media import Source, SourceSpec, open_sink, open_source, sink_names
 from .picture.quality import mse, psnr
 from .picture.types import ColorInfo, Frame, VideoFormat
 from .settings.config import EncodeConfig
@@ -32,11 +43,13 @@ DEFAULT_FPS = Fraction(25)
 
 @dataclass(frozen=True)
 class StreamInfo:
-    """Contents of a stream: header, and one entry per packet in coding order."""
+    """Contents of a stream: header, and one entry per packet in coding order. n_appended: bytes of the file after the
+    stream, which decoding ignores."""
 
     header: StreamHeader
     packets: tuple[PacketInfo, ...]
     n_bytes: int
+    n_appended: int = 0
 
 
 class FrameBuffer:
@@ -76,11 +89,14 @@ def encode(
 
     source_spec describes a raw source whose name does not, and selects frames and a rectangle; see SourceSpec.
 
-    The stream grows in ``<out>.part`` and gets its final name when complete; resume continues such a part. The file
-    ``<out>.part.toml`` holds its settings, and the call must have the same, except threads.
+    The stream grows in ``<out>.part`` and gets its final name when complete. Any error or interruption after the first
+    finished frame leaves this part, and resume continues it. The file ``<out>.part.toml`` holds its settings, and a
+    digest of every source frame that was coded: the call must have the same frames and settings, except threads.
+    ``<out>.lock`` keeps other encodes from the same output.
     The result's digest covers all decoded pictures, as in digest(). Raises CoolvidError.
     """
     config = config or EncodeConfig()
+    _check_output(out, source)
     with open_source(source, source_spec) as video:
         frames, n_frames = _frames(video, config.n_frames)
         origin = {"name": Path(source).name, **asdict(source_spec)}
@@ -101,6 +117,7 @@ def encode_frames(
 ) -> EncodeDone:
     """encode() for frames in memory, all of one format. Raises CoolvidError."""
     config = config or EncodeConfig()
+    check_writable(out)
     chosen = list(frames)[: config.n_frames or None]
     if not chosen:
         raise InputError("no frames to encode")
@@ -131,20 +148,35 @@ def encode_to_target(
     """
     if str(source) == "-":
         raise InputError("a target needs several encodes, and standard input can be read once; give a file, or --lmbda")
+    config = config or EncodeConfig()
+    _check_output(out, source)
     with open_source(source, source_spec) as video:
         start = target.usual_lmbda(float(video.format.height * video.format.width * video.fps))
+        digests = [frame_digest(frame) for frame in islice(video, config.n_frames or None)]
     return search(
         partial(encode, source_spec=source_spec),
         source,
         Path(out),
         target,
         start,
-        config or EncodeConfig(),
+        config,
         max_encodes=max_encodes,
         resume=resume,
         listen=listen,
         origin=asdict(source_spec),
+        digests=digests,
     )
+
+
+def _check_output(out: str | Path, source: str | Path) -> None:
+    """Raise OutputError if the stream cannot be written, ConfigError if it would overwrite the source."""
+    check_writable(out)
+    refuse_overwriting(source, *output_names(out))
+
+
+def output_names(out: str | Path) -> tuple[Path, ...]:
+    """The files of an encode or a search that writes `out`; each may have a part, as files.part_of() names it."""
+    return Path(out), note_of(out), Path(f"{out}{LOCK}"), Path(f"{out}{MEMORY}")
 
 
 @dataclass(frozen=True)
@@ -163,33 +195,42 @@ def _encode(
     frames: Iterator[Frame], track: _Track, out: str | Path, config: EncodeConfig, resume: bool, listen: Listener
 ) -> EncodeDone:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # idle torch threads must not spin on shared cores
+    with unfinished(out, run_settings(config, track.origin), resume) as state:
+        done = _encode_rest(state, frames, track, out, config, listen)
+    listen(done)
+    return done
+
+
+def _encode_rest(
+    state: Unfinished, frames: Iterator[Frame], track: _Track, out: str | Path, config: EncodeConfig, listen: Listener
+) -> EncodeDone:
+    """Encode what an earlier run has not."""
     from .encoding.manager import FrameEncoderManager
     from .settings.presets import fit_intra
 
     start = time.perf_counter()
-    steps = plan(track.n_frames, config.structure)
-    settings, buffer = run_settings(config, track.origin), FrameBuffer(frames)
+    steps, buffer = plan(track.n_frames, config.structure), FrameBuffer(state.same(frames))
     config = fit_intra(config, buffer.look(steps[0].display_index))
     header = _header(track, steps, config)
-    coded = kept_packets(out, header, settings, steps) if resume else []
+    coded = state.kept(header, steps)
     manager = FrameEncoderManager(config, header, listen)
     listen(_started(track, steps, config, str(out), len(coded)))
+    if state.problem:
+        listen(PartCut(str(part_of(out)), len(coded), state.problem))
     tally = _Tally()
-    with noting(out, settings), growing(out) as file, StreamWriter(file, header) as writer:
-        for packet in coded:  # all at once, so that another interruption does not lose any
-            writer.append(packet)
+    with state.writing(header) as part:
         for i, step in enumerate(steps):
             frame = buffer.take(step.display_index)
             if i < len(coded):
                 manager.restore(step, frame, coded[i])
                 listen(_restored(step, coded[i].info, psnr(manager.decoded[step.display_index], frame)))
             else:
-                manager.encode(step, frame, keep=writer.append)
+                manager.encode(step, frame, keep=partial(part.keep, step, frame))
             tally.add(step.display_index, frame, manager.decoded[step.display_index])
             manager.forget(steps[i + 1 :])
-        n_bytes = writer.close()
+        n_bytes = part.close()
     bits_per_frame = 8 * n_bytes / track.n_frames
-    done = EncodeDone(
+    return EncodeDone(
         n_frames=track.n_frames,
         n_bytes=n_bytes,
         psnr_db=tally.psnr_db,
@@ -198,8 +239,6 @@ def _encode(
         rate_bpp=bits_per_frame / (track.format.height * track.format.width),
         bitrate_bps=float(bits_per_frame * track.fps),
     )
-    listen(done)
-    return done
 
 
 def _started(
@@ -246,6 +285,7 @@ def decode(
     frames: those to write, for example range(10, 20) for 10 to 19; only these and their references are decoded.
     threads: 0 for all cores. Returns the number of frames written. Raises CoolvidError.
     """
+    refuse_overwriting(path, *sink_names(out))
     with StreamReader(path) as reader:
         header, shown = reader.header, _shown(reader, frames)
         with open_sink(out, header.format, header.fps, header.color, len(shown), shown.start) as sink:
@@ -289,7 +329,7 @@ def _shown(reader: StreamReader, frames: range | None) -> range:
 def read_info(path: str | Path) -> StreamInfo:
     """Header and packet list of a stream, without decoding a picture. Raises StreamError."""
     with StreamReader(path) as reader:
-        return StreamInfo(reader.header, tuple(reader.packets), Path(path).stat().st_size)
+        return StreamInfo(reader.header, tuple(reader.packets), Path(path).stat().st_size, reader.n_appended)
 
 
 def picture_digest(frame: Frame) -> bytes:

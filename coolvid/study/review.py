@@ -15,7 +15,8 @@ from coolvid.bitstream.stream import StreamReader
 from coolvid.decoding.schedule import decode_stream
 from coolvid.errors import InputError, MissingExtra, within
 from coolvid.events import DecodeStarted, Listener, ignore
-from coolvid.media import Source, SourceSpec, open_sink, open_source
+from coolvid.files import refuse_overwriting
+from coolvid.media import Source, SourceSpec, open_sink, open_source, sink_names
 from coolvid.picture.quality import bpp, psnr, psnr_planes
 from coolvid.picture.types import ColorInfo, Frame, PixelFormat, VideoFormat
 
@@ -55,6 +56,8 @@ def make_review(
     source does not match the stream, and the errors of decoding and writing.
     """
     within("amplify", amplify, 0.1, 256)
+    for read in (stream, source):
+        refuse_overwriting(read, *sink_names(out))
     with StreamReader(stream) as reader, open_source(source, source_spec) as frames:
         header = reader.header
         _check_same(Path(stream).name, header.format, frames)
