@@ -35,8 +35,7 @@ def is_in_place(path: AnyPath) -> bool:
 
 def part_of(path: AnyPath) -> Path:
     """The name under which the content of path is written: `<path>.part`, or path itself when in place."""
-    path = Path(path)
-    return path if is_in_place(path) else path.with_name(path.name + PART)
+    return Path(path) if is_in_place(path) else Path(f"{os.fspath(path)}{PART}")
 
 
 def is_part(path: AnyPath) -> bool:
@@ -169,13 +168,13 @@ def locked(path: AnyPath) -> Iterator[None]:
         file.close()
 
 
-def _own(name: Path, path: AnyPath) -> IO[str]:
+def _own(name: Path, path: AnyPath) -> IO[bytes]:
     """The lock file, locked by this open file."""
     while True:
         with _explained(name):
-            file = os.fdopen(os.open(name, os.O_RDWR | os.O_CREAT, 0o666), "r+", encoding="utf-8")
+            file = os.fdopen(os.open(name, os.O_RDWR | os.O_CREAT, 0o666), "r+b", buffering=0)
         if not _lock(file.fileno()):
-            pid = file.read(20).strip()
+            pid = file.read(20).decode("ascii", "replace").strip()
             file.close()
             by = f"process {pid}" if pid else "another process"
             raise OutputError(f"cannot write {os.fspath(path)}: {by} is writing it; wait, or choose another name")
@@ -185,8 +184,7 @@ def _own(name: Path, path: AnyPath) -> IO[str]:
         file.close()  # its owner deleted it after we opened it
     with suppress(OSError):  # a full disk: the lock holds without its process id
         file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
+        file.write(str(os.getpid()).encode())
     return file
 
 

@@ -348,6 +348,28 @@ def test_what_is_no_stream_is_one_line(tmp_path, content):
     assert not (tmp_path / "out.yuv").exists()
 
 
+@pytest.mark.parametrize("n", [0, 1, 500])
+def test_appended_bytes_are_shown_and_refused_with_strict(tmp_path, monkeypatch, n):
+    monkeypatch.chdir(tmp_path)
+    golden = ROOT / "tests" / "golden" / "orbit.cvd"
+    Path("a.cvd").write_bytes(golden.read_bytes() + b"x" * n)
+    shown = invoke("info", "a.cvd")
+    assert (f"appended {n} bytes after the stream" in " ".join(shown.stdout.split())) == (n > 0)
+    assert coolvid.read_info("a.cvd").n_appended == n
+    for command in (["info", "a.cvd"], ["decode", "a.cvd", "--digest"], ["decode", "a.cvd", "b.y4m", "-q"]):
+        assert invoke(*command).exit_code == 0
+        Path("b.y4m").unlink(missing_ok=True)
+        result = invoke(*command, "--strict")
+        assert (result.exit_code, Path("b.y4m").exists()) == ((0, "b.y4m" in command) if n == 0 else (2, False))
+        assert ("a.cvd has" in result.stderr) == (n > 0) == (result.stderr.count("\n") == 1)
+
+
+def test_settings_can_be_written_to_a_device(calls):
+    result = invoke("encode", "clip.yuv", "--write-config", "/dev/null", "--log", "/dev/null", "--csv", "/dev/null")
+    assert result.exit_code == 0, result.output
+    assert Path("/dev/null").is_char_device()
+
+
 def test_tiny_sequence_there_and_back(tmp_path):
     """encode, info, decode of a shipped sequence, as in the README."""
     source = TINY[0]

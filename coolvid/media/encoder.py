@@ -37,6 +37,11 @@ class ContainerSink(Sink):
 
     _container: av.container.OutputContainer | None = None
 
+    def _check_target(self) -> None:
+        super()._check_target()
+        if self.path.suffix.lower() == ".mp4" and self.path.is_fifo():
+            raise OutputError(f"{self.path}: an .mp4 file cannot be written into a FIFO; use .mkv or .y4m")
+
     def _stored_format(self) -> str:
         f = self.format
         even = f.width % 2 == 0 and f.height % 2 == 0
