@@ -80,6 +80,8 @@ class FrameConsole:
                     self.say(frame_line(event))
             case events.NotStored():
                 self.say(not_stored_line(event))
+            case events.PartCut():
+                self.say(f"{event.part}: {event.problem}; {count_frames(event.n_kept)} kept")
             case events.TrialStarted():
                 self._trial = event
             case events.TrialDone():

@@ -12,7 +12,7 @@ from coolvid import events
 from coolvid.errors import ConfigError
 
 from .console import FrameConsole, count_frames, not_stored_line
-from .options import debug_option, max_pixels_option, quiet_option, refuse_overwriting, threads_option
+from .options import debug_option, max_pixels_option, quiet_option, refuse_appended, strict_option, threads_option
 
 STANDARD_OUTPUT = Path("-")
 
@@ -39,6 +39,7 @@ def parse_range(text: str) -> slice:
     "-5: for the last 5.",
 )
 @click.option("--digest", is_flag=True, help="Write no file; print the SHA-256 of all decoded pictures.")
+@strict_option
 @max_pixels_option
 @threads_option
 @quiet_option
@@ -48,6 +49,7 @@ def command(
     out: Path | None,
     part: slice | None,
     digest: bool,
+    strict: bool,
     max_pixels: int,
     threads: int,
     quiet: bool,
@@ -60,11 +62,12 @@ def command(
     """
     if (out is None) != digest:
         raise click.UsageError("give either an output file, for example clip.mp4, or --digest")
+    if strict:
+        refuse_appended(stream)
     frames = chosen_frames(stream, part)
     if out is None:
         click.echo(coolvid.digest(stream, frames=frames, threads=threads, max_pixels=max_pixels))
         return
-    refuse_overwriting(stream, out)
     with FrameConsole(quiet or out == STANDARD_OUTPUT) as console:
 
         def listen(event: events.Event) -> None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ import click
 import coolvid
 from coolvid.errors import ConfigError, StreamError
 from coolvid.events import EncodeDone, Event, Listener, TargetDone
-from coolvid.files import is_in_place, part_of
+from coolvid.files import check_writable, is_in_place
 from coolvid.picture.rate import parse_fps
 from coolvid.settings.config import PRESETS, EncodeConfig
 from coolvid.settings.presets import INTRA, MOTION, RESIDUE
@@ -206,13 +205,14 @@ def command(
     --pix-fmt.
     """
     target = stream_name(source, out)
-    refuse_overwriting(source, target, write_config, log, csv)
+    refuse_overwriting(source, *coolvid.api.output_names(target), write_config, log, csv)
+    check_outputs((target, write_config), (log, csv))
     source_spec = take_source_spec(settings)
     wanted = chosen_target({name: settings.pop(name) for name in TARGETS}, settings)
     config = chosen_config(settings)
     if write_config is not None and wanted is None:
         write_toml(config, write_config)
-    with FrameConsole(quiet) as console, journals(log, csv, resume) as others, telling_what_is_kept(target, wanted):
+    with FrameConsole(quiet) as console, journals(log, csv, resume) as others:
         listen = broadcast([console, *others])
         found = encode(source, target, config, wanted, source_spec=source_spec, resume=resume, listen=listen)
     config = replace(config, lmbda=found.lmbda)
@@ -245,6 +245,14 @@ def missed(found: TargetDone, wanted: coolvid.Target | None) -> str:
     )
 
 
+def check_outputs(whole: Iterable[Path | None], growing: Iterable[Path | None]) -> None:
+    """Raise OutputError unless these files can be written, whole or line by line."""
+    for each in filter(None, whole):
+        check_writable(each)
+    for each in filter(None, growing):
+        check_writable(each, as_it_stands=True)
+
+
 def broadcast(listeners: Sequence[Listener]) -> Listener:
     """A listener that passes every event to all of these."""
 
@@ -270,19 +278,6 @@ def stream_name(source: Path, out: Path | None) -> Path:
         return Path(f"{source.resolve().name}.cvd")
     stem = re.sub(r"[._-]?(%\d*d|[*?]+)", "", source.stem) or source.absolute().parent.name
     return Path(f"{stem}.cvd")
-
-
-@contextmanager
-def telling_what_is_kept(out: Path, target: coolvid.Target | None) -> Iterator[None]:
-    """Add to an interruption what was kept, and how to continue."""
-    try:
-        yield
-    except KeyboardInterrupt as interruption:
-        kept = part_of(out) if target is None else Path(f"{out}.search")
-        if kept == out or not kept.exists():
-            raise
-        what = "the finished frames" if target is None else "the search so far"
-        raise KeyboardInterrupt(f"{kept} holds {what}; add --resume to continue from there") from interruption
 
 
 def summary(stream: Path, done: EncodeDone, lmbda: float) -> str:

@@ -13,21 +13,24 @@ import coolvid
 from coolvid.errors import printable
 
 from .console import make_console, make_table
-from .options import debug_option
+from .options import debug_option, refuse_appended, strict_option
 
 FRAME_TITLES = ("frame", "type", "from", "networks from", "bytes", "header")
 
 
 @click.command("info")
 @click.argument("stream", type=click.Path(path_type=Path))
+@strict_option
 @debug_option
-def command(stream: Path) -> None:
+def command(stream: Path, strict: bool) -> None:
     """Show header, frames and bits of STREAM.
 
     Frames are listed in coding order. "from" lists the references. "networks from" is the frame whose networks predict
     those of this frame: "prior" means the networks built into coolvid, "-" none. A "copy" has no networks; it repeats
     one reference or the mean of both. The columns after "bytes" are bits.
     """
+    if strict:
+        refuse_appended(stream)
     info = coolvid.read_info(stream)
     console = make_console()
     console.print(make_table((str(stream), ""), header_rows(info), left=2))
@@ -54,6 +57,8 @@ def header_rows(info: Any) -> list[tuple[str, str]]:
         ("packets", f"{n_bytes} bytes, {8 * n_bytes / pixels:.4f} bpp"),
         ("memory", memory_words(info.decoding_bytes, machine_bytes())),
     ]  # fmt: skip
+    if info.n_appended:
+        rows.append(("appended", f"{info.n_appended} bytes after the stream, which decoding ignores"))
     return rows + [(f"configuration {i}", _configuration(c)) for i, c in enumerate(header.configurations)]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import traceback
+from contextlib import suppress
 from typing import Any
 
 import click
@@ -58,7 +59,10 @@ class LazyGroup(click.Group):
             for argument in ctx.meta[ARGUMENTS]:
                 check_name(argument, ConfigError)
             return super().invoke(ctx)
-        except BrokenPipeError:
+        except (BrokenPipeError, SystemExit) as error:  # standard output was closed: rich exits, click gets to know
+            with suppress(OSError):
+                for note in _notes(error):
+                    click.echo(f"coolvid: {note}", err=True)
             raise
         except click.ClickException as error:
             error.message = one_line(error.message)  # type: ignore[misc, unused-ignore]
@@ -76,11 +80,15 @@ def _report(error: BaseException, with_traceback: bool) -> None:
     if with_traceback:
         click.echo("".join(traceback.format_exception(error)), err=True, nl=False)
     if isinstance(error, KeyboardInterrupt):
-        click.echo(one_line("; ".join(("coolvid: interrupted", *error.args))), err=True)
-    elif isinstance(error, MemoryError):
-        click.echo("coolvid: error: not enough memory; `coolvid info` says what decoding a stream needs", err=True)
-    else:
-        click.echo(f"coolvid: error: {one_line(error)}", err=True)
+        click.echo(one_line("; ".join(("coolvid: interrupted", *error.args, *_notes(error)))), err=True)
+        return
+    text = str(error) or "the memory is not enough; `coolvid info` says what decoding a stream needs"
+    click.echo(f"coolvid: error: {one_line('; '.join((text, *_notes(error))))}", err=True)
+
+
+def _notes(error: BaseException) -> list[str]:
+    """What was left, and how to go on."""
+    return getattr(error, "__notes__", [])
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

@@ -10,8 +10,9 @@ from typing import Any, TypeVar
 
 import click
 
-from coolvid import SourceSpec
-from coolvid.errors import ConfigError
+import coolvid
+from coolvid import SourceSpec, files
+from coolvid.errors import ConfigError, StreamError
 from coolvid.picture.types import MAX_PIXELS
 from coolvid.plugin.choice import PluginChoice
 
@@ -24,6 +25,12 @@ Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 def _note_debug(ctx: click.Context, _: click.Parameter, given: bool) -> None:
     ctx.meta[DEBUG] = given or ctx.meta.get(DEBUG, False)
+
+
+def refuse_appended(stream: Path) -> None:
+    """Raise StreamError for a file with bytes after its stream."""
+    if n_bytes := coolvid.read_info(stream).n_appended:
+        raise StreamError(f"{stream} has {n_bytes} bytes after the stream; leave out --strict to ignore them")
 
 
 def debug_option(command: Decorated) -> Decorated:
@@ -41,6 +48,10 @@ def plugin_option(flag: str, help: str) -> Callable[[Decorated], Decorated]:
 
 def quiet_option(command: Decorated) -> Decorated:
     return click.option("-q", "--quiet", is_flag=True, help="Print errors only.")(command)
+
+
+def strict_option(command: Decorated) -> Decorated:
+    return click.option("--strict", is_flag=True, help="Refuse a file with bytes after the stream.")(command)
 
 
 def threads_option(command: Decorated) -> Decorated:
@@ -98,11 +109,11 @@ def parse_positions(text: str) -> tuple[int, ...]:
 
 
 def refuse_overwriting(source: Path, *outs: Path | None) -> None:
-    """Raise ConfigError when an output would replace the input or another output."""
+    """Raise ConfigError when an output, or the part of it, would replace the input or another output."""
     made: set[Path] = set()
     for out in filter(None, outs):
-        if out.exists() and source.exists() and out.samefile(source):
-            raise ConfigError(f"the output '{out}' is the input file; choose another name")
-        if out.resolve() in made:
+        files.refuse_overwriting(source, out)
+        names = set() if files.is_in_place(out) else {out.resolve(), files.part_of(out).resolve()}
+        if made & names:
             raise ConfigError(f"two outputs have the name '{out}'; choose another name for one")
-        made.add(out.resolve())
+        made |= names

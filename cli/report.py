@@ -9,6 +9,7 @@ import click
 
 import coolvid
 from coolvid.events import Event, FrameDecoded
+from coolvid.files import check_writable
 from coolvid.picture.rate import parse_fps
 
 from .console import count_frames, make_console
@@ -76,6 +77,7 @@ def command(
     if (flag := given_source_flag(settings)) and source is None:
         raise click.UsageError(f"{flag} describes a source; give --source as well")
     out = out or stream.with_suffix(".html")
+    check_writable(out)
     for given in (stream, source, compare):
         if given is not None:
             refuse_overwriting(given, out)

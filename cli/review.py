@@ -16,7 +16,6 @@ from .options import (
     debug_option,
     max_pixels_option,
     quiet_option,
-    refuse_overwriting,
     take_source_spec,
     threads_option,
 )
@@ -62,8 +61,6 @@ def command(
     encoding used --start, --crop or --scale, give the same options here.
     """
     target = out or Path(f"{stream.stem}_review.mp4")
-    refuse_overwriting(source, target)
-    refuse_overwriting(stream, target)
     spec = take_source_spec(settings)
     with FrameConsole(quiet) as console:
         n_frames = make_review(

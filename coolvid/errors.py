@@ -96,3 +96,8 @@ def within(what: str, value: float, low: float, high: float) -> None:
     """Raise ConfigError unless low <= value <= high. NaN always fails."""
     if not low <= value <= high:
         raise ConfigError(f"{what} is {printable(value)}; choose {low}..{high}")
+
+
+def tell_how_to_resume(error: BaseException, what_is_kept: str) -> None:
+    """Note on an error, as BaseException.add_note() does, what it left and how to go on; replaces earlier notes."""
+    error.__notes__ = [f"{what_is_kept}: add --resume (in Python: resume=True)"]

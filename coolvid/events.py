@@ -89,6 +89,15 @@ class FrameRestored:
 
 
 @dataclass(frozen=True)
+class PartCut:
+    """The part of an earlier run is kept only up to n_kept packets, because of this problem."""
+
+    part: str
+    n_kept: int
+    problem: str
+
+
+@dataclass(frozen=True)
 class EncodeDone:
     """A finished stream. digest: SHA-256 of all decoded pictures, see api.digest. Rates are those of the file:
     rate_bpp in bits per luma pixel, bitrate_bps in bits per second."""
@@ -184,6 +193,7 @@ Event = (
     | Progress
     | FrameDone
     | FrameRestored
+    | PartCut
     | EncodeDone
     | TrialStarted
     | TrialDone

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import random
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -379,7 +380,7 @@ def test_impossible_orders(packets: list[Packet], message: str) -> None:
 
 def test_the_file_appears_when_it_is_complete(tmp_path: Path) -> None:
     out = tmp_path / "video.cvd"
-    with growing(out) as file, StreamWriter(file, HEADER) as writer:
+    with growing(out, lambda: True) as file, StreamWriter(file, HEADER) as writer:
         for i, each in enumerate(PACKETS):
             writer.append(each)
             assert not out.exists()
@@ -397,17 +398,48 @@ def test_a_part_may_end_anywhere(tmp_path: Path) -> None:
         _ = StreamReader(part, partial=False).packets
 
 
-FAILURES: list[tuple[type[BaseException], list[str]]] = [(ValueError, []), (KeyboardInterrupt, ["video.cvd.part"])]
+@pytest.mark.parametrize("n_kept", [1, 2, 4])
+def test_a_part_continues(tmp_path: Path, n_kept: int) -> None:
+    (tmp_path / "video.cvd.part").write_bytes(written(index=False, n=n_kept) if n_kept == 4 else part_with(n_kept))
+    after = StreamReader(tmp_path / "video.cvd.part").end_of(n_kept)
+    with growing(tmp_path / "video.cvd", lambda: True, after=after) as file:
+        with StreamWriter(file, HEADER, PACKETS[:n_kept]) as writer:
+            for each in PACKETS[n_kept:]:
+                writer.append(each)
+        assert writer.n_bytes == len(written())
+    assert (tmp_path / "video.cvd").read_bytes() == written()
 
 
-@pytest.mark.parametrize(("error", "left"), FAILURES)
-def test_an_error_deletes_and_an_interrupt_keeps_the_part(
-    error: type[BaseException], left: list[str], tmp_path: Path
-) -> None:
-    with pytest.raises(error), growing(tmp_path / "video.cvd") as file, StreamWriter(file, HEADER) as writer:
-        writer.append(PACKETS[0])
-        raise error
-    assert os.listdir(tmp_path) == left
+def part_with(n: int, more: bytes = b"") -> bytes:
+    return HEADER.pack() + b"".join(p.data for p in PACKETS[:n]) + more
+
+
+CUTS: list[tuple[bytes, int, str]] = [
+    (written(), 4, ""),
+    (part_with(2), 2, ""),
+    (part_with(2, PACKETS[2].data[:-1]), 2, "packet 2 is incomplete"),
+    (part_with(1, bytes([*PACKETS[1].data[:-1], 0x55]) + PACKETS[2].data), 1, "packet 1: .* checksum"),
+    (part_with(1, PACKETS[2].data), 1, "packet 1: frame 1 refers to frame 2"),
+    (part_with(2, bytes(40)), 2, "packet 2 is incomplete"),
+]
+
+
+@pytest.mark.parametrize(("data", "n_sound", "problem"), CUTS)
+def test_the_sound_packets_of_a_part(data: bytes, n_sound: int, problem: str) -> None:
+    infos, found = StreamReader(data, partial=True).sound_packets()
+    assert infos == [p.info for p in PACKETS[:n_sound]]
+    assert re.match(problem, found) and bool(found) == bool(problem)
+
+
+APPENDED = [(True, b"", 0), (False, b"", 0), (True, b"x" * 500, 500), (False, b"\x00CVI" + b"x" * 7, 11)]
+
+
+@pytest.mark.parametrize(("index", "more", "n"), APPENDED)
+def test_appended_bytes_are_counted_and_ignored(index: bool, more: bytes, n: int) -> None:
+    data = written(index=index) + more
+    assert StreamReader(data).n_appended == n
+    assert content(data) == content(written(index=index))
+    assert StreamReader(data[:-1] if more else data[:90], partial=True).n_appended == max(0, n - 1)
 
 
 @pytest.mark.parametrize("n_there", [0, len(HEADER.pack()) + 5])

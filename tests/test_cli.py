@@ -221,19 +221,51 @@ MISTAKES = [
     ("encode clip.yuv --intra-pos 0,x", "cannot read positions '0,x'"),
     ("encode clip.yuv --quantizer soft:round", "cannot read plugin choice 'soft:round'"),
     ("encode setup.cvd -o setup.cvd", "the output 'setup.cvd' is the input file"),
-    ("decode setup.cvd setup.cvd", "the output 'setup.cvd' is the input file"),
+    ("encode setup.cvd.part -o setup.cvd", "the output 'setup.cvd.part' is the input file"),
+    ("encode clip.yuv --log clip.cvd.part", "two outputs have the name 'clip.cvd.part'"),
+    ("encode clip.yuv --csv clip.cvd.part.toml", "two outputs have the name 'clip.cvd.part.toml'"),
+    ("encode clip.yuv -o none/clip.cvd", "cannot write none/clip.cvd: the folder none does not exist"),
+    ("encode clip.yuv -o .", "cannot write .: it is a folder"),
+    ("encode clip.yuv --log none/run.jsonl", "cannot write none/run.jsonl: the folder none does not exist"),
+    ("encode clip.yuv --csv none/run.csv", "cannot write none/run.csv: the folder none does not exist"),
+    ("encode clip.yuv --write-config none/a.toml", "cannot write none/a.toml: the folder none does not exist"),
 ]
 
 
 @pytest.mark.parametrize("command, message", MISTAKES)
 def test_a_mistake_is_one_line_and_exit_code_2(calls, command, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    Path("setup.cvd").touch()
+    for name in ("setup.cvd", "setup.cvd.part"):
+        Path(name).touch()
     result = invoke(*shlex.split(command))
     assert result.exit_code == 2
     assert result.stdout == ""
     assert result.stderr.startswith(f"coolvid: error: {message}")
     assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "command, out",
+    [
+        ("decode a.cvd a.cvd", "a.cvd"),
+        ("decode a_0001.png a.png", "a_%d.png"),
+        ("decode a_0001.png a_%04d.png", "a_%04d.png"),
+        ("decode b.y4m.part b.y4m", "b.y4m.part"),
+        ("review a.cvd --source b.mp4 -o b.mp4", "b.mp4"),
+        ("review a_0001.png --source b.mp4 -o a.png", "a_%d.png"),
+        ("report a.cvd --source b.mp4 -o b.mp4", "b.mp4"),
+        ("compare c/comparison.png -o c", "c/comparison.png"),
+    ],
+)
+def test_what_is_read_is_never_written(command, out, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("c").mkdir()
+    for name in ("a.cvd", "a_0001.png", "b.y4m.part", "b.mp4", "c/comparison.png"):
+        Path(name).write_bytes(b"content")
+    result = invoke(*shlex.split(command))
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == f"coolvid: error: the output '{out}' is the input file; choose another name\n"
+    assert all(path.read_bytes() == b"content" for path in tmp_path.rglob("*.*"))
 
 
 @pytest.mark.parametrize("args", [["--debug", "encode", "clip.yuv"], ["encode", "clip.yuv", "--debug"]])
@@ -316,6 +348,28 @@ def test_what_is_no_stream_is_one_line(tmp_path, content):
     assert not (tmp_path / "out.yuv").exists()
 
 
+@pytest.mark.parametrize("n", [0, 1, 500])
+def test_appended_bytes_are_shown_and_refused_with_strict(tmp_path, monkeypatch, n):
+    monkeypatch.chdir(tmp_path)
+    golden = ROOT / "tests" / "golden" / "orbit.cvd"
+    Path("a.cvd").write_bytes(golden.read_bytes() + b"x" * n)
+    shown = invoke("info", "a.cvd")
+    assert (f"appended {n} bytes after the stream" in " ".join(shown.stdout.split())) == (n > 0)
+    assert coolvid.read_info("a.cvd").n_appended == n
+    for command in (["info", "a.cvd"], ["decode", "a.cvd", "--digest"], ["decode", "a.cvd", "b.y4m", "-q"]):
+        assert invoke(*command).exit_code == 0
+        Path("b.y4m").unlink(missing_ok=True)
+        result = invoke(*command, "--strict")
+        assert (result.exit_code, Path("b.y4m").exists()) == ((0, "b.y4m" in command) if n == 0 else (2, False))
+        assert ("a.cvd has" in result.stderr) == (n > 0) == (result.stderr.count("\n") == 1)
+
+
+def test_settings_can_be_written_to_a_device(calls):
+    result = invoke("encode", "clip.yuv", "--write-config", "/dev/null", "--log", "/dev/null", "--csv", "/dev/null")
+    assert result.exit_code == 0, result.output
+    assert Path("/dev/null").is_char_device()
+
+
 def test_tiny_sequence_there_and_back(tmp_path):
     """encode, info, decode of a shipped sequence, as in the README."""
     source = TINY[0]
@@ -363,10 +417,8 @@ def test_an_interrupted_encode_leaves_no_stream(tmp_path):
     finally:
         process.kill()
     assert process.returncode == 130
-    assert (
-        stderr == "coolvid: interrupted; out.cvd.part holds the finished frames; add --resume to continue from there\n"
-    )
-    assert not (tmp_path / "out.cvd").exists()
+    assert stderr == "coolvid: interrupted\n"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_option_parsers_reject_by_name():

@@ -54,12 +54,18 @@ ENCODING: dict[str, set[str]] = {
     "manager": {"candidates", "job", "objective", "threads"},
     "resume": set(),
     "targets": set(),
+    "video": {"manager", "resume"},
 }
 
 # Where torch may be imported when a module is loaded; elsewhere it is imported inside the function that needs it.
 TORCH_ROOMS = ("coolvid.encoding", "coolvid.testing", "coolvid.plugin.conformance", "coolvid.plugin.agreement")
 # Parts of encoding that api and the command line read without training anything.
-TORCH_FREE = {"coolvid.encoding.__init__", "coolvid.encoding.resume", "coolvid.encoding.targets"}
+TORCH_FREE = {
+    "coolvid.encoding.__init__",
+    "coolvid.encoding.resume",
+    "coolvid.encoding.targets",
+    "coolvid.encoding.video",
+}
 TORCH_PLUGINS = {"differentiable", "fused", "stateful", "pointwise", "quantizer", "distortion"}
 
 

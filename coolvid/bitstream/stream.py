@@ -2,13 +2,13 @@
 
 The index follows the packets when more than one frame is intra: INDEX_MAGIC, size of the body (varint), body (a
 count, then per intra packet its distance in packets and bytes from the one before, all varints), CRC-32C. A missing or
-damaged index costs nothing but a scan of the packet sizes.
+damaged index costs nothing but a scan of the packet sizes. Bytes after the index are ignored; n_appended counts them.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
@@ -42,16 +42,22 @@ class StreamWriter:
     """Writes packets as they come into an open binary file, from where it stands; the file stays open.
 
     After each packet the file is a stream that StreamReader reads as a partial one. As a context manager it closes the
-    stream at a clean exit. Raises OutputError.
+    stream at a clean exit. kept: packets that an earlier run wrote; the file stands at their end. Raises OutputError.
     """
 
-    def __init__(self, file: IO[bytes], header: StreamHeader) -> None:
+    def __init__(self, file: IO[bytes], header: StreamHeader, kept: Sequence[Packet] = ()) -> None:
         self._file, self._header = file, header
         self._sync: list[SyncPoint] = []
         self._n_packets = self._size = 0
         self._is_closed = False
-        self._start = file.tell() if file.seekable() else 0
-        self._write(header.pack())
+        if kept:
+            self._start, self._size = 0, file.tell() - sum(len(packet.data) for packet in kept)
+            for packet in kept:
+                self._count(packet)
+        else:
+            self._start = file.tell() if file.seekable() else 0
+            self._write(header.pack())
+            self._size = len(header.pack())
 
     @property
     def n_bytes(self) -> int:
@@ -64,13 +70,16 @@ class StreamWriter:
             self._file.flush()
         except OSError as error:
             raise failure(getattr(self._file, "name", "the stream"), error) from error
-        self._size += len(data)
 
     def append(self, packet: Packet) -> None:
         """Write one packet, in coding order."""
+        self._write(packet.data)
+        self._count(packet)
+
+    def _count(self, packet: Packet) -> None:
         if packet.info.frame_type is FrameType.I:
             self._sync.append(SyncPoint(self._n_packets, self._size))
-        self._write(packet.data)
+        self._size += len(packet.data)
         self._n_packets += 1
 
     def close(self, index: bool = True) -> int:
@@ -82,7 +91,9 @@ class StreamWriter:
             return self._size
         self._is_closed = True
         if index and len(self._sync) > 1:
-            self._write(pack_index(self._sync))
+            stored = pack_index(self._sync)
+            self._write(stored)
+            self._size += len(stored)
         if self._header.n_frames != self._n_packets:
             self._patch_header()
         return self._size
@@ -90,11 +101,9 @@ class StreamWriter:
     def _patch_header(self) -> None:
         """Bring the header's count of frames up to date; its size stays."""
         if self._file.seekable():
-            size = self._size
             self._file.seek(self._start)
             self._write(replace(self._header, n_frames=self._n_packets).pack())
             self._file.seek(0, os.SEEK_END)
-            self._size = size
 
     def __enter__(self) -> StreamWriter:
         return self
@@ -161,7 +170,23 @@ class StreamReader:
         """Every packet's description, in coding order. Raises StreamError unless each frame appears once, after its
         references, and inherits from a frame whose networks are still kept; and, unless the stream is partial, for a
         frame that is missing."""
+        infos = tuple(self._described())
+        if not self._partial:
+            _check_complete({info.display_index for info in infos})
+        return infos
+
+    def sound_packets(self) -> tuple[list[PacketInfo], str]:
+        """The descriptions of the packets before the first that is damaged or incomplete, and what is wrong with it."""
         infos: list[PacketInfo] = []
+        try:
+            for info in self._described():
+                infos.append(info)
+        except StreamError as error:
+            return infos, f"packet {len(infos)}: {error}"
+        is_cut = len(self) < self.header.n_frames and self._end != len(self._data)
+        return infos, f"packet {len(infos)} is incomplete" if is_cut else ""
+
+    def _described(self) -> Iterator[PacketInfo]:
         seen: set[int] = set()
         kept = NetworkStore()
         for i in range(len(self)):
@@ -176,16 +201,37 @@ class StreamReader:
             if not info.is_copy:
                 kept.add(FrameNetworks(info.display_index, architecture, {}))
             seen.add(info.display_index)
-            infos.append(info)
-        if not self._partial:
-            _check_complete(seen)
-        return tuple(infos)
+            yield info
+
+    def end_of(self, n_packets: int) -> int:
+        """Offset of the first byte after this many packets."""
+        return self._spans[n_packets - 1][1] if n_packets else self._start
+
+    @property
+    def _end(self) -> int:
+        return self.end_of(len(self))
+
+    @property
+    def n_appended(self) -> int:
+        """Bytes after the packets that are not a valid index; 0 for a stream that ends too early."""
+        if len(self) < self.header.n_frames:
+            return 0
+        return len(self._data) - self._end - self._index_size()
+
+    def _index_size(self) -> int:
+        """Bytes of the index, 0 if there is none or it is damaged."""
+        start = self._end + len(INDEX_MAGIC)
+        try:
+            size, at = read_varint(self._data, start)
+        except StreamError:
+            return 0
+        end = at + size + CRC_BYTES
+        return end - self._end if unpack_index(self._data[self._end : end]) is not None else 0
 
     @cached_property
     def sync_points(self) -> tuple[SyncPoint, ...]:
         """The intra packets, from the index if it is valid, else by a scan."""
-        end = self._spans[-1][1] if self._spans else self._start
-        stored = unpack_index(self._data[end:])
+        stored = unpack_index(self._data[self._end : self._end + self._index_size()])
         if stored is not None and all(self._holds(point) for point in stored):
             return stored
         found = (i for i, info in enumerate(self.packets) if info.frame_type is FrameType.I)

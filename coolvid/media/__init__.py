@@ -16,7 +16,9 @@ from .numbering import is_sequence
 from .raw import RawSink, RawSource, Y4mSink
 from .source_spec import Crop, SourceSpec
 
-__all__ = ["RAW_SUFFIXES", "SINK_SUFFIXES", "Crop", "Sink", "Source", "SourceSpec", "open_sink", "open_source"]
+__all__ = [
+    "RAW_SUFFIXES", "SINK_SUFFIXES", "Crop", "Sink", "Source", "SourceSpec", "open_sink", "open_source", "sink_names",
+]  # fmt: skip
 
 RAW_SUFFIXES = (".yuv", ".rgb", ".raw")
 SINK_SUFFIXES = (".mp4", ".mkv", ".y4m", ".yuv", ".rgb", ".png")
@@ -90,6 +92,15 @@ def open_sink(
             "on standard output"
         )
     return _sink_class(path)(path, format, fps, color, n_frames, first, display)
+
+
+def sink_names(path: str | os.PathLike[str]) -> tuple[Path, ...]:
+    """The names under which open_sink() may write, numbers as %d; none for standard output."""
+    path = Path(path)
+    if str(path) == PIPE:
+        return ()
+    numbers = path.with_name(f"{path.stem}_%d{path.suffix}")
+    return (path, numbers) if path.suffix.lower() == ".png" else (path,)
 
 
 def _sink_class(path: Path) -> type[Sink]:

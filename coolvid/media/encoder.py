@@ -46,6 +46,8 @@ class ContainerSink(Sink):
         if problem := problem_of(self.fps):
             suffix = self.path.suffix
             raise OutputError(f"{self.path}: {suffix} cannot hold fps {self.fps}; use .yuv or .png ({problem})")
+        if self.path.suffix.lower() == ".mp4" and self.path.is_fifo():
+            raise OutputError(f"{self.path}: an .mp4 file cannot be written into a FIFO; use .mkv or .y4m")
 
     def _stored_format(self) -> str:
         f = self.format

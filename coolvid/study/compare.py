@@ -19,6 +19,7 @@ from coolvid.errors import ConfigError, InputError, OutputError
 from coolvid.events import Listener, PointDone, PointStarted, ignore
 from coolvid.files import discard, part_of, write_text
 from coolvid.media import Source, SourceSpec, open_source
+from coolvid.picture.digest import picture_digest
 from coolvid.picture.quality import bpp, sequence_quality
 from coolvid.picture.types import ColorInfo, Frame, VideoFormat
 from coolvid.settings.config import EncodeConfig
@@ -159,7 +160,7 @@ class Clip:
         state, n_frames = hashlib.sha256(), 0
         with self.open() as source:
             for frame in islice(source, self.limit or None):
-                state.update(api.picture_digest(frame))
+                state.update(picture_digest(frame))
                 n_frames += 1
             state.update(repr((source.format, source.fps, source.color)).encode())
             if not n_frames:

@@ -16,7 +16,8 @@ from coolvid.bitstream.stream import StreamReader
 from coolvid.decoding.schedule import decode_stream
 from coolvid.errors import InputError, MissingExtra, StreamError, within
 from coolvid.events import DecodeStarted, Listener, ignore
-from coolvid.media import Source, SourceSpec, open_sink, open_source
+from coolvid.files import refuse_overwriting
+from coolvid.media import Source, SourceSpec, open_sink, open_source, sink_names
 from coolvid.picture.quality import bpp, psnr, psnr_planes
 from coolvid.picture.types import MAX_PIXELS, ColorInfo, Frame, PixelFormat, VideoFormat
 from coolvid.values import fit
@@ -61,6 +62,8 @@ def make_review(
     """
     threads = checked_threads(threads, stream=stream, source=source, out=out)
     within("amplify", fit(amplify, float, "amplify"), 0.1, 256)
+    for read in (stream, source):
+        refuse_overwriting(read, *sink_names(out))
     with StreamReader(stream, max_pixels=max_pixels) as reader:
         header, packets = reader.header, sorted(reader.packets, key=lambda packet: packet.display_index)
         if not packets:

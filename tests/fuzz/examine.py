@@ -5,10 +5,10 @@ from itertools import islice
 from unittest.mock import patch
 
 from coolvid import kernels
-from coolvid.api import picture_digest
 from coolvid.bitstream.stream import StreamReader
 from coolvid.decoding.schedule import decode_stream
 from coolvid.errors import MAX_MESSAGE, CoolvidError
+from coolvid.picture.digest import picture_digest
 from coolvid.study.inspection import inspect_stream, packet_facts
 
 MAX_PIXELS = 1 << 14
