@@ -34,7 +34,7 @@ ARROWS: dict[str, set[str]] = {
     "bitstream": {"codec", "picture", "kernels", "files"},
     "decoding": {"bitstream", "codec", "plugin", "picture", "kernels", "events"},
     "encoding": {"decoding", "bitstream", "codec", "plugin", "settings", "picture", "events", "kernels", "files"},
-    "api": {"encoding", "decoding", "bitstream", "media", "settings", "codec", "picture", "events", "kernels", "files"},
+    "api": {"encoding", "decoding", "bitstream", "media", "settings", "picture", "events", "files"},
     "study": {"api", "decoding", "bitstream", "media", "settings", "codec", "picture", "events", "files"},
     "testing": {"encoding", "decoding", "plugin", "settings", "codec", "picture", "kernels"},
     "coolvid_plugins": {"plugin", "codec", "picture", "kernels"},
