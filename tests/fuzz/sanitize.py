@@ -31,11 +31,16 @@ def build(folder: Path) -> None:
     subprocess.run([*command, "--build-temp", str(folder / "temp")], check=True, cwd=ROOT, env=os.environ | options)
 
 
+def library(name: str) -> str:
+    """The path of a library of GCC."""
+    command = ["gcc", f"-print-file-name={name}"]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
 def run(folder: Path, kernels: str, arguments: list[str]) -> int:
     """Python with these kernels; returns its exit status."""
-    library = subprocess.run(["gcc", "-print-file-name=libasan.so"], check=True, capture_output=True, text=True)
     environment = os.environ | {
-        "LD_PRELOAD": library.stdout.strip(),
+        "LD_PRELOAD": " ".join(map(library, ("libasan.so", "libstdc++.so"))),  # the latter for what kernels throw
         "ASAN_OPTIONS": "detect_leaks=0",  # the interpreter's own
         "UBSAN_OPTIONS": "print_stacktrace=1",
         "COOLVID_KERNELS": kernels,
