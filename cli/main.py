@@ -82,7 +82,7 @@ def _report(error: BaseException, with_traceback: bool) -> None:
     if isinstance(error, KeyboardInterrupt):
         click.echo(one_line("; ".join(("coolvid: interrupted", *error.args, *_notes(error)))), err=True)
         return
-    text = str(error) or "the memory is not enough; `coolvid info` says what decoding a stream needs"
+    text = str(error) or "not enough memory; `coolvid info` says what decoding a stream needs"
     click.echo(f"coolvid: error: {one_line('; '.join((text, *_notes(error))))}", err=True)
 
 

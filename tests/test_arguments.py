@@ -41,7 +41,7 @@ REFUSED = [
     (EncodeConfig, {"iterations": 1.5}, "iterations is 1.5; write a whole number"),
     (EncodeConfig, {"lmbda": "0.1"}, "lmbda is '0.1'; write a number 1e-07..10"),
     (EncodeConfig, {"lmbda": float("nan")}, "lmbda is nan; choose 1e-07..10"),
-    (EncodeConfig, {"lmbda": 10**400}, r"lmbda is 10+\.\.\.; write a number"),
+    (EncodeConfig, {"lmbda": 10**400}, r"lmbda is 10+…; write a number"),
     (EncodeConfig, {"inherit": 1}, "inherit is 1; write true or false"),
     (EncodeConfig, {"preset": 3}, "preset '3'; choose one of: fast, medium, slow, placebo"),
     (EncodeConfig, {"residue": "foo"}, "residue operating point 'foo'; choose one of: vlop, lop, mop, hop"),

@@ -125,7 +125,7 @@ def test_a_wrong_setting_is_named_with_the_choices(text, message):
 BAD_VALUES = [
     ("preset=quick", "preset 'quick'; choose one of: fast"),
     ("training.final=-1", "final is -1; choose 0..10000000"),
-    ("training.warmup=[[0, 5]]", "warmup[0][0] is 0"),
+    ("training.warmup=[[0, 5]]", r"warmup\[0\]\[0\] is 0"),
     ("training.step_search=best", "step_search 'best'; choose one of: full, descent"),
     ("training.start_lr=2", "start_lr is 2.0"),
     ("intra=top", "intra operating point 'top'; choose one of: lop"),

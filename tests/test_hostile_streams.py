@@ -165,7 +165,8 @@ def test_names_of_plugins_are_shown_escaped_and_cut(stream, name):
     given, shown = NAMES[name]
     path = stream(renamed(given))
     info = invoke("info", path)
-    assert info.exit_code == 0 and f"residue {shown}+conv+separable" in info.stdout
+    assert info.exit_code == 0, info.output
+    assert f"residue {shown}+conv+separable" in info.stdout
     decoded = invoke("decode", path, "--digest")
     assert decoded.exit_code == 2 and f"the arm plugin '{shown}' (version 1)" in decoded.stderr
     for text in (info.output, decoded.output):

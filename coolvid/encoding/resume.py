@@ -104,7 +104,7 @@ class Unfinished:
             digests = {int(index): str(digest) for index, digest in found.pop("frames", {}).items()}
         except (OSError, ValueError):
             found, digests = None, {}
-        if problem := _difference(found, self._settings):
+        if problem := _difference(found or None, self._settings):
             raise InputError(f"{self._part} {problem}; resume with the earlier settings, or start again without resume")
         return digests
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from coolvid.bitstream.crc import CRC_BYTES, sealed
-from coolvid.bitstream.headers import FORMAT_VERSION, FRAME, MAGIC, StreamHeader, Table
+from coolvid.bitstream.headers import FRAME, MAGIC, PLAIN_VERSION, StreamHeader, Table
 from coolvid.bitstream.packet import PacketHeader
 from coolvid.bitstream.records import BitReader, BitWriter, Many, U
 from coolvid.bitstream.stream import StreamReader, SyncPoint, pack_index
@@ -171,7 +171,7 @@ def noise(rng, most: int) -> bytes:
 
 
 def header_of(body: bytes) -> bytes:
-    return sealed(MAGIC + bytes([FORMAT_VERSION]) + write_varint(len(body)) + body)
+    return sealed(MAGIC + bytes([PLAIN_VERSION]) + write_varint(len(body)) + body)
 
 
 def changed_header(rng, parts: Parts) -> bytes:
