@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 from coolvid_cli.decode import parse_range
-from coolvid_cli.options import parse_crop, parse_fps, parse_positions, parse_size
+from coolvid_cli.options import parse_crop, parse_positions, parse_size
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
@@ -28,6 +28,7 @@ from coolvid.bitstream.records import (
 from coolvid.bitstream.stream import SyncPoint, pack_index, unpack_index
 from coolvid.bitstream.values import MAX_INTEGER, Usual, Value, read_varint, write_varint
 from coolvid.errors import MAX_SHOWN, CoolvidError, StreamError, printable
+from coolvid.picture.rate import parse_fps
 from coolvid.plugin.choice import PluginChoice
 from coolvid.settings.toml import make_config, parse_setting, read_config, setting_names
 from coolvid.values import read_like
