@@ -17,6 +17,7 @@ from coolvid_cli.main import COMMANDS, main
 import coolvid
 from coolvid import events
 from coolvid.bitstream.packet import PacketInfo
+from coolvid.bitstream.stream import StreamReader
 from coolvid.codec.gop import StructureConfig
 from coolvid.errors import ConfigError, InputError
 from coolvid.picture.types import ColorInfo, DisplayInfo, FrameType, PixelFormat, VideoFormat
@@ -66,7 +67,7 @@ def calls(monkeypatch):
     bits = {"header": 80, "residue.latents": 800, "residue.arm": 160, "motion.latents": 40, "motion.synthesis": 20}
     header = SimpleNamespace(
         format=FORMAT, fps=Fraction(30), color=ColorInfo(), display=DisplayInfo(), n_frames=2, gop=8, intra_period=0,
-        low_delay=False, configurations=(),
+        low_delay=False, configurations=StreamReader(ROOT / "tests" / "golden" / "orbit.cvd").header.configurations,
     )  # fmt: skip
     packet = PacketInfo(1, 1, FrameType.P, (0,), 138, bits, predictor=0)
     info = coolvid.StreamInfo(header, (packet,), 200)
@@ -168,6 +169,7 @@ def test_info_shows_header_frames_and_parts(calls):
         "pixels yuv420, 8 bit",
         "structure gop 8, intra period none",
         "frames 1 of 2",
+        "memory about 50 MB to decode",
         "frame type from networks from bytes header residue latents motion latents networks",
         "1 P 0 0 138 80 800 40 180",
         "residue.latents 800 72.7%",

@@ -19,7 +19,7 @@ def decoding_bytes(header: StreamHeader) -> int:
     form = header.format
     picture = 2 * form.n_samples
     frames = (_frame(each, form) + (1 + each.frame_type.n_references) * picture for each in header.configurations)
-    return PROCESS_BYTES + max(frames, default=0)
+    return PROCESS_BYTES + max(frames)
 
 
 def _frame(frame: FrameArchitecture, form: VideoFormat) -> int:
