@@ -1,9 +1,11 @@
 """The optional compiled kernels: one extension module per instruction set, all from the same source.
 
 Everything else about the package is in pyproject.toml. Without a compiler, or on another processor than x86-64 for the
-two wider sets, the package installs all the same and computes in PyTorch and numpy.
+two wider sets, the package installs all the same and computes in PyTorch and numpy. COOLVID_SETS in the environment
+names the sets to build, for example portable,v3; CXXFLAGS and LDFLAGS add options of the compiler and the linker.
 """
 
+import os
 import platform
 
 from pybind11.setup_helpers import ParallelCompile, Pybind11Extension, build_ext
@@ -13,6 +15,7 @@ from setuptools import setup
 SETS = {"portable": ("", 4), "v3": ("x86-64-v3", 8), "v4": ("x86-64-v4", 16)}
 FLAGS = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-fvisibility=hidden", "-pthread"]
 IS_X86 = platform.machine().lower() in ("x86_64", "amd64")
+WANTED = os.environ.get("COOLVID_SETS", ",".join(SETS)).split(",")
 
 
 def extension(name: str) -> Pybind11Extension:
@@ -39,6 +42,6 @@ HEADERS = (
 
 ParallelCompile().install()
 setup(
-    ext_modules=[extension(name) for name in SETS if name == "portable" or IS_X86],
+    ext_modules=[extension(name) for name in SETS if name in WANTED and (name == "portable" or IS_X86)],
     cmdclass={"build_ext": build_ext},
 )

@@ -19,7 +19,7 @@ from coolvid.study.peers import ENCODERS, Peer
 
 from . import encode
 from .console import FrameConsole, count_frames, make_table
-from .options import SOURCE_NAMES, debug_option, quiet_option, take_source_spec
+from .options import SOURCE_NAMES, debug_option, quiet_option, refuse_overwriting, take_source_spec
 from .settings import chosen_config
 
 DEFAULT_LMBDAS = "1e-2,3e-3,1e-3,3e-4"
@@ -90,6 +90,7 @@ def command(
     (needs matplotlib) and all streams. Points that are already there are not encoded again. To add the curves to a
     report: `coolvid report STREAM --compare compare/comparison.json`.
     """
+    refuse_overwriting(source, *(out / f"comparison.{suffix}" for suffix in ("csv", "json", "png")))
     source_spec = take_source_spec(settings)
     config = chosen_config(settings)
     with PointConsole(quiet) as console, telling_how_to_go_on(out):
@@ -135,14 +136,15 @@ def show(console: FrameConsole, comparison: Comparison, files: list[Path], probl
     form = comparison.format
     with_vmaf = any(point.vmaf is not None for point in comparison.points)
     titles = (*TITLES[:-1], "VMAF", TITLES[-1]) if with_vmaf else TITLES
-    console.say(
-        f"\n{comparison.source}, {form.width}x{form.height}, {count_frames(comparison.n_frames)}; {PLANES_OVER}\n"
-    )
+    console.say("")
+    console.say(f"{comparison.source}, {form.width}x{form.height}, {count_frames(comparison.n_frames)}; {PLANES_OVER}")
+    console.say("")
     console.console.print(make_table(titles, (_row(p, with_vmaf) for p in comparison.points), left=2))
     console.say("")
     for rate in comparison.bd_rates:
         console.say(rate_line(rate))
-    console.say(f"\nwritten: {', '.join(map(str, files))}")
+    console.say("")
+    console.say(f"written: {', '.join(map(str, files))}")
     if problem:
         console.say(f"no plot: {problem}")
 
@@ -172,10 +174,11 @@ def _number(value: float | None, form: str, unit: str = "") -> str:
 
 @contextmanager
 def telling_how_to_go_on(out: Path) -> Iterator[None]:
-    """Add to an interruption what was kept, and how to continue."""
+    """Note on an interruption, or on an error that left finished frames, how to continue."""
     try:
         yield
-    except KeyboardInterrupt as interruption:
-        again = shlex.join(argument for argument in sys.argv[1:] if argument != "--force")
-        hint = f"{out} holds the finished points; continue with: coolvid {again}"
-        raise KeyboardInterrupt(hint) from interruption
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt) or hasattr(error, "__notes__"):
+            again = shlex.join(argument for argument in sys.argv[1:] if argument != "--force")
+            error.__notes__ = [f"{out} holds the finished points; continue with: coolvid {again}"]
+        raise

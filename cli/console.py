@@ -2,40 +2,52 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
+from io import TextIOWrapper
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from coolvid import events
+from coolvid.errors import MAX_MESSAGE, printable
+from coolvid.errors import count_frames as count_frames
 
 from .live import DecodeBlock, EncodeBlock
 
 PLAIN_WIDTH = 240
 
 
+class PrintableConsole(Console):
+    """A console that shows every line of a string as printable() does."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        safe = "\n".join(printable(line, MAX_MESSAGE) for line in text.split("\n"))
+        return super().render_str(safe, **options)
+
+
 def make_console() -> Console:
-    """Standard output; if it is not a terminal, wide enough that lines do not wrap."""
-    console = Console(highlight=False, markup=False)
-    return console if console.is_terminal else Console(highlight=False, markup=False, width=PLAIN_WIDTH)
+    """Standard output, with escapes for characters that its encoding lacks; wide if it is not a terminal."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    console = PrintableConsole(highlight=False, markup=False, emoji=False)
+    if not console.is_terminal:
+        console.width = PLAIN_WIDTH
+    return console
 
 
 def make_table(titles: Iterable[str], rows: Iterable[Iterable[object]], left: int = 1) -> Table:
     """A table without borders; the first `left` columns are text, the others numbers."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for i, title in enumerate(titles):
-        table.add_column(title, justify="left" if i < left else "right", no_wrap=i < left)
+        table.add_column(printable(title, MAX_MESSAGE), justify="left" if i < left else "right", no_wrap=i < left)
     for row in rows:
-        table.add_row(*map(str, row))
+        table.add_row(*(printable(cell, MAX_MESSAGE) for cell in row))
     return table
-
-
-def count_frames(n: int) -> str:
-    """1 frame, 2 frames."""
-    return f"{n} frame{'' if n == 1 else 's'}"
 
 
 class FrameConsole:
@@ -66,6 +78,10 @@ class FrameConsole:
             case events.FrameDone() | events.FrameRestored() | events.FrameDecoded():
                 if self._trial is None or not self._trial.is_short:
                     self.say(frame_line(event))
+            case events.NotStored():
+                self.say(not_stored_line(event))
+            case events.PartCut():
+                self.say(f"{event.part}: {event.problem}; {count_frames(event.n_kept)} kept")
             case events.TrialStarted():
                 self._trial = event
             case events.TrialDone():
@@ -77,13 +93,14 @@ class FrameConsole:
     def say(self, text: str) -> None:
         """Print one permanent line."""
         if not self.quiet:
-            self.console.print(text, soft_wrap=not self.console.is_terminal)
+            self.console.print(printable(text, MAX_MESSAGE), soft_wrap=not self.console.is_terminal)
 
     def _start(self, event: events.EncodeStarted) -> None:
         trial, since = self._trial, self.block.since
         networks = f", I frames with {event.config.intra}" if trial is None else ""
         if trial is None or trial.number == 1:
-            self.say(f"{count_frames(event.n_frames)}{networks}, trained by {event.kernels}")
+            choice = f" ({event.choice})" if event.choice else ""
+            self.say(f"{count_frames(event.n_frames)}{choice}{networks}, trained by {event.kernels}")
         self.block = EncodeBlock()
         self.block.since = since
         self.block.title = f"lambda {event.config.lmbda:g}, preset {event.config.preset}"
@@ -95,6 +112,12 @@ class FrameConsole:
         assert self._trial is not None
         kind = "short trial" if event.is_short else "trial"
         return f"{kind} {event.number}: lambda {event.lmbda:g} gives {event.text}, wanted {self._trial.target}"
+
+
+def not_stored_line(event: events.NotStored) -> str:
+    """What a file cannot hold, in one line."""
+    name = "standard output" if event.out == "-" else event.out
+    return f"{name} cannot hold: {'; '.join(event.facts)}"
 
 
 def frame_line(event: events.FrameDone | events.FrameRestored | events.FrameDecoded) -> str:

@@ -8,10 +8,11 @@ from pathlib import Path
 import click
 
 import coolvid
+from coolvid import events
 from coolvid.errors import ConfigError
 
-from .console import FrameConsole, count_frames
-from .options import debug_option, quiet_option, refuse_overwriting, threads_option
+from .console import FrameConsole, count_frames, not_stored_line
+from .options import debug_option, max_pixels_option, quiet_option, refuse_appended, strict_option, threads_option
 
 STANDARD_OUTPUT = Path("-")
 
@@ -38,10 +39,21 @@ def parse_range(text: str) -> slice:
     "-5: for the last 5.",
 )
 @click.option("--digest", is_flag=True, help="Write no file; print the SHA-256 of all decoded pictures.")
+@strict_option
+@max_pixels_option
 @threads_option
 @quiet_option
 @debug_option
-def command(stream: Path, out: Path | None, part: slice | None, digest: bool, threads: int, quiet: bool) -> None:
+def command(
+    stream: Path,
+    out: Path | None,
+    part: slice | None,
+    digest: bool,
+    strict: bool,
+    max_pixels: int,
+    threads: int,
+    quiet: bool,
+) -> None:
     """Decode STREAM to OUT: .yuv and .y4m are lossless, and so is .png for RGB; .mp4 and .mkv are lossy, for viewing.
 
     For several frames, NAME.png becomes NAME_0000.png, NAME_0001.png and so on, and DIR/%04d.png becomes DIR/0000.png
@@ -50,13 +62,20 @@ def command(stream: Path, out: Path | None, part: slice | None, digest: bool, th
     """
     if (out is None) != digest:
         raise click.UsageError("give either an output file, for example clip.mp4, or --digest")
+    if strict:
+        refuse_appended(stream)
     frames = chosen_frames(stream, part)
     if out is None:
-        click.echo(coolvid.digest(stream, frames=frames, threads=threads))
+        click.echo(coolvid.digest(stream, frames=frames, threads=threads, max_pixels=max_pixels))
         return
-    refuse_overwriting(stream, out)
     with FrameConsole(quiet or out == STANDARD_OUTPUT) as console:
-        n_frames = coolvid.decode(stream, out, frames=frames, threads=threads, listen=console)
+
+        def listen(event: events.Event) -> None:
+            if isinstance(event, events.NotStored) and out == STANDARD_OUTPUT and not quiet:
+                click.echo(not_stored_line(event), err=True)
+            console(event)
+
+        n_frames = coolvid.decode(stream, out, frames=frames, threads=threads, max_pixels=max_pixels, listen=listen)
     console.say(f"{out}: {count_frames(n_frames)}")
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,8 @@ import click
 import coolvid
 from coolvid.errors import ConfigError, StreamError
 from coolvid.events import EncodeDone, Event, Listener, TargetDone
-from coolvid.files import is_in_place, part_of
+from coolvid.files import check_writable, is_in_place
+from coolvid.picture.rate import parse_fps
 from coolvid.settings.config import PRESETS, TUNES, EncodeConfig
 from coolvid.settings.presets import INTRA, MOTION, RESIDUE
 from coolvid.settings.toml import write_config as write_toml
@@ -26,7 +26,6 @@ from .journal import journals
 from .options import (
     debug_option,
     parse_crop,
-    parse_fps,
     parse_positions,
     parse_size,
     plugin_option,
@@ -152,6 +151,14 @@ SOURCE_OPTIONS = (
         help="Frames per second, for example 25 or 30000/1001; overrides that of the file.",
     ),
     option("--pix-fmt", metavar="NAME", help="Pixel format of raw video, for example yuv420p10le."),
+    option(
+        "--stream",
+        "stream_number",
+        type=whole,
+        metavar="N",
+        show_default="the default one",
+        help="Video stream of a file with several, counted as by ffprobe.",
+    ),
 )
 RECORD_OPTIONS = (
     option(
@@ -204,19 +211,21 @@ def command(
     csv: Path | None,
     **settings: Any,
 ) -> None:
-    """Encode SOURCE: a video, an image, numbered images (frames/%04d.png), or - for y4m from standard input.
+    """Encode SOURCE: a video, an image, several images, or - for y4m from standard input.
 
+    Several images are numbered (frames/%04d.png), in a folder (frames), or match a quoted name ('frames/*.png').
     The format of raw .yuv files comes from the name (NAME_352x288_30p_yuv420_8b.yuv) or from --size, --fps and
     --pix-fmt.
     """
     target = stream_name(source, out)
-    refuse_overwriting(source, target, write_config, log, csv)
+    refuse_overwriting(source, *coolvid.api.output_names(target), write_config, log, csv)
+    check_outputs((target, write_config), (log, csv))
     source_spec = take_source_spec(settings)
     wanted = chosen_target({name: settings.pop(name) for name in TARGETS}, settings)
     config = chosen_config(settings)
     if write_config is not None and wanted is None:
         write_toml(config, write_config)
-    with FrameConsole(quiet) as console, journals(log, csv, resume) as others, telling_what_is_kept(target, wanted):
+    with FrameConsole(quiet) as console, journals(log, csv, resume) as others:
         listen = broadcast([console, *others])
         found = encode(source, target, config, wanted, source_spec=source_spec, resume=resume, listen=listen)
     config = replace(config, lmbda=found.lmbda)
@@ -249,6 +258,14 @@ def missed(found: TargetDone, wanted: coolvid.Target | None) -> str:
     )
 
 
+def check_outputs(whole: Iterable[Path | None], growing: Iterable[Path | None]) -> None:
+    """Raise OutputError unless these files can be written, whole or line by line."""
+    for each in filter(None, whole):
+        check_writable(each)
+    for each in filter(None, growing):
+        check_writable(each, as_it_stands=True)
+
+
 def broadcast(listeners: Sequence[Listener]) -> Listener:
     """A listener that passes every event to all of these."""
 
@@ -260,7 +277,7 @@ def broadcast(listeners: Sequence[Listener]) -> Listener:
 
 
 def stream_name(source: Path, out: Path | None) -> Path:
-    """`out` if given, else clip.mp4 -> clip.cvd, shot_%04d.png -> shot.cvd, frames/%04d.png -> frames.cvd.
+    """`out` if given, else clip.mp4 -> clip.cvd; for images shot_%04d.png -> shot.cvd, frames/*.png -> frames.cvd.
 
     Raises UsageError for standard input without `out`, and for standard output.
     """
@@ -268,21 +285,12 @@ def stream_name(source: Path, out: Path | None) -> Path:
         raise click.UsageError("the stream needs a file name; give one, for example -o clip.cvd")
     if out is not None:
         return out
-    stem = re.sub(r"[._-]?%\d*d", "", source.stem) or source.absolute().parent.name
+    if source.is_file():
+        return Path(f"{source.stem}.cvd")
+    if source.is_dir():
+        return Path(f"{source.resolve().name}.cvd")
+    stem = re.sub(r"[._-]?(%\d*d|[*?]+)", "", source.stem) or source.absolute().parent.name
     return Path(f"{stem}.cvd")
-
-
-@contextmanager
-def telling_what_is_kept(out: Path, target: coolvid.Target | None) -> Iterator[None]:
-    """Add to an interruption what was kept, and how to continue."""
-    try:
-        yield
-    except KeyboardInterrupt as interruption:
-        kept = part_of(out) if target is None else Path(f"{out}.search")
-        if kept == out or not kept.exists():
-            raise
-        what = "the finished frames" if target is None else "the search so far"
-        raise KeyboardInterrupt(f"{kept} holds {what}; add --resume to continue from there") from interruption
 
 
 def summary(stream: Path, done: EncodeDone, lmbda: float) -> str:

@@ -6,7 +6,7 @@ import csv
 import json
 import math
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -16,7 +16,8 @@ from typing import Any, Self, TextIO
 
 import coolvid
 from coolvid import events
-from coolvid.files import open_lines
+from coolvid.errors import OutputError
+from coolvid.files import failure, is_in_place, open_lines
 from coolvid.settings.presets import effective_preset
 from coolvid.settings.toml import settings_of
 
@@ -55,9 +56,12 @@ class RunLog:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._file is not None:
-            if kind is not None:
-                self._write("interrupted" if kind is KeyboardInterrupt else "error", {"message": str(error)})
-            self._file.close()
+            with suppress(OutputError):  # a full disk is told by the error that ended the run
+                if kind is not None:
+                    message = "; ".join((*filter(None, (str(error),)), *getattr(error, "__notes__", ())))
+                    self._write("interrupted" if kind is KeyboardInterrupt else "error", {"message": message})
+            with suppress(OSError):
+                self._file.close()
 
     def __call__(self, event: events.Event) -> None:
         match event:
@@ -83,8 +87,18 @@ class RunLog:
         if self._file is None:
             self._file = open_lines(self.path, append=self.resume)
         trial = {} if self._trial is None else {"trial": self._trial}
-        self._file.write(json.dumps({"event": kind, **trial, **_finite(record)}) + "\n")
-        self._file.flush()
+        with explaining(self.path):
+            self._file.write(json.dumps({"event": kind, **trial, **_finite(record)}) + "\n")
+            self._file.flush()
+
+
+@contextmanager
+def explaining(path: Path) -> Iterator[None]:
+    """Turn an OSError into an OutputError that names the file."""
+    try:
+        yield
+    except OSError as error:
+        raise failure(path, error) from error
 
 
 def _finite(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -101,6 +115,7 @@ def start_record(event: events.EncodeStarted) -> dict[str, Any]:
         "version": version("coolvid"),
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "source": event.source,
+        "choice": event.choice,
         "out": event.out,
         **size,
         **pixels,
@@ -135,7 +150,8 @@ class FrameTable:
 
     def __exit__(self, *_: object) -> None:
         if self._file is not None:
-            self._file.close()
+            with suppress(OSError):
+                self._file.close()
 
     def __call__(self, event: events.Event) -> None:
         match event:
@@ -170,21 +186,26 @@ class FrameTable:
         return dict(zip(COLUMNS, (*known, *latents, networks, rate, *texts), strict=True))
 
     def _restart(self, rows: list[dict[str, Any]]) -> None:
-        """Rewrite the file with these rows only."""
-        if self._file is not None:
-            self._file.close()
-        self._file = open_lines(self.path)
+        """Rewrite the file with these rows only; a FIFO or a device receives them after what it has."""
+        if self._file is None:
+            self._file = open_lines(self.path)
+        elif not is_in_place(self.path):
+            self._file.seek(0)
+            self._file.truncate()
         self._rows[self._number] = []
-        csv.DictWriter(self._file, COLUMNS, lineterminator="\n").writeheader()
+        self._write(dict(zip(COLUMNS, COLUMNS, strict=True)))
         for row in rows:
             self._add(row)
-        self._file.flush()
 
     def _add(self, row: dict[str, Any]) -> None:
-        assert self._file is not None
-        csv.DictWriter(self._file, COLUMNS, lineterminator="\n").writerow(row)
-        self._file.flush()
+        self._write(row)
         self._rows[self._number].append(row)
+
+    def _write(self, row: dict[str, Any]) -> None:
+        assert self._file is not None
+        with explaining(self.path):
+            csv.DictWriter(self._file, COLUMNS, lineterminator="\n").writerow(row)
+            self._file.flush()
 
     @property
     def _number(self) -> int:
@@ -203,11 +224,10 @@ class FrameTable:
 
 
 def _rows_of(path: Path) -> dict[str, dict[str, Any]]:
-    """Rows of an earlier run by coding index; none if the file is missing or has other columns."""
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file)
-            wanted = tuple(reader.fieldnames or ()) == COLUMNS
-            return {row["coding_index"]: row for row in reader if None not in row.values()} if wanted else {}
-    except FileNotFoundError:
+    """Whole rows of an earlier run by coding index; none if there is no file, or it has other columns."""
+    if not path.is_file() or is_in_place(path):
         return {}
+    text = path.read_text(encoding="utf-8", errors="replace")
+    reader = csv.DictReader(text[: text.rfind("\n") + 1].splitlines())
+    wanted = tuple(reader.fieldnames or ()) == COLUMNS
+    return {row["coding_index"]: row for row in reader if None not in row.values()} if wanted else {}

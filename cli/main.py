@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import importlib
 import traceback
+from contextlib import suppress
 from typing import Any
 
 import click
 
-from coolvid.errors import CoolvidError
+from coolvid.errors import ConfigError, CoolvidError, one_line
+from coolvid.files import check_name
 
 from .options import DEBUG, debug_option
+from .process import prepare
 
 COMMANDS = {
     "encode": "Encode a video or an image to a .cvd stream.",
@@ -22,6 +25,7 @@ COMMANDS = {
     "plugins": "List the installed plugins.",
     "presets": "Show what each preset sets, with measured time and bits.",
 }
+ARGUMENTS = "coolvid_cli.arguments"
 EXIT_ERROR = 2
 EXIT_INTERRUPTED = 130
 
@@ -42,12 +46,28 @@ class LazyGroup(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta[ARGUMENTS] = tuple(args)
+        return super().parse_args(ctx, args)
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        prepare()
+        return super().main(*args, **kwargs)
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
+            for argument in ctx.meta[ARGUMENTS]:
+                check_name(argument, ConfigError)
             return super().invoke(ctx)
-        except BrokenPipeError:
+        except (BrokenPipeError, SystemExit) as error:  # standard output was closed: rich exits, click gets to know
+            with suppress(OSError):
+                for note in _notes(error):
+                    click.echo(f"coolvid: {note}", err=True)
             raise
-        except (CoolvidError, OSError) as error:
+        except click.ClickException as error:
+            error.message = one_line(error.message)  # type: ignore[misc, unused-ignore]
+            raise
+        except (CoolvidError, OSError, MemoryError) as error:
             _report(error, with_traceback=bool(ctx.meta.get(DEBUG)))
             ctx.exit(EXIT_ERROR)
         except KeyboardInterrupt as error:
@@ -60,9 +80,15 @@ def _report(error: BaseException, with_traceback: bool) -> None:
     if with_traceback:
         click.echo("".join(traceback.format_exception(error)), err=True, nl=False)
     if isinstance(error, KeyboardInterrupt):
-        click.echo("; ".join(("coolvid: interrupted", *error.args)), err=True)
-    else:
-        click.echo(f"coolvid: error: {' '.join(str(error).split())}", err=True)
+        click.echo(one_line("; ".join(("coolvid: interrupted", *error.args, *_notes(error)))), err=True)
+        return
+    text = str(error) or "not enough memory; `coolvid info` says what decoding a stream needs"
+    click.echo(f"coolvid: error: {one_line('; '.join((text, *_notes(error))))}", err=True)
+
+
+def _notes(error: BaseException) -> list[str]:
+    """What was left, and how to go on."""
+    return getattr(error, "__notes__", [])
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

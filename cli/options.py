@@ -5,23 +5,32 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import fields
-from fractions import Fraction
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-from coolvid import SourceSpec
-from coolvid.errors import ConfigError
+import coolvid
+from coolvid import SourceSpec, files
+from coolvid.errors import ConfigError, StreamError
+from coolvid.picture.types import MAX_PIXELS
 from coolvid.plugin.choice import PluginChoice
 
 DEBUG = "coolvid_cli.debug"
-SOURCE_NAMES = tuple(field.name for field in fields(SourceSpec))
+_FLAGS = {field.name: field.name for field in fields(SourceSpec)} | {"stream": "stream_number"}
+SOURCE_NAMES = tuple(_FLAGS.values())
+"""Parameters of commands, one for each field of SourceSpec. In some commands, `stream` is an argument."""
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 
 def _note_debug(ctx: click.Context, _: click.Parameter, given: bool) -> None:
     ctx.meta[DEBUG] = given or ctx.meta.get(DEBUG, False)
+
+
+def refuse_appended(stream: Path) -> None:
+    """Raise StreamError for a file with bytes after its stream."""
+    if n_bytes := coolvid.read_info(stream).n_appended:
+        raise StreamError(f"{stream} has {n_bytes} bytes after the stream; leave out --strict to ignore them")
 
 
 def debug_option(command: Decorated) -> Decorated:
@@ -41,6 +50,10 @@ def quiet_option(command: Decorated) -> Decorated:
     return click.option("-q", "--quiet", is_flag=True, help="Print errors only.")(command)
 
 
+def strict_option(command: Decorated) -> Decorated:
+    return click.option("--strict", is_flag=True, help="Refuse a file with bytes after the stream.")(command)
+
+
 def threads_option(command: Decorated) -> Decorated:
     return click.option(
         "--threads",
@@ -52,10 +65,26 @@ def threads_option(command: Decorated) -> Decorated:
     )(command)
 
 
+def max_pixels_option(command: Decorated) -> Decorated:
+    return click.option(
+        "--max-pixels",
+        type=click.IntRange(1, MAX_PIXELS),
+        default=MAX_PIXELS,
+        show_default=True,
+        metavar="N",
+        help="Refuse a stream whose pictures have more pixels.",
+    )(command)
+
+
 def take_source_spec(settings: dict[str, Any]) -> SourceSpec:
     """How to read the source; removes SOURCE_NAMES from the settings. Raises ConfigError."""
-    given = {name: settings.pop(name, None) for name in SOURCE_NAMES}
-    return SourceSpec(**{name: value for name, value in given.items() if value is not None})
+    given = {field: settings.pop(name, None) for field, name in _FLAGS.items()}
+    return SourceSpec(**{field: value for field, value in given.items() if value is not None})
+
+
+def given_source_flag(settings: dict[str, Any]) -> str | None:
+    """The first option among the settings that describes a source, for example --pix-fmt."""
+    return next((f"--{field.replace('_', '-')}" for field, name in _FLAGS.items() if settings[name] is not None), None)
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -72,17 +101,6 @@ def parse_crop(text: str) -> tuple[int, int, int, int]:
     return int(match[1]), int(match[2]), int(match[3]), int(match[4])
 
 
-def parse_fps(text: str) -> Fraction:
-    """30, 29.97 or 30000/1001 -> frames per second."""
-    try:
-        rate = Fraction(text)
-    except (ValueError, ZeroDivisionError):
-        rate = Fraction(0)
-    if rate <= 0:
-        raise ConfigError(f"cannot read frame rate '{text}'; write frames per second, for example 25 or 30000/1001")
-    return rate
-
-
 def parse_positions(text: str) -> tuple[int, ...]:
     """0,8,-1 -> (0, 8, -1)."""
     if not re.fullmatch(r"-?\d{1,9}(,-?\d{1,9})*", text):
@@ -91,11 +109,11 @@ def parse_positions(text: str) -> tuple[int, ...]:
 
 
 def refuse_overwriting(source: Path, *outs: Path | None) -> None:
-    """Raise ConfigError when an output would replace the input or another output."""
+    """Raise ConfigError when an output, or the part of it, would replace the input or another output."""
     made: set[Path] = set()
     for out in filter(None, outs):
-        if out.exists() and source.exists() and out.samefile(source):
-            raise ConfigError(f"the output '{out}' is the input file; choose another name")
-        if out.resolve() in made:
+        files.refuse_overwriting(source, out)
+        names = set() if files.is_in_place(out) else {out.resolve(), files.part_of(out).resolve()}
+        if made & names:
             raise ConfigError(f"two outputs have the name '{out}'; choose another name for one")
-        made.add(out.resolve())
+        made |= names

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from coolvid.errors import printable
 from coolvid.kernels import description
 from coolvid.plugin.registry import Installed, installed
 
@@ -23,6 +24,6 @@ def command() -> None:
 
 
 def _row(plugin: Installed) -> tuple[object, ...]:
-    package = f"{plugin.package} {plugin.package_version}".strip()
+    package = printable(f"{plugin.package} {plugin.package_version}".strip())
     needed = "yes" if plugin.is_normative else "no"
-    return plugin.kind, plugin.name, package, plugin.version or "-", needed, plugin.problem or "-"
+    return plugin.kind, printable(plugin.name), package, plugin.version or "-", needed, plugin.problem or "-"

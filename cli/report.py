@@ -9,13 +9,15 @@ import click
 
 import coolvid
 from coolvid.events import Event, FrameDecoded
+from coolvid.files import check_writable
+from coolvid.picture.rate import parse_fps
 
 from .console import count_frames, make_console
 from .options import (
-    SOURCE_NAMES,
     debug_option,
+    given_source_flag,
+    max_pixels_option,
     parse_crop,
-    parse_fps,
     parse_positions,
     parse_size,
     quiet_option,
@@ -51,6 +53,8 @@ option = click.option
 @option("--size", type=parse_size, metavar="WxH", help="Frame size of a raw source, unless in its name.")
 @option("--fps", type=parse_fps, metavar="FPS", help="Frame rate of a raw source, for example 25 or 30000/1001.")
 @option("--pix-fmt", metavar="NAME", help="Pixel format of a raw source, for example yuv420p10le.")
+@option("--stream", "stream_number", type=click.IntRange(0), metavar="N", help="As in encode, for the source.")
+@max_pixels_option
 @threads_option
 @quiet_option
 @debug_option
@@ -60,6 +64,7 @@ def command(
     source: Path | None,
     compare: Path | None,
     frames: tuple[int, ...] | None,
+    max_pixels: int,
     threads: int,
     quiet: bool,
     **settings: Any,
@@ -69,10 +74,10 @@ def command(
     The page is one file that works offline. It lists every frame, and shows some of them in detail; many or large
     pictures are scaled down.
     """
-    opening = [name for name in SOURCE_NAMES if settings[name] is not None]
-    if opening and source is None:
-        raise click.UsageError(f"--{opening[0].replace('_', '-')} describes a source; give --source as well")
+    if (flag := given_source_flag(settings)) and source is None:
+        raise click.UsageError(f"{flag} describes a source; give --source as well")
     out = out or stream.with_suffix(".html")
+    check_writable(out)
     for given in (stream, source, compare):
         if given is not None:
             refuse_overwriting(given, out)
@@ -92,6 +97,7 @@ def command(
             compare=compare,
             frames=frames,
             threads=threads,
+            max_pixels=max_pixels,
             listen=show,
         )
     console.print(f"{out}: {_words(done)}", soft_wrap=True)

@@ -11,7 +11,14 @@ from coolvid.study.review import DEFAULT_AMPLIFY, make_review
 
 from . import encode
 from .console import FrameConsole, count_frames
-from .options import SOURCE_NAMES, debug_option, quiet_option, refuse_overwriting, take_source_spec, threads_option
+from .options import (
+    SOURCE_NAMES,
+    debug_option,
+    max_pixels_option,
+    quiet_option,
+    take_source_spec,
+    threads_option,
+)
 
 
 @click.command("review")
@@ -34,11 +41,19 @@ from .options import SOURCE_NAMES, debug_option, quiet_option, refuse_overwritin
     metavar="X",
     help="Amplification of the difference.",
 )
+@max_pixels_option
 @threads_option
 @quiet_option
 @debug_option
 def command(
-    stream: Path, source: Path, out: Path | None, amplify: float, threads: int, quiet: bool, **settings: Any
+    stream: Path,
+    source: Path,
+    out: Path | None,
+    amplify: float,
+    max_pixels: int,
+    threads: int,
+    quiet: bool,
+    **settings: Any,
 ) -> None:
     """Write a video of source, decoded picture and amplified difference of STREAM side by side, for visual inspection.
 
@@ -46,15 +61,20 @@ def command(
     encoding used --start, --crop or --scale, give the same options here.
     """
     target = out or Path(f"{stream.stem}_review.mp4")
-    refuse_overwriting(source, target)
-    refuse_overwriting(stream, target)
     spec = take_source_spec(settings)
     with FrameConsole(quiet) as console:
         n_frames = make_review(
-            stream, source, target, source_spec=spec, amplify=amplify, threads=threads, listen=console
+            stream,
+            source,
+            target,
+            source_spec=spec,
+            amplify=amplify,
+            threads=threads,
+            max_pixels=max_pixels,
+            listen=console,
         )
     console.say(f"{target}: {count_frames(n_frames)}")
 
 
 # The options of `coolvid encode` set how the source is read.
-command.params[-3:-3] = [param for param in encode.command.params if param.name in SOURCE_NAMES]
+command.params[-4:-4] = [param for param in encode.command.params if param.name in SOURCE_NAMES]

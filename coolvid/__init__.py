@@ -15,7 +15,18 @@ from .codec.gop import StructureConfig
 from .encoding.targets import Target
 from .errors import CoolvidError
 from .media import SourceSpec
-from .picture.types import ColorInfo, DictTensorYUV, Frame, FrameType, PixelFormat, VideoFormat
+from .picture.types import (
+    ChromaSiting,
+    ColorInfo,
+    DictTensorYUV,
+    DisplayInfo,
+    Frame,
+    FrameType,
+    LightLevel,
+    MasteringDisplay,
+    PixelFormat,
+    VideoFormat,
+)
 from .plugin.choice import PluginChoice
 from .settings.config import CoolChicEncoderParameter, EncodeConfig, FrameConfig
 from .study.report import ReportDone, report
@@ -41,18 +52,22 @@ TRAINING = {
 }
 
 __all__ = [
+    "ChromaSiting",
     "ColorInfo",
     "CoolChicEncoder",
     "CoolChicEncoderParameter",
     "CoolvidError",
     "DictTensorYUV",
+    "DisplayInfo",
     "EncodeConfig",
     "Frame",
     "FrameConfig",
     "FrameEncoder",
     "FrameEncoderManager",
     "FrameType",
+    "LightLevel",
     "LossFunctionOutput",
+    "MasteringDisplay",
     "PixelFormat",
     "PluginChoice",
     "RateDistortionLoss",

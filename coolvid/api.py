@@ -2,65 +2,55 @@
 
 from __future__ import annotations
 
-import hashlib
-import math
-import os
-import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from fractions import Fraction
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from .bitstream.headers import StreamHeader
 from .bitstream.packet import PacketInfo
-from .bitstream.stream import StreamReader, StreamWriter
-from .codec.gop import CodingStep, plan
-from .encoding.resume import kept_packets, noting, run_settings
-from .encoding.targets import Target, search
-from .errors import ConfigError, InputError
-from .events import DecodeStarted, EncodeDone, EncodeStarted, FrameRestored, Listener, PlannedFrame, TargetDone, ignore
-from .files import growing
-from .media import Source, SourceSpec, open_sink, open_source
-from .picture.quality import mse, psnr
-from .picture.types import ColorInfo, Frame, VideoFormat
-from .settings.config import EncodeConfig
+from .bitstream.stream import StreamReader
+from .encoding.resume import frame_digest, note_of
+from .encoding.targets import MEMORY, MaxEncodes, Target, search
+from .encoding.video import Track, encode_video
+from .errors import ConfigError, InputError, StreamError
+from .events import (
+    DecodeStarted,
+    EncodeDone,
+    Listener,
+    NotStored,
+    TargetDone,
+    ignore,
+)
+from .files import LOCK, check_writable, refuse_overwriting
+from .media import Source, SourceSpec, open_sink, open_source, sink_names
+from .picture.digest import digest_of, picture_digest
+from .picture.types import MAX_PIXELS, ColorInfo, DisplayInfo, Frame
+from .settings.config import EncodeConfig, Threads
+from .values import check_path, fit, instance
 
 DEFAULT_FPS = Fraction(25)
 
 
 @dataclass(frozen=True)
 class StreamInfo:
-    """Contents of a stream: header, and one entry per packet in coding order."""
+    """Contents of a stream: header, and one entry per packet in coding order. n_appended: bytes of the file after the
+    stream, which decoding ignores."""
 
     header: StreamHeader
     packets: tuple[PacketInfo, ...]
     n_bytes: int
+    n_appended: int = 0
 
+    @property
+    def decoding_bytes(self) -> int:
+        """About the memory that decoding needs, in bytes, with one thread."""
+        from .decoding.memory import decoding_bytes
 
-class FrameBuffer:
-    """Frames of a source by display index, read as late and dropped as early as the coding order allows."""
-
-    def __init__(self, frames: Iterable[Frame]) -> None:
-        self._frames = iter(frames)
-        self._next = 0
-        self._waiting: dict[int, Frame] = {}
-
-    def look(self, display_index: int) -> Frame:
-        """The frame, which stays in the buffer. Raises InputError if the source ends before it."""
-        while self._next <= display_index:
-            frame = next(self._frames, None)
-            if frame is None:
-                raise InputError(f"the source ends after {self._next} frames; frame {display_index} was announced")
-            self._waiting[self._next] = frame
-            self._next += 1
-        return self._waiting[display_index]
-
-    def take(self, display_index: int) -> Frame:
-        """The frame, which leaves the buffer. Raises InputError as look() does."""
-        self.look(display_index)
-        return self._waiting.pop(display_index)
+        return decoding_bytes(self.header)
 
 
 def encode(
@@ -72,21 +62,25 @@ def encode(
     resume: bool = False,
     listen: Listener = ignore,
 ) -> EncodeDone:
-    """Encode a file that PyAV opens, numbered images (frames/%04d.png), a raw .yuv, or y4m from standard input (-).
+    """Encode a file that PyAV opens, several images, a raw .yuv, or y4m from standard input (-); see open_source.
 
-    source_spec describes a raw source whose name does not, and selects frames and a rectangle; see SourceSpec.
+    source_spec describes a raw source whose name does not, and selects frames and a rectangle; see SourceSpec. All
+    frames are read once before the first is encoded, so that a source that cannot be read to its end is refused.
 
-    The stream grows in ``<out>.part`` and gets its final name when complete; resume continues such a part. The file
-    ``<out>.part.toml`` holds its settings, and the call must have the same, except threads.
+    The stream grows in ``<out>.part`` and gets its final name when complete. Any error or interruption after the first
+    finished frame leaves this part, and resume continues it. The file ``<out>.part.toml`` holds its settings, and a
+    digest of every source frame that was coded: the call must have the same frames and settings, except threads.
+    ``<out>.lock`` keeps other encodes from the same output.
     The result's digest covers all decoded pictures, as in digest(). Raises CoolvidError.
     """
-    config = config or EncodeConfig()
-    with open_source(source, source_spec) as video:
+    config = checked_config(config, source_spec, source=source, out=out)
+    _check_output(out, source)
+    with open_source(source, source_spec, config.n_frames) as video:
         frames, n_frames = _frames(video, config.n_frames)
         origin = {"name": Path(source).name, **asdict(source_spec)}
         del origin["size"], origin["fps"]  # the header has them
-        track = _Track(n_frames, video.format, video.fps, video.color, str(source), origin)
-        return _encode(frames, track, out, config, resume, listen)
+        track = Track(n_frames, video.format, video.fps, video.color, video.display, str(source), video.choice, origin)
+        return encode_video(frames, track, out, config, resume, listen)
 
 
 def encode_frames(
@@ -96,19 +90,25 @@ def encode_frames(
     *,
     fps: Fraction = DEFAULT_FPS,
     color: ColorInfo | None = None,
+    display: DisplayInfo | None = None,
     resume: bool = False,
     listen: Listener = ignore,
 ) -> EncodeDone:
     """encode() for frames in memory, all of one format. Raises CoolvidError."""
-    config = config or EncodeConfig()
+    config = checked_config(config, out=out)
+    check_writable(out)
+    fps = SourceSpec(fps=fps).fps or DEFAULT_FPS
+    if color is not None:
+        instance("color", color, ColorInfo)
     chosen = list(frames)[: config.n_frames or None]
     if not chosen:
         raise InputError("no frames to encode")
     for i, frame in enumerate(chosen):
+        instance(f"frame {i}", frame, Frame)
         if frame.format != chosen[0].format:
             raise InputError(f"frame {i} is {frame.format}, frame 0 is {chosen[0].format}; give frames of one format")
-    track = _Track(len(chosen), chosen[0].format, fps, color or ColorInfo())
-    return _encode(iter(chosen), track, out, config, resume, listen)
+    track = Track(len(chosen), chosen[0].format, fps, color or ColorInfo(), display or DisplayInfo())
+    return encode_video(iter(chosen), track, out, config, resume, listen)
 
 
 def encode_to_target(
@@ -129,108 +129,57 @@ def encode_to_target(
     it ends; after an interruption, resume continues from there.
     Raises ConfigError if the target is out of reach for this source, and any error of encode().
     """
+    config = checked_config(config, source_spec, source=source, out=out)
+    instance("target", target, Target)
+    max_encodes = fit(max_encodes, MaxEncodes, "max_encodes")
     if str(source) == "-":
         raise InputError("a target needs several encodes, and standard input can be read once; give a file, or --lmbda")
-    with open_source(source, source_spec) as video:
+    _check_output(out, source)
+    with open_source(source, source_spec, config.n_frames) as video:
         start = target.usual_lmbda(float(video.format.height * video.format.width * video.fps))
+        digests = [frame_digest(frame) for frame in islice(video, config.n_frames or None)]
     return search(
         partial(encode, source_spec=source_spec),
         source,
         Path(out),
         target,
         start,
-        config or EncodeConfig(),
+        config,
         max_encodes=max_encodes,
         resume=resume,
         listen=listen,
         origin=asdict(source_spec),
+        digests=digests,
     )
 
 
-@dataclass(frozen=True)
-class _Track:
-    """A source's description of its frames. origin: how they were read, so that a resume reads the same."""
-
-    n_frames: int
-    format: VideoFormat
-    fps: Fraction
-    color: ColorInfo
-    source: str = ""
-    origin: Mapping[str, Any] = field(default_factory=dict)
+def checked_config(config: EncodeConfig | None, source_spec: SourceSpec = SourceSpec(), **paths: Any) -> EncodeConfig:
+    """The configuration, by default EncodeConfig(). Raises ConfigError for an argument of another type."""
+    instance("source_spec", source_spec, SourceSpec)
+    for name, path in paths.items():
+        check_path(name, path)
+    config = EncodeConfig() if config is None else config
+    instance("config", config, EncodeConfig)
+    return config
 
 
-def _encode(
-    frames: Iterator[Frame], track: _Track, out: str | Path, config: EncodeConfig, resume: bool, listen: Listener
-) -> EncodeDone:
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # idle torch threads must not spin on shared cores
-    from .encoding.manager import FrameEncoderManager
-    from .settings.presets import fit_intra
-
-    start = time.perf_counter()
-    steps = plan(track.n_frames, config.structure)
-    settings, buffer = run_settings(config, track.origin), FrameBuffer(frames)
-    config = fit_intra(config, buffer.look(steps[0].display_index))
-    header = _header(track, steps, config)
-    coded = kept_packets(out, header, settings, steps) if resume else []
-    manager = FrameEncoderManager(config, header, listen)
-    listen(_started(track, steps, config, str(out), len(coded)))
-    tally = _Tally()
-    with noting(out, settings), growing(out) as file, StreamWriter(file, header) as writer:
-        for packet in coded:  # all at once, so that another interruption does not lose any
-            writer.append(packet)
-        for i, step in enumerate(steps):
-            frame = buffer.take(step.display_index)
-            if i < len(coded):
-                manager.restore(step, frame, coded[i])
-                listen(_restored(step, coded[i].info, psnr(manager.decoded[step.display_index], frame)))
-            else:
-                manager.encode(step, frame, keep=writer.append)
-            tally.add(step.display_index, frame, manager.decoded[step.display_index])
-            manager.forget(steps[i + 1 :])
-        n_bytes = writer.close()
-    bits_per_frame = 8 * n_bytes / track.n_frames
-    done = EncodeDone(
-        n_frames=track.n_frames,
-        n_bytes=n_bytes,
-        psnr_db=tally.psnr_db,
-        duration_s=time.perf_counter() - start,
-        digest=tally.digest,
-        rate_bpp=bits_per_frame / (track.format.height * track.format.width),
-        bitrate_bps=float(bits_per_frame * track.fps),
-    )
-    listen(done)
-    return done
+def checked_threads(threads: int, **paths: Any) -> int:
+    """The number of threads of a decode. Raises ConfigError for an argument of another type."""
+    for name, path in paths.items():
+        check_path(name, path)
+    number: int = fit(threads, Threads, "threads")
+    return number
 
 
-def _started(
-    track: _Track, steps: tuple[CodingStep, ...], config: EncodeConfig, out: str, n_restored: int
-) -> EncodeStarted:
-    from .kernels import description
-    from .settings.presets import frame_configs
-
-    def planned(step: CodingStep) -> PlannedFrame:
-        size = track.format.height, track.format.width
-        tried = frame_configs(config, step.frame_type, step.depth, size)
-        is_fresh = not config.inherit or step.predictor is None
-        iterations = sum(each.training.total_iterations(is_fresh) for each in tried)
-        return PlannedFrame(step.display_index, step.frame_type, iterations)
-
-    plan = tuple(planned(step) for step in steps)
-    return EncodeStarted(
-        track.n_frames, config, description(), plan, n_restored, track.format, track.fps, track.source, out
-    )
+def _check_output(out: str | Path, source: str | Path) -> None:
+    """Raise OutputError if the stream cannot be written, ConfigError if it would overwrite the source."""
+    check_writable(out)
+    refuse_overwriting(source, *output_names(out))
 
 
-def _restored(step: CodingStep, info: PacketInfo, psnr_db: float) -> FrameRestored:
-    return FrameRestored(
-        step.coding_index,
-        step.display_index,
-        step.frame_type,
-        info.references,
-        info.n_bytes,
-        info.bits_by_part,
-        psnr_db,
-    )
+def output_names(out: str | Path) -> tuple[Path, ...]:
+    """The files of an encode or a search that writes `out`; each may have a part, as files.part_of() names it."""
+    return Path(out), note_of(out), Path(f"{out}{LOCK}"), Path(f"{out}{MEMORY}")
 
 
 def decode(
@@ -239,29 +188,45 @@ def decode(
     *,
     frames: range | None = None,
     threads: int = 0,
+    max_pixels: int = MAX_PIXELS,
     listen: Listener = ignore,
 ) -> int:
     """Decode a .cvd stream into .mp4, .mkv, .y4m, .yuv, .rgb or .png, or to standard output (-) as y4m.
 
+    An event NotStored tells what the file cannot hold of the stream's display description.
     frames: those to write, for example range(10, 20) for 10 to 19; only these and their references are decoded.
-    threads: 0 for all cores. Returns the number of frames written. Raises CoolvidError.
+    threads: 0 for all cores. max_pixels: the largest picture to decode; a stream with larger ones is refused.
+    Returns the number of frames written. Raises CoolvidError.
     """
-    with StreamReader(path) as reader:
+    threads = checked_threads(threads, path=path, out=out)
+    refuse_overwriting(path, *sink_names(out))
+    with StreamReader(path, max_pixels=max_pixels) as reader:
         header, shown = reader.header, _shown(reader, frames)
-        with open_sink(out, header.format, header.fps, header.color, len(shown), shown.start) as sink:
+        described = header.color, _count(reader, shown), shown.start, header.display
+        with open_sink(out, header.format, header.fps, *described) as sink:
+            if sink.not_stored:
+                listen(NotStored(str(out), sink.not_stored))
             for frame in _decoded(reader, shown, threads, listen):
                 sink.write(frame)
             return sink.n_written
 
 
-def digest(path: str | Path, *, frames: range | None = None, threads: int = 0, listen: Listener = ignore) -> str:
+def digest(
+    path: str | Path,
+    *,
+    frames: range | None = None,
+    threads: int = 0,
+    max_pixels: int = MAX_PIXELS,
+    listen: Listener = ignore,
+) -> str:
     """SHA-256 over a stream's decoded pictures: hash of each picture's planes, then of these hashes in display order.
 
-    frames: as in decode().
+    frames, max_pixels: as in decode().
     """
-    with StreamReader(path) as reader:
+    threads = checked_threads(threads, path=path)
+    with StreamReader(path, max_pixels=max_pixels) as reader:
         pictures = _decoded(reader, _shown(reader, frames), threads, listen)
-        return _digest(picture_digest(frame) for frame in pictures)
+        return digest_of(picture_digest(frame) for frame in pictures)
 
 
 def _decoded(reader: StreamReader, shown: range, threads: int, listen: Listener) -> Iterator[Frame]:
@@ -269,15 +234,23 @@ def _decoded(reader: StreamReader, shown: range, threads: int, listen: Listener)
     from .decoding.schedule import decode_stream, steps_for
 
     first, last = shown.start, shown.stop - 1
-    listen(DecodeStarted(len(shown), len(steps_for(reader, first, last))))
+    listen(DecodeStarted(_count(reader, shown), len(steps_for(reader, first, last))))
     return decode_stream(reader, first, last, threads, listen)
+
+
+def _count(reader: StreamReader, shown: range) -> int:
+    """The number of these frames that the stream has: all of them, unless it is partial."""
+    return sum(info.display_index in shown for info in reader.packets)
 
 
 def _shown(reader: StreamReader, frames: range | None) -> range:
     """The display indices to write. Raises ConfigError for an empty range and for a range with a step."""
     whole = range(max((info.display_index for info in reader.packets), default=-1) + 1)
+    if not whole:
+        raise StreamError("the stream has no complete frame yet")
     if frames is None:
         return whole
+    instance("frames", frames, range)
     if frames.step != 1 or frames.start < 0:
         raise ConfigError(f"frames {frames} cannot be decoded; give a range of single steps that starts at 0 or later")
     shown = range(frames.start, min(frames.stop, whole.stop))
@@ -288,41 +261,9 @@ def _shown(reader: StreamReader, frames: range | None) -> range:
 
 def read_info(path: str | Path) -> StreamInfo:
     """Header and packet list of a stream, without decoding a picture. Raises StreamError."""
+    check_path("path", path)
     with StreamReader(path) as reader:
-        return StreamInfo(reader.header, tuple(reader.packets), Path(path).stat().st_size)
-
-
-def picture_digest(frame: Frame) -> bytes:
-    """SHA-256 of a picture's planes, 16-bit little endian."""
-    state = hashlib.sha256()
-    for plane in frame.planes:
-        state.update(plane.astype("<u2").tobytes())
-    return state.digest()
-
-
-def _digest(pictures: Iterable[bytes]) -> str:
-    return hashlib.sha256(b"".join(pictures)).hexdigest()
-
-
-class _Tally:
-    """Quality and digest over all frames, which arrive in coding order."""
-
-    def __init__(self) -> None:
-        self._mse: list[float] = []
-        self._digests: dict[int, bytes] = {}
-
-    def add(self, display_index: int, frame: Frame, decoded: Frame) -> None:
-        self._mse.append(mse(frame, decoded))
-        self._digests[display_index] = picture_digest(decoded)
-
-    @property
-    def psnr_db(self) -> float:
-        mean = sum(self._mse) / len(self._mse)
-        return -10 * math.log10(mean) if mean else math.inf
-
-    @property
-    def digest(self) -> str:
-        return _digest(self._digests[i] for i in sorted(self._digests))
+        return StreamInfo(reader.header, tuple(reader.packets), Path(path).stat().st_size, reader.n_appended)
 
 
 def _frames(video: Source, limit: int) -> tuple[Iterator[Frame], int]:
@@ -331,24 +272,3 @@ def _frames(video: Source, limit: int) -> tuple[Iterator[Frame], int]:
         read = [frame for i, frame in zip(range(limit or 2**31), video, strict=False)]
         return iter(read), len(read)
     return iter(video), min(limit, video.n_frames) if limit else video.n_frames
-
-
-def _header(track: _Track, steps: tuple[CodingStep, ...], config: EncodeConfig) -> StreamHeader:
-    from .settings.config import frame_architecture
-    from .settings.presets import frame_configs
-
-    types = sorted({step.frame_type for step in steps}, key=lambda t: t.value)
-    size = track.format.height, track.format.width
-    tried = [each for t in types for each in frame_configs(config, t, t.value, size)]
-    configurations = tuple(dict.fromkeys(frame_architecture(each) for each in tried))
-    structure = config.structure
-    return StreamHeader(
-        track.format,
-        track.fps,
-        track.color,
-        len(steps),
-        structure.gop,
-        structure.intra_period,
-        structure.low_delay,
-        configurations,
-    )

@@ -22,7 +22,7 @@ class PlannedFrame:
 @dataclass(frozen=True)
 class EncodeStarted:
     """plan: all frames in coding order; an earlier run coded the first n_restored. source: "" for frames in memory.
-    fps: frames per second."""
+    fps: frames per second. choice: what of the source was taken, in words, when there was a choice."""
 
     n_frames: int
     config: Any
@@ -33,6 +33,7 @@ class EncodeStarted:
     fps: Fraction | None = None
     source: str = ""
     out: str = ""
+    choice: str = ""
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,15 @@ class FrameRestored:
     n_bytes: int
     bits_by_part: Mapping[str, int] = field(compare=False)
     psnr_db: float = 0.0
+
+
+@dataclass(frozen=True)
+class PartCut:
+    """The part of an earlier run is kept only up to n_kept packets, because of this problem."""
+
+    part: str
+    n_kept: int
+    problem: str
 
 
 @dataclass(frozen=True)
@@ -147,6 +157,14 @@ class DecodeStarted:
 
 
 @dataclass(frozen=True)
+class NotStored:
+    """The file `out` cannot hold these facts about showing its pictures, for example "pixel aspect 4:3"."""
+
+    out: str
+    facts: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class FrameDecoded:
     display_index: int
     frame_type: FrameType
@@ -175,11 +193,13 @@ Event = (
     | Progress
     | FrameDone
     | FrameRestored
+    | PartCut
     | EncodeDone
     | TrialStarted
     | TrialDone
     | TargetDone
     | DecodeStarted
+    | NotStored
     | FrameDecoded
     | PointStarted
     | PointDone

@@ -1,21 +1,25 @@
 """How every file is written: under a temporary name, `<path>.part`, until its content is whole.
 
 What is not a regular file (a device, a FIFO, a link below /dev or /proc) is written in place: never renamed over, never
-deleted. Functions that write raise OutputError.
+deleted. A long run locks its output, see locked(). Functions that write raise OutputError.
 """
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import shutil
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, TextIO
 
-from .errors import OutputError
+from .errors import ConfigError, CoolvidError, OutputError
 
 PART = ".part"
+LOCK = ".lock"
 _SYSTEM_FOLDERS = ("/dev/", "/proc/")
 
 AnyPath = str | os.PathLike[str]
@@ -31,8 +35,7 @@ def is_in_place(path: AnyPath) -> bool:
 
 def part_of(path: AnyPath) -> Path:
     """The name under which the content of path is written: `<path>.part`, or path itself when in place."""
-    path = Path(path)
-    return path if is_in_place(path) else path.with_name(path.name + PART)
+    return Path(path) if is_in_place(path) else Path(f"{os.fspath(path)}{PART}")
 
 
 def is_part(path: AnyPath) -> bool:
@@ -40,20 +43,52 @@ def is_part(path: AnyPath) -> bool:
     return os.fspath(path).endswith(PART)
 
 
-def check_writable(path: AnyPath) -> None:
-    """Raise OutputError unless a file of this name can be written."""
+def check_name(path: AnyPath, kind: type[CoolvidError]) -> None:
+    """Raise an error of this kind for a name that is not UTF-8, and so cannot be shown or noted."""
+    try:
+        os.fspath(path).encode()
+    except UnicodeEncodeError as error:
+        raise kind(f"the name {os.fsencode(path)!r} is not UTF-8; rename the file") from error
+
+
+def check_writable(path: AnyPath, *, as_it_stands: bool = False) -> None:
+    """Raise OutputError unless a file of this name can be written. as_it_stands: not replaced by its part."""
+    check_name(path, OutputError)
     path = Path(path)
-    folder = path.parent
-    if path.is_dir():
-        raise OutputError(f"cannot write {path}: it is a folder; name a file in it")
-    if is_in_place(path):
-        if not os.access(path, os.W_OK):
-            raise OutputError(f"cannot write {path}: permission denied; choose another name")
-        return
-    if not folder.is_dir():
-        raise OutputError(f"cannot write {path}: the folder {folder} does not exist; create it first")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise OutputError(f"cannot write {path}: permission denied in the folder {folder}; choose another one")
+    with _explained(path):
+        if path.is_dir():
+            raise OutputError(f"cannot write {path}: it is a folder; name a file in it")
+        if is_in_place(path) or (as_it_stands and path.exists()):
+            if not os.access(path, os.W_OK):
+                raise OutputError(f"cannot write {path}: permission denied; choose another name")
+            return
+        if not path.parent.is_dir():
+            raise OutputError(f"cannot write {path}: the folder {path.parent} does not exist; create it first")
+        if not os.access(path.parent, os.W_OK | os.X_OK):
+            raise OutputError(f"cannot write {path}: permission denied in the folder {path.parent}; choose another one")
+        if not as_it_stands and part_of(path).is_dir():
+            raise OutputError(f"cannot write {path}: {part_of(path)} is a folder; rename it, or choose another name")
+
+
+def refuse_overwriting(read: AnyPath, *written: AnyPath) -> None:
+    """Raise ConfigError if writing any of these paths, or its part, would overwrite the file that is read.
+
+    Links count as what they lead to. A name with a number (%d, %04d) stands for every file that it matches.
+    """
+    sources = _files_of(read)
+    for path in written:
+        for name in (Path(path), part_of(path)):
+            if any(file.samefile(source) for file in _files_of(name) for source in sources):
+                raise ConfigError(f"the output '{name}' is the input file; choose another name")
+
+
+def _files_of(path: AnyPath) -> list[Path]:
+    """The existing files that a name stands for."""
+    path = Path(path)
+    if path.exists():
+        return [path]
+    pattern = re.sub(r"%\d*d", "*", path.name)
+    return [file for file in path.parent.glob(pattern) if file.exists()] if pattern != path.name else []
 
 
 def failure(path: AnyPath, error: BaseException) -> OutputError:
@@ -93,18 +128,91 @@ def replacing(path: AnyPath, mode: str = "wb") -> Iterator[IO[Any]]:
 
     Turns every OSError of the block into OutputError.
     """
-    with _under_construction(path, mode, BaseException) as file, _explained(path):
+    with _under_construction(path, mode, lambda: False) as file, _explained(path):
         yield file
 
 
 @contextmanager
-def growing(path: AnyPath) -> Iterator[IO[bytes]]:
-    """A binary file for a long run. An error deletes it; an interruption leaves its part, which can be read.
+def growing(path: AnyPath, is_worth_keeping: Callable[[], bool], *, after: int = 0) -> Iterator[IO[bytes]]:
+    """A binary file for a long run, which continues after the first `after` bytes of its part.
 
-    The block handles its own OSErrors: not all of them need be about this file.
+    When the block is left by an error or an interruption, is_worth_keeping() decides whether the part stays. The block
+    handles its own OSErrors: not all of them need be about this file.
     """
-    with _under_construction(path, "wb", Exception) as file:
+    with _under_construction(path, "r+b" if after else "wb", is_worth_keeping) as file:
+        if after:
+            file.seek(after)
+            file.truncate()
         yield file
+        sync(file)
+
+
+def sync(file: IO[Any]) -> None:
+    """Bring what was written to the disk, so that it survives a power failure. Devices and FIFOs ignore it."""
+    file.flush()
+    with suppress(OSError):
+        os.fsync(file.fileno())
+
+
+@contextmanager
+def locked(path: AnyPath) -> Iterator[None]:
+    """Keep every other run, in this process or another, from writing path. A process that dies releases its lock.
+
+    The lock is on `<path>.lock`, which holds the process id. File systems without locks, and what is written in place,
+    are not guarded. Raises OutputError with the process id of the run that holds the lock.
+    """
+    if is_in_place(path):
+        yield
+        return
+    check_writable(path)
+    name = Path(f"{os.fspath(path)}{LOCK}")
+    file = _own(name, path)
+    try:
+        yield
+    finally:
+        if sys.platform == "win32":  # an open file cannot be deleted there
+            file.close()
+        with suppress(OSError):
+            name.unlink()
+        file.close()
+
+
+def _own(name: Path, path: AnyPath) -> IO[bytes]:
+    """The lock file, locked by this open file."""
+    while True:
+        with _explained(name):
+            file = os.fdopen(os.open(name, os.O_RDWR | os.O_CREAT, 0o666), "r+b", buffering=0)
+        if not _lock(file.fileno()):
+            pid = file.read(20).decode("ascii", "replace").strip()
+            file.close()
+            by = f"process {pid}" if pid else "another process"
+            raise OutputError(f"cannot write {os.fspath(path)}: {by} is writing it; wait, or choose another name")
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file.fileno()), os.stat(name)):
+                break
+        file.close()  # its owner deleted it after we opened it
+    with suppress(OSError):  # a full disk: the lock holds without its process id
+        file.truncate(0)
+        file.write(str(os.getpid()).encode())
+    return file
+
+
+def _lock(handle: int) -> bool:
+    """Lock an open file; False if another open file holds the lock. True where files cannot be locked."""
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            os.lseek(handle, 1 << 30, os.SEEK_SET)  # a byte that nobody reads
+            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+            os.lseek(handle, 0, os.SEEK_SET)
+        else:
+            import fcntl
+
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno not in (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
+    return True
 
 
 def write_bytes(path: AnyPath, data: bytes) -> None:
@@ -120,14 +228,19 @@ def write_text(path: AnyPath, text: str) -> None:
 
 
 def open_lines(path: AnyPath, *, append: bool = False) -> TextIO:
-    """A UTF-8 file that is read while it grows, so it has its name from the start. The caller flushes each line."""
-    check_writable(path)
+    """A UTF-8 file that is read while it grows, so it has its name from the start. The caller flushes each line.
+
+    append: continue after its last whole line; a line that a full disk cut short is dropped.
+    """
+    check_writable(path, as_it_stands=True)
     with _explained(path):
+        if append and Path(path).is_file() and not is_in_place(path):
+            os.truncate(path, Path(path).read_bytes().rfind(b"\n") + 1)
         return Path(path).open("a" if append else "w", encoding="utf-8", newline="")
 
 
 @contextmanager
-def _under_construction(path: AnyPath, mode: str, deleted_at: type[BaseException]) -> Iterator[IO[Any]]:
+def _under_construction(path: AnyPath, mode: str, is_worth_keeping: Callable[[], bool]) -> Iterator[IO[Any]]:
     check_writable(path)
     with _explained(path):
         text: dict[str, Any] = {} if "b" in mode else {"encoding": "utf-8", "newline": "\n"}
@@ -137,9 +250,10 @@ def _under_construction(path: AnyPath, mode: str, deleted_at: type[BaseException
         with _explained(path):
             file.close()
             finish(path)
-    except deleted_at:
+    except BaseException:
         _close(file)
-        discard(path)
+        if not is_worth_keeping():
+            discard(path)
         raise
     finally:
         _close(file)

@@ -6,17 +6,18 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from coolvid.errors import ConfigError, choose, within
+from coolvid.errors import ConfigError
 from coolvid.picture.quality import MS_SSIM_WEIGHTS, SSIM_K1, SSIM_K2, SSIM_SIGMA, SSIM_TAPS
 from coolvid.picture.types import ColorInfo
 from coolvid.plugin.interfaces import DistortionPlugin, PluginOptions, TrainingState
+from coolvid.values import OneOf, Within, check_fields
 
 from .features import Features, Steerable, Vgg16, averaged, lowpass, widths
 
@@ -45,12 +46,11 @@ class MsSsimOptions(PluginOptions):
     """alpha: weight of 1 - MS-SSIM, 0..1; the mean squared error has the rest. planes: "y" measures luma (of RGB, all)
     by MS-SSIM and the others by squared error, "all" measures all planes by MS-SSIM."""
 
-    alpha: float = 1.0
-    planes: str = "y"
+    alpha: Annotated[float, Within(0, 1)] = 1.0
+    planes: Annotated[str, OneOf(("y", "all"))] = "y"
 
     def __post_init__(self) -> None:
-        within("alpha", self.alpha, 0.0, 1.0)
-        choose("planes", self.planes, ("y", "all"))
+        check_fields(self)
 
 
 class _SsimTarget(NamedTuple):
@@ -139,27 +139,27 @@ def _blurred(planes: Tensor) -> Tensor:
 # -- Wasserstein distortion ---------------------------------------------------------------------------------------
 
 
+MAX_LOG2_SIGMA = 5.0
+SHARES = {"steerable": 9.0, "vgg16": 1 / 200}
+"""Mean squared error of about the same quality, per unit of the Wasserstein distortion of these features."""
+
+
 @dataclass(frozen=True)
 class WassersteinOptions(PluginOptions):
     """alpha: weight of the Wasserstein distortion, 0..1; the mean squared error has the rest. log2_sigma: log2 of the
     radius in pixels within which features may move (0: not at all), 0..5. sigma_map: a .npy file with log2_sigma
     [H, W] for every pixel, of any size. features: steerable, or vgg16 with weights=PATH, torchvision's state dict."""
 
-    alpha: float = 0.8
-    log2_sigma: float = 3.0
+    alpha: Annotated[float, Within(0, 1)] = 0.8
+    log2_sigma: Annotated[float, Within(0, MAX_LOG2_SIGMA)] = 3.0
     sigma_map: str = ""
-    features: str = "steerable"
+    features: Annotated[str, OneOf(tuple(SHARES))] = "steerable"
     weights: str = ""
 
     def __post_init__(self) -> None:
-        within("alpha", self.alpha, 0.0, 1.0)
-        within("log2_sigma", self.log2_sigma, 0.0, MAX_LOG2_SIGMA)
-        choose("features", self.features, tuple(SHARES))
+        check_fields(self)
 
 
-MAX_LOG2_SIGMA = 5.0
-SHARES = {"steerable": 9.0, "vgg16": 1 / 200}
-"""Mean squared error of about the same quality, per unit of the Wasserstein distortion of these features."""
 VARIANCE_FLOOR = 1e-6
 """Added to variances, so that the slope of the deviation is bounded."""
 

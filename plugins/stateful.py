@@ -18,8 +18,7 @@ def usable(*tensors: Tensor) -> bool:
 class Stateful:
     """A kernel whose backward() needs the state of its last forward().
 
-    Several models may share the kernel. Each forward() has a number, and a backward() for an older forward() repeats
-    that one first.
+    Several models of one thread may share the kernel. A backward() for an older forward() repeats that one first.
     """
 
     def __init__(self, kernel: Any) -> None:

@@ -21,12 +21,12 @@ from torch import Tensor
 from coolvid import EncodeConfig, FrameType
 from coolvid.codec.coded_frame import CodedModule
 from coolvid.codec.prior import pack_prior
-from coolvid.encoding.manager import use_threads
 from coolvid.encoding.model.frame_encoder import FrameEncoder
 from coolvid.encoding.objective import Objective
 from coolvid.encoding.quantization import code_frame
 from coolvid.encoding.quantization.state import QuantizedModule, float_parameters
 from coolvid.encoding.quantization.steps import quantize
+from coolvid.encoding.threads import use_threads
 from coolvid.encoding.training.optimizers import Optimizers, cosine_lr
 from coolvid.encoding.training.train import FrameTask
 from coolvid.plugin.interfaces import TRAINED
@@ -104,8 +104,8 @@ def quantized(member: Member, networks: Mapping[str, Tensor]) -> Mapping[str, Co
     return code_frame(encoder.eval(), 0, ()).coolchics["residue"].modules
 
 
+@use_threads()
 def main() -> None:
-    use_threads(0)
     torch.manual_seed(0)
     members = [Member(seed) for seed in range(N_SCENES)]
     modules = quantized(members[0], train_shared(members))

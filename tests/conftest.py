@@ -20,9 +20,9 @@ def one_thread():
 
 @pytest.fixture(autouse=True)
 def threads_as_before():
-    yield
+    with kernels.using(0):
+        yield
     torch.set_num_threads(1)
-    kernels.set_threads(0)
 
 
 @pytest.fixture

@@ -180,8 +180,8 @@ def test_frames_of_two_formats_are_refused(tmp_path):
         coolvid.encode_frames([], tmp_path / "out.cvd", FAST)
 
 
-@pytest.mark.parametrize("device", ["nowhere", "cuda:99"])
-def test_a_device_that_is_not_here_is_refused(tmp_path, device):
+def test_a_device_that_is_not_here_is_refused(tmp_path):
+    device = "cuda:99"
     with pytest.raises(ConfigError, match=f"cannot train on device '{device}'"):
         coolvid.encode_frames(moving(1, PixelFormat.RGB, 8, 16, 16), tmp_path / "out.cvd", replace(FAST, device=device))
     assert list(tmp_path.iterdir()) == []

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from coolvid.bitstream.crc import crc32c
-from coolvid.bitstream.headers import FORMAT_VERSION, MAGIC, StreamHeader
+from coolvid.bitstream.headers import FORMAT_VERSION, MAGIC, PLAIN_VERSION, StreamHeader
 from coolvid.bitstream.latents import decode_latents
 from coolvid.bitstream.packet import PacketHeader, read_info, read_packet, write_packet
 from coolvid.bitstream.range_coder import RangeDecoder, RangeEncoder
@@ -393,8 +393,8 @@ def test_an_intra_frame_is_predicted_from_the_prior(monkeypatch: pytest.MonkeyPa
     assert read_packet(unpredicted.data, HEADER, tensors_of).info.predictor is None
 
 
-def test_streams_are_of_format_4() -> None:
-    assert FORMAT_VERSION == 4
+def test_streams_without_a_display_are_of_format_4() -> None:
+    assert (PLAIN_VERSION, FORMAT_VERSION) == (4, 5)
     assert HEADER.pack()[len(MAGIC)] == 4
 
 

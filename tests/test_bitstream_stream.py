@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import random
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 
 from coolvid.bitstream.crc import sealed
-from coolvid.bitstream.headers import FORMAT_VERSION, MAGIC, StreamHeader
+from coolvid.bitstream.headers import COLOR, DISPLAY, FORMAT_VERSION, MAGIC, StreamHeader
 from coolvid.bitstream.packet import Packet, PacketHeader, read_info
 from coolvid.bitstream.records import BitReader, BitWriter
 from coolvid.bitstream.stream import StreamReader, StreamWriter, SyncPoint
@@ -24,7 +25,16 @@ from coolvid.bitstream.values import MAX_DEPTH, Value, read_varint, write_varint
 from coolvid.codec.architecture import Architecture, FrameArchitecture, PluginRecord
 from coolvid.errors import ConfigError, InputError, OutputError, StreamError, UnsupportedStream
 from coolvid.files import growing
-from coolvid.picture.types import ColorInfo, FrameType, PixelFormat, VideoFormat
+from coolvid.picture.types import (
+    ChromaSiting,
+    ColorInfo,
+    DisplayInfo,
+    FrameType,
+    LightLevel,
+    MasteringDisplay,
+    PixelFormat,
+    VideoFormat,
+)
 
 MLP = PluginRecord("mlp", 1, (2, True))
 SEPARABLE = PluginRecord("separable", 1, (8, 7))
@@ -42,6 +52,7 @@ B = FrameArchitecture(FrameType.B, architecture(5), architecture(4), SINC)
 HEADER = StreamHeader(
     VideoFormat(288, 352, PixelFormat.YUV420, 8), Fraction(25), ColorInfo(), 4, 8, 32, False, (INTRA, P, B)
 )
+HDR = MasteringDisplay(((34000, 16000), (13250, 34500), (7500, 3000), (15635, 16450)), (1, 10_000_000))
 ODD_PLUGIN = PluginRecord("my_arm", 255, (-1, 0.5, "é" * 20, (), ((((1 << 40,),),),), None, 191, 192, tuple(range(40))))
 ODD = replace(architecture(3), common_randomness=True, hyperlatent_resolution=None, final_upsampling="nearest")
 HEADERS = [
@@ -51,6 +62,8 @@ HEADERS = [
     replace(HEADER, color=ColorInfo(9, 16, 9, 1), configurations=(INTRA,)),
     replace(HEADER, configurations=(FrameArchitecture(FrameType.I, replace(ODD, arm=ODD_PLUGIN), None, None),)),
     replace(HEADER, configurations=(INTRA, P, B) * 85),
+    replace(HEADER, display=DisplayInfo(Fraction(4, 3))),
+    replace(HEADER, display=DisplayInfo(Fraction(4096, 4095), ChromaSiting.TOP, HDR, LightLevel(1000, 400))),
 ]
 
 
@@ -83,7 +96,6 @@ BAD_HEADERS = [
     replace(HEADER, gop=0),
     replace(HEADER, configurations=()),
     replace(HEADER, configurations=(INTRA,) * 256),
-    replace(HEADER, color=ColorInfo(256)),
     replace(HEADER, fps=Fraction(0)),
 ]
 
@@ -128,10 +140,82 @@ def test_values_have_their_type() -> None:
         Value(str).read(BitReader(b"\x05"), {})
 
 
-def test_a_newer_format_says_so() -> None:
-    data = MAGIC + bytes([FORMAT_VERSION + 1]) + HEADER.pack()[5:]
-    with pytest.raises(UnsupportedStream, match="newer coolvid"):
+@pytest.mark.parametrize("version, advice", [(FORMAT_VERSION + 1, "a newer coolvid"), (3, "an older coolvid")])
+def test_another_format_says_so(version: int, advice: str) -> None:
+    data = MAGIC + bytes([version]) + HEADER.pack()[5:]
+    with pytest.raises(UnsupportedStream, match=rf"format {version}; .* reads formats 4 and 5; install {advice}"):
         StreamHeader.parse(data)
+
+
+def bits_of(header: StreamHeader) -> str:
+    """The body of a header that is shorter than 128 bytes, in bits."""
+    data = header.pack()
+    return "".join(f"{byte:08b}" for byte in data[6 : 6 + data[5]])
+
+
+DISPLAYS = [
+    (DisplayInfo(chroma_siting=ChromaSiting.LEFT), "1 001 0 0"),
+    (DisplayInfo(Fraction(4, 3)), "0 000000000011 000000000010 000 0 0"),
+    (DisplayInfo(light=LightLevel(1000, 400)), "1 000 0 1 0000001111101000 0000000110010000"),
+    (
+        DisplayInfo(mastering=HDR),
+        f"1 000 1 1 {34000:016b}{16000:016b}{13250:016b}{34500:016b}{7500:016b}{3000:016b}{15635:016b}{16450:016b}"
+        f"1 {1:032b}{10_000_000:032b} 0",
+    ),
+    (DisplayInfo(mastering=MasteringDisplay(None, (50, 40_000_000))), f"1 000 1 0 1 {50:032b}{40_000_000:032b} 0"),
+]
+
+
+@pytest.mark.parametrize("display, bits", DISPLAYS)
+def test_a_display_comes_first_and_makes_format_5(display: DisplayInfo, bits: str) -> None:
+    plain, header = (replace(HEADER, configurations=(INTRA,), display=each) for each in (DisplayInfo(), display))
+    assert (plain.pack()[4], header.pack()[4]) == (4, 5)
+    until_n_frames = 31 + 4 + 3 + 24
+    assert bits_of(header).startswith(bits.replace(" ", "") + bits_of(plain)[:until_n_frames])
+
+
+def forged(header: StreamHeader, version: int, display: DisplayInfo | None) -> bytes:
+    """A header of this version whose body starts with this display; its checksum is right."""
+    writer = BitWriter()
+    if display is not None:
+        DISPLAY.write(writer, display, {})
+    header.write(writer)
+    body = writer.getvalue()
+    return sealed(MAGIC + bytes([version]) + write_varint(len(body)) + body)
+
+
+def test_format_5_without_a_display_cannot_be() -> None:
+    assert StreamHeader.unpack(forged(HEADER, 4, None)) == HEADER
+    with pytest.raises(StreamError, match="nothing about display"):
+        StreamHeader.unpack(forged(HEADER, 5, DisplayInfo()))
+
+
+BAD_DISPLAY_BITS = [
+    "1 101 0 0",
+    "1 000 1 0 0 0",
+    "1 000 0 1" + "0" * 32,
+    "1 000 1 1" + "1" * 128 + "0 0",
+    "1 000 1 1" + "0" * 128 + "0 0",
+    "1 000 1 0 1" + "1" * 64 + "0",
+    f"1 000 1 0 1 {50000:032b}{50000:032b} 0",
+]
+
+
+@pytest.mark.parametrize("bits", BAD_DISPLAY_BITS)
+def test_displays_that_cannot_be(bits: str) -> None:
+    writer = BitWriter()
+    for bit in bits.replace(" ", ""):
+        writer.write(int(bit), 1)
+    with pytest.raises(StreamError):
+        DISPLAY.read(BitReader(writer.getvalue()), {})
+
+
+def test_a_color_range_that_cannot_be_is_named() -> None:
+    writer = BitWriter()
+    for n_bits, value in ((8, 1), (8, 255), (8, 1), (2, 3)):
+        writer.write(value, n_bits)
+    with pytest.raises(StreamError, match=r"colour range .* is 3"):
+        COLOR.read(BitReader(writer.getvalue()), {})
 
 
 def test_something_else_is_not_a_stream() -> None:
@@ -193,7 +277,7 @@ def test_packets_name_their_predictor() -> None:
     near = packet(FrameType.B, 20, 0, 2, predictor=-10)
     oldest = packet(FrameType.B, 20, 0, 2, predictor=-17)
     for last, index in ((near, 10), (oldest, 3)):
-        assert StreamReader(stream_of(*PACKETS[:2], *B_FRAMES, last)).packets[-1].predictor == index
+        assert StreamReader(stream_of(*PACKETS[:2], *B_FRAMES, last), partial=True).packets[-1].predictor == index
     assert StreamReader(stream_of(*PACKETS)).packets[-1].predictor is None
 
 
@@ -296,7 +380,7 @@ def test_impossible_orders(packets: list[Packet], message: str) -> None:
 
 def test_the_file_appears_when_it_is_complete(tmp_path: Path) -> None:
     out = tmp_path / "video.cvd"
-    with growing(out) as file, StreamWriter(file, HEADER) as writer:
+    with growing(out, lambda: True) as file, StreamWriter(file, HEADER) as writer:
         for i, each in enumerate(PACKETS):
             writer.append(each)
             assert not out.exists()
@@ -314,17 +398,48 @@ def test_a_part_may_end_anywhere(tmp_path: Path) -> None:
         _ = StreamReader(part, partial=False).packets
 
 
-FAILURES: list[tuple[type[BaseException], list[str]]] = [(ValueError, []), (KeyboardInterrupt, ["video.cvd.part"])]
+@pytest.mark.parametrize("n_kept", [1, 2, 4])
+def test_a_part_continues(tmp_path: Path, n_kept: int) -> None:
+    (tmp_path / "video.cvd.part").write_bytes(written(index=False, n=n_kept) if n_kept == 4 else part_with(n_kept))
+    after = StreamReader(tmp_path / "video.cvd.part").end_of(n_kept)
+    with growing(tmp_path / "video.cvd", lambda: True, after=after) as file:
+        with StreamWriter(file, HEADER, PACKETS[:n_kept]) as writer:
+            for each in PACKETS[n_kept:]:
+                writer.append(each)
+        assert writer.n_bytes == len(written())
+    assert (tmp_path / "video.cvd").read_bytes() == written()
 
 
-@pytest.mark.parametrize(("error", "left"), FAILURES)
-def test_an_error_deletes_and_an_interrupt_keeps_the_part(
-    error: type[BaseException], left: list[str], tmp_path: Path
-) -> None:
-    with pytest.raises(error), growing(tmp_path / "video.cvd") as file, StreamWriter(file, HEADER) as writer:
-        writer.append(PACKETS[0])
-        raise error
-    assert os.listdir(tmp_path) == left
+def part_with(n: int, more: bytes = b"") -> bytes:
+    return HEADER.pack() + b"".join(p.data for p in PACKETS[:n]) + more
+
+
+CUTS: list[tuple[bytes, int, str]] = [
+    (written(), 4, ""),
+    (part_with(2), 2, ""),
+    (part_with(2, PACKETS[2].data[:-1]), 2, "packet 2 is incomplete"),
+    (part_with(1, bytes([*PACKETS[1].data[:-1], 0x55]) + PACKETS[2].data), 1, "packet 1: .* checksum"),
+    (part_with(1, PACKETS[2].data), 1, "packet 1: frame 1 refers to frame 2"),
+    (part_with(2, bytes(40)), 2, "packet 2 is incomplete"),
+]
+
+
+@pytest.mark.parametrize(("data", "n_sound", "problem"), CUTS)
+def test_the_sound_packets_of_a_part(data: bytes, n_sound: int, problem: str) -> None:
+    infos, found = StreamReader(data, partial=True).sound_packets()
+    assert infos == [p.info for p in PACKETS[:n_sound]]
+    assert re.match(problem, found) and bool(found) == bool(problem)
+
+
+APPENDED = [(True, b"", 0), (False, b"", 0), (True, b"x" * 500, 500), (False, b"\x00CVI" + b"x" * 7, 11)]
+
+
+@pytest.mark.parametrize(("index", "more", "n"), APPENDED)
+def test_appended_bytes_are_counted_and_ignored(index: bool, more: bytes, n: int) -> None:
+    data = written(index=index) + more
+    assert StreamReader(data).n_appended == n
+    assert content(data) == content(written(index=index))
+    assert StreamReader(data[:-1] if more else data[:90], partial=True).n_appended == max(0, n - 1)
 
 
 @pytest.mark.parametrize("n_there", [0, len(HEADER.pack()) + 5])

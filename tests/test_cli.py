@@ -17,9 +17,10 @@ from coolvid_cli.main import COMMANDS, main
 import coolvid
 from coolvid import events
 from coolvid.bitstream.packet import PacketInfo
+from coolvid.bitstream.stream import StreamReader
 from coolvid.codec.gop import StructureConfig
 from coolvid.errors import ConfigError, InputError
-from coolvid.picture.types import ColorInfo, FrameType, PixelFormat, VideoFormat
+from coolvid.picture.types import ColorInfo, DisplayInfo, FrameType, PixelFormat, VideoFormat
 from coolvid.plugin.choice import PluginChoice
 from coolvid.settings.config import EncodeConfig
 
@@ -56,7 +57,7 @@ def calls(monkeypatch):
         listen(events.FrameDone(1, 1, FrameType.P, 84, {"header": 672}, 32.5, iterations=20, duration_s=2.0))
         return events.EncodeDone(2, 384, 31.97, 4.25, "abc", 1.0, 46080.0)
 
-    def decode(path, out, *, frames=None, threads=0, listen):
+    def decode(path, out, *, frames=None, threads=0, max_pixels, listen):
         seen.decode, seen.frames = (path, out, threads), frames
         listen(events.DecodeStarted(2, 2))
         listen(events.FrameDecoded(0, FrameType.I, 0.01))
@@ -65,15 +66,15 @@ def calls(monkeypatch):
 
     bits = {"header": 80, "residue.latents": 800, "residue.arm": 160, "motion.latents": 40, "motion.synthesis": 20}
     header = SimpleNamespace(
-        format=FORMAT, fps=Fraction(30), color=ColorInfo(), n_frames=2, gop=8, intra_period=0, low_delay=False,
-        configurations=(),
+        format=FORMAT, fps=Fraction(30), color=ColorInfo(), display=DisplayInfo(), n_frames=2, gop=8, intra_period=0,
+        low_delay=False, configurations=StreamReader(ROOT / "tests" / "golden" / "orbit.cvd").header.configurations,
     )  # fmt: skip
     packet = PacketInfo(1, 1, FrameType.P, (0,), 138, bits, predictor=0)
     info = coolvid.StreamInfo(header, (packet,), 200)
     for name, stand_in in (
         ("encode", encode),
         ("decode", decode),
-        ("digest", lambda path, frames=None, threads=0: "abc"),
+        ("digest", lambda path, frames=None, threads=0, max_pixels=0: "abc"),
         ("read_info", lambda path: info),
     ):
         monkeypatch.setattr(coolvid, name, stand_in, raising=False)
@@ -95,8 +96,8 @@ OPTIONS = [
     ("--quantizer softround:noise=gaussian", {"quantizer": PluginChoice("softround", (("noise", "gaussian"),))}),
     ("--arm mlp --warper sinc", {"plugins": (("arm", PluginChoice("mlp")), ("warper", PluginChoice("sinc")))}),
     (
-        "--upsampling u --synthesis s",
-        {"plugins": (("upsampling", PluginChoice("u")), ("synthesis", PluginChoice("s")))},
+        "--upsampling separable --synthesis conv",
+        {"plugins": (("upsampling", PluginChoice("separable")), ("synthesis", PluginChoice("conv")))},
     ),
     ("--distortion mse", {"distortion": PluginChoice("mse")}),
     ("--motion-estimator dis", {"motion_estimator": PluginChoice("dis")}),
@@ -168,6 +169,7 @@ def test_info_shows_header_frames_and_parts(calls):
         "pixels yuv420, 8 bit",
         "structure gop 8, intra period none",
         "frames 1 of 2",
+        "memory about 50 MB to decode",
         "frame type from networks from bytes header residue latents motion latents networks",
         "1 P 0 0 138 80 800 40 180",
         "residue.latents 800 72.7%",
@@ -221,19 +223,51 @@ MISTAKES = [
     ("encode clip.yuv --intra-pos 0,x", "cannot read positions '0,x'"),
     ("encode clip.yuv --quantizer soft:round", "cannot read plugin choice 'soft:round'"),
     ("encode setup.cvd -o setup.cvd", "the output 'setup.cvd' is the input file"),
-    ("decode setup.cvd setup.cvd", "the output 'setup.cvd' is the input file"),
+    ("encode setup.cvd.part -o setup.cvd", "the output 'setup.cvd.part' is the input file"),
+    ("encode clip.yuv --log clip.cvd.part", "two outputs have the name 'clip.cvd.part'"),
+    ("encode clip.yuv --csv clip.cvd.part.toml", "two outputs have the name 'clip.cvd.part.toml'"),
+    ("encode clip.yuv -o none/clip.cvd", "cannot write none/clip.cvd: the folder none does not exist"),
+    ("encode clip.yuv -o .", "cannot write .: it is a folder"),
+    ("encode clip.yuv --log none/run.jsonl", "cannot write none/run.jsonl: the folder none does not exist"),
+    ("encode clip.yuv --csv none/run.csv", "cannot write none/run.csv: the folder none does not exist"),
+    ("encode clip.yuv --write-config none/a.toml", "cannot write none/a.toml: the folder none does not exist"),
 ]
 
 
 @pytest.mark.parametrize("command, message", MISTAKES)
 def test_a_mistake_is_one_line_and_exit_code_2(calls, command, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    Path("setup.cvd").touch()
+    for name in ("setup.cvd", "setup.cvd.part"):
+        Path(name).touch()
     result = invoke(*shlex.split(command))
     assert result.exit_code == 2
     assert result.stdout == ""
     assert result.stderr.startswith(f"coolvid: error: {message}")
     assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "command, out",
+    [
+        ("decode a.cvd a.cvd", "a.cvd"),
+        ("decode a_0001.png a.png", "a_%d.png"),
+        ("decode a_0001.png a_%04d.png", "a_%04d.png"),
+        ("decode b.y4m.part b.y4m", "b.y4m.part"),
+        ("review a.cvd --source b.mp4 -o b.mp4", "b.mp4"),
+        ("review a_0001.png --source b.mp4 -o a.png", "a_%d.png"),
+        ("report a.cvd --source b.mp4 -o b.mp4", "b.mp4"),
+        ("compare c/comparison.png -o c", "c/comparison.png"),
+    ],
+)
+def test_what_is_read_is_never_written(command, out, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("c").mkdir()
+    for name in ("a.cvd", "a_0001.png", "b.y4m.part", "b.mp4", "c/comparison.png"):
+        Path(name).write_bytes(b"content")
+    result = invoke(*shlex.split(command))
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == f"coolvid: error: the output '{out}' is the input file; choose another name\n"
+    assert all(path.read_bytes() == b"content" for path in tmp_path.rglob("*.*"))
 
 
 @pytest.mark.parametrize("args", [["--debug", "encode", "clip.yuv"], ["encode", "clip.yuv", "--debug"]])
@@ -316,6 +350,28 @@ def test_what_is_no_stream_is_one_line(tmp_path, content):
     assert not (tmp_path / "out.yuv").exists()
 
 
+@pytest.mark.parametrize("n", [0, 1, 500])
+def test_appended_bytes_are_shown_and_refused_with_strict(tmp_path, monkeypatch, n):
+    monkeypatch.chdir(tmp_path)
+    golden = ROOT / "tests" / "golden" / "orbit.cvd"
+    Path("a.cvd").write_bytes(golden.read_bytes() + b"x" * n)
+    shown = invoke("info", "a.cvd")
+    assert (f"appended {n} bytes after the stream" in " ".join(shown.stdout.split())) == (n > 0)
+    assert coolvid.read_info("a.cvd").n_appended == n
+    for command in (["info", "a.cvd"], ["decode", "a.cvd", "--digest"], ["decode", "a.cvd", "b.y4m", "-q"]):
+        assert invoke(*command).exit_code == 0
+        Path("b.y4m").unlink(missing_ok=True)
+        result = invoke(*command, "--strict")
+        assert (result.exit_code, Path("b.y4m").exists()) == ((0, "b.y4m" in command) if n == 0 else (2, False))
+        assert ("a.cvd has" in result.stderr) == (n > 0) == (result.stderr.count("\n") == 1)
+
+
+def test_settings_can_be_written_to_a_device(calls):
+    result = invoke("encode", "clip.yuv", "--write-config", "/dev/null", "--log", "/dev/null", "--csv", "/dev/null")
+    assert result.exit_code == 0, result.output
+    assert Path("/dev/null").is_char_device()
+
+
 def test_tiny_sequence_there_and_back(tmp_path):
     """encode, info, decode of a shipped sequence, as in the README."""
     source = TINY[0]
@@ -363,20 +419,14 @@ def test_an_interrupted_encode_leaves_no_stream(tmp_path):
     finally:
         process.kill()
     assert process.returncode == 130
-    assert (
-        stderr == "coolvid: interrupted; out.cvd.part holds the finished frames; add --resume to continue from there\n"
-    )
-    assert not (tmp_path / "out.cvd").exists()
+    assert stderr == "coolvid: interrupted\n"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_option_parsers_reject_by_name():
-    from coolvid_cli.options import parse_fps, parse_positions, parse_size
+    from coolvid_cli.options import parse_positions, parse_size
 
-    assert (parse_size("352x288"), parse_fps("29.97"), parse_positions("0,-1")) == (
-        (352, 288),
-        Fraction(2997, 100),
-        (0, -1),
-    )
-    for parse, text in ((parse_size, "x"), (parse_size, "1x"), (parse_fps, "fast"), (parse_positions, "1,,2")):
+    assert (parse_size("352x288"), parse_positions("0,-1")) == ((352, 288), (0, -1))
+    for parse, text in ((parse_size, "x"), (parse_size, "1x"), (parse_positions, "1,,2")):
         with pytest.raises(ConfigError, match=text):
             parse(text)

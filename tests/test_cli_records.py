@@ -3,6 +3,8 @@
 import csv
 import json
 import math
+import os
+import threading
 from types import SimpleNamespace
 
 import pytest
@@ -10,6 +12,7 @@ from coolvid_cli.journal import COLUMNS, FrameTable, RunLog, journals
 
 import coolvid
 from coolvid import EncodeConfig, FrameType, PixelFormat, VideoFormat, events
+from coolvid.errors import OutputError
 from coolvid.settings.presets import TABLE
 
 PLAN = (events.PlannedFrame(0, FrameType.I, 20), events.PlannedFrame(1, FrameType.P, 15))
@@ -174,3 +177,47 @@ def test_what_is_not_wanted_is_not_made(tmp_path):
     with journals(tmp_path / "a", tmp_path / "b", False) as both:
         assert len(both) == 2
     assert list(tmp_path.iterdir()) == []
+
+
+SEARCH = (
+    *(trial(1), started(), frame(0, 80), DONE, trial_done(1), trial(2), started(), frame(0, 90), DONE, trial_done(2)),
+    events.TargetDone(1, 0.02, 0.29, "0.29 bpp", True, "a.cvd", DONE),
+)
+
+
+@pytest.mark.parametrize("journal", [RunLog, FrameTable])
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_fifo_is_opened_once_and_stays(tmp_path, journal, resume):
+    """Also where a table starts again, as for each trial of a search."""
+    path, got = tmp_path / "fifo", []
+    os.mkfifo(path)
+    reader = threading.Thread(target=lambda: got.append(path.read_text()))
+    reader.start()
+    tell(journal(path, resume), *SEARCH)
+    reader.join(timeout=10)
+    assert path.is_fifo() and len(got[0].splitlines()) == (7 if journal is RunLog else 6)
+
+
+@pytest.mark.parametrize("journal", [RunLog, FrameTable])
+def test_a_full_disk_is_one_error_that_names_the_file(tmp_path, journal):
+    path = tmp_path / "full"
+    path.symlink_to("/dev/full")
+    with pytest.raises(OutputError, match=r"cannot write .*full: No space left on device"):
+        tell(journal(path), started())
+    assert path.is_symlink()
+
+
+def test_a_log_continues_after_its_last_whole_line(tmp_path):
+    path = tmp_path / "run.jsonl"
+    tell(RunLog(path), started())
+    path.write_text(path.read_text() + '{"event": "fra')
+    tell(RunLog(path, resume=True), frame(0))
+    assert [r["event"] for r in records(path)] == ["start", "frame"]
+
+
+def test_a_table_does_not_keep_a_row_that_was_cut(tmp_path):
+    path = tmp_path / "frames.csv"
+    tell(FrameTable(path), started(), frame(0), frame(1))
+    path.write_text(path.read_text()[:-2])
+    tell(FrameTable(path, resume=True), started(2), restored(0), restored(1))
+    assert [row["loss"] for row in rows(path)] == ["0.25", ""]

@@ -168,6 +168,9 @@ def test_presets_show_every_setting_and_what_was_measured():
     assert found.date in lines[-1]
 
 
+HOW = "add --resume (in Python: resume=True)"
+
+
 def in_terminal(command, cwd, interrupt_after=None):
     """(output, exit status) of a command in a terminal of its own; Ctrl-C once the output matches a pattern."""
     pid, master = pty.fork()
@@ -201,7 +204,7 @@ def test_control_c_in_a_terminal_says_how_to_go_on_and_that_works(tmp_path):
     text, status = in_terminal(command, tmp_path, r"frame +0 I +\d+ bytes")
     assert status == 130, text
     said = " ".join(text[text.rindex("coolvid: interrupted") :].split())
-    assert said == "coolvid: interrupted; a.cvd.part holds the finished frames; add --resume to continue from there"
+    assert said == f"coolvid: interrupted; a.cvd.part holds 1 finished frame: {HOW}"
     assert "elapsed" in text
     assert "\x1b[?25h" in text  # the cursor is back
 

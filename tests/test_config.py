@@ -74,9 +74,9 @@ def test_layers_from_text_or_tuple():
 BAD_LAYERS = [
     ("48-1-linear", "cannot read synthesis layer '48-1-linear'"),
     ("-1-1-linear-relu", "cannot read synthesis layer"),
-    ("48-2-linear-relu", "kernel size 2; choose one of 1, 3, 5, 7"),
+    ("48-2-linear-relu", "synthesis layer: kernel '2'; choose one of: 1, 3, 5, 7"),
     ("0-1-linear-relu", "has no outputs"),
-    ("257-1-linear-relu", "outputs is 257; choose 0..256"),
+    ("257-1-linear-relu", "n_out is 257; choose 0..256"),
     ("48-1-dense-relu", "type 'dense'; choose one of: linear, residual"),
     ("48-1-linear-gelu", "activation 'gelu'; choose one of: none, relu"),
     ("", "cannot read synthesis layer"),
@@ -119,7 +119,7 @@ def test_encoder_parameter_refuses(settings, message):
 
 @pytest.mark.parametrize("size", [(8, 352), (288, 20000)])
 def test_encoder_parameter_refuses_sizes(size):
-    with pytest.raises(ConfigError, match="image side"):
+    with pytest.raises(ConfigError, match="img_size"):
         CoolChicEncoderParameter(img_size=size)
 
 
@@ -154,9 +154,9 @@ BAD_PHASES = [
     ({"start_lr": 2.0}, "start_lr is 2.0"),
     ({"frequency_validation": 0}, "frequency_validation is 0"),
     ({"patience": 0}, "patience is 0"),
-    ({"quantizer_noise_type": "pink"}, "quantizer noise 'pink'; choose one of: kumaraswamy, gaussian, none"),
-    ({"softround_temperature": (0.3, 0.0)}, "softround temperature is 0.0"),
-    ({"noise_parameter": (-1.0, 0.1)}, "noise parameter is -1.0"),
+    ({"quantizer_noise_type": "pink"}, "quantizer_noise_type 'pink'; choose one of: kumaraswamy, gaussian, none"),
+    ({"softround_temperature": (0.3, 0.0)}, r"softround_temperature\[1\] is 0.0"),
+    ({"noise_parameter": (-1.0, 0.1)}, r"noise_parameter\[0\] is -1.0"),
 ]
 
 
@@ -168,7 +168,7 @@ def test_phase_refuses(settings, message):
 
 @pytest.mark.parametrize("candidates", [0, -1, 101])
 def test_a_warm_up_round_refuses(candidates):
-    with pytest.raises(ConfigError, match=f"candidates of a warm-up round is {candidates}; choose 1..100"):
+    with pytest.raises(ConfigError, match=f"warm-up round: candidates is {candidates}; choose 1..100"):
         WarmupRound(candidates, Phase(10))
 
 
@@ -375,7 +375,7 @@ def test_unknown_operating_point_is_named(branch):
 
 
 def test_plugins_arrive_in_the_frame(other_distortions):
-    own, warper = PluginChoice.parse("mine:width=3"), PluginChoice.parse("sinc:taps=6")
+    own, warper = PluginChoice.parse("mlp:width=3"), PluginChoice.parse("sinc:taps=6")
     absolute = PluginChoice("absolute")
     config = EncodeConfig(
         plugins=(("arm", own), ("warper", warper)), quantizer=PluginChoice("ste"), distortion=absolute
@@ -413,6 +413,7 @@ def warpers(monkeypatch):
     found["like"] = type("Like", (WarperPlugin,), {"follows": {"length": "warp_filter_size"}})
     load = registry.load
     monkeypatch.setattr(registry, "load", lambda kind, name: found.get(name) or load(kind, name))
+    monkeypatch.setattr("coolvid.settings.config.require", lambda kind, name: None)
 
 
 @pytest.mark.parametrize("settings, wanted", WARPERS)

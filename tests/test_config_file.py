@@ -32,7 +32,7 @@ FULL = EncodeConfig(
     lmbda_per_depth=1.25,
     common_randomness=True,
     inherit=False,
-    device='a "quoted" \\ näme',
+    device="cuda:1",
 )
 
 
@@ -56,6 +56,11 @@ def test_every_setting_can_be_set_by_its_dotted_name():
     layers = [parse_setting(f"{name} = {to_toml({'v': value})[4:]}") for name, value in flat.items()]
     assert make_config(layers) == FULL
     assert {"structure.gop", "plugins.warper", "training.final", "training.max_iterations"} <= set(setting_names())
+
+
+def test_text_of_any_kind_is_written():
+    values = {"source": 'a "quoted" \\ näme', "lines": "1\n2\t3"}
+    assert tomllib.loads(to_toml(values)) == values
 
 
 SETTINGS = [
@@ -120,7 +125,7 @@ def test_a_wrong_setting_is_named_with_the_choices(text, message):
 BAD_VALUES = [
     ("preset=quick", "preset 'quick'; choose one of: fast"),
     ("training.final=-1", "final is -1; choose 0..10000000"),
-    ("training.warmup=[[0, 5]]", "candidates of a warm-up round is 0"),
+    ("training.warmup=[[0, 5]]", r"warmup\[0\]\[0\] is 0"),
     ("training.step_search=best", "step_search 'best'; choose one of: full, descent"),
     ("training.start_lr=2", "start_lr is 2.0"),
     ("intra=top", "intra operating point 'top'; choose one of: lop"),

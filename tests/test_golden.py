@@ -7,7 +7,7 @@ import pytest
 
 import coolvid
 from coolvid import kernels
-from coolvid.bitstream.headers import FORMAT_VERSION
+from coolvid.bitstream.headers import PLAIN_VERSION
 
 FOLDER = Path(__file__).parent / "golden"
 
@@ -39,4 +39,4 @@ def test_they_do_without_kernels(name, monkeypatch):
 
 @pytest.mark.parametrize("name", DIGESTS)
 def test_they_are_of_this_format(name):
-    assert (FOLDER / f"{name}.cvd").read_bytes()[4] == FORMAT_VERSION
+    assert (FOLDER / f"{name}.cvd").read_bytes()[4] == PLAIN_VERSION

@@ -51,10 +51,8 @@ def instruction_set(request, monkeypatch):
     for module in list(sys.modules.values()):
         if module.__name__.startswith(("coolvid.", "coolvid_plugins.")) and hasattr(module, "compiled"):
             monkeypatch.setattr(module, "compiled", chosen)
-            if hasattr(module, "_kernel"):
-                module._kernel.cache_clear()
-    yield chosen
-    kernels.set_threads(0)
+    with kernels.using(0):
+        yield chosen
 
 
 def random(*shape, seed=0, scale=1.0):
@@ -94,8 +92,8 @@ def check(function, inputs, module=None, fused=None, expected=None, tolerance=TO
     expected = slopes(function, module, inputs, torch.float64) if expected is None else expected
     runs = []
     for threads in (1, 2):
-        kernels.set_threads(threads)
-        runs.append(slopes(function, module, inputs, torch.float32))
+        with kernels.using(threads):
+            runs.append(slopes(function, module, inputs, torch.float32))
     if fused is not None:
         out = function(*[x.float().requires_grad_() for x in inputs])
         assert fused in str((out if isinstance(out, torch.Tensor) else out[0]).grad_fn), "the kernels were not asked"
@@ -504,12 +502,12 @@ def test_gradient_of_a_whole_frame(instruction_set, frame_type, pixel_format):
     for fused in (True, False):
         runs = []
         for threads in (1, 2):
-            kernels.set_threads(threads)
-            task = frame_task(frame_type, pixel_format)
-            if not fused:
-                task.__class__ = WithAutograd
-            assert (task.fused is not None) == fused
-            runs.append(gradients(task))
+            with kernels.using(threads):
+                task = frame_task(frame_type, pixel_format)
+                if not fused:
+                    task.__class__ = WithAutograd
+                assert (task.fused is not None) == fused
+                runs.append(gradients(task))
         assert runs[0][0] == runs[1][0] == pytest.approx(loss, rel=1e-6)
         assert all(torch.equal(g, runs[1][1][name]) for name, g in runs[0][1].items())
         errors = {name: error(g, expected[name]) for name, g in runs[0][1].items()}
@@ -718,10 +716,10 @@ def test_nothing_built_is_no_error(monkeypatch):
     monkeypatch.setattr(importlib, "import_module", absent)
     assert kernels.available() == ()
     assert kernels.load("") is None and kernels.load("none") is None
-    with pytest.raises(ConfigError, match="'v3' here; choose one of: none"):
+    with pytest.raises(ConfigError, match="'v3' here; set COOLVID_KERNELS to one of: none"):
         kernels.load("v3")
 
 
 def test_unknown_instruction_set():
-    with pytest.raises(ConfigError, match=r"choose one of: .*portable, none"):
+    with pytest.raises(ConfigError, match=r"set COOLVID_KERNELS to one of: .*portable, none"):
         kernels.load("v5")

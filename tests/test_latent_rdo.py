@@ -171,9 +171,9 @@ def test_batches_share_no_cell_and_no_step_comes_twice(quantized):
 def test_threads_do_not_matter(quantized):
     found = []
     for threads in (1, 3):
-        kernels.set_threads(threads)
         model = copy.deepcopy(quantized[FrameType.B])
-        rdo_latents(*with_objective(model), ROUNDS)
+        with kernels.using(threads):
+            rdo_latents(*with_objective(model), ROUNDS)
         found.append(latents_of(model))
     assert found[0] == found[1]
 

@@ -64,8 +64,10 @@ def test_missing_files(tmp_path, name):
         open_source(tmp_path / name)
 
 
-def test_a_folder_is_no_file(tmp_path):
-    with pytest.raises(InputError, match="not a file"):
+def test_a_folder_without_images(tmp_path):
+    (tmp_path / "notes.txt").write_text("not a picture")
+    (tmp_path / ".hidden.png").write_bytes(b"not a picture either")
+    with pytest.raises(InputError, match="is a folder without images; give a file, or a folder of images"):
         open_source(tmp_path)
 
 

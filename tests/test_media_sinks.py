@@ -1,8 +1,10 @@
 """Sinks beside plain files: numbered images and standard output."""
 
 import io
+import os
 import subprocess
 import sys
+import threading
 from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
@@ -52,6 +54,47 @@ def test_an_error_leaves_no_numbered_file(tmp_path):
         raise KeyError
     assert [path.name for path in tmp_path.iterdir()] == ["0000.png"]
     assert (tmp_path / "0000.png").read_bytes() == b"old"
+
+
+SINKS = [".mp4", ".mkv", ".y4m", ".yuv", ".png"]
+SQUARE = noise(VideoFormat(32, 32, YUV420, 8), 1)
+
+
+@pytest.mark.parametrize("suffix", SINKS)
+@pytest.mark.parametrize("device", ["null", "full"])
+def test_devices_are_written_to_and_stay(tmp_path, suffix, device):
+    out = tmp_path / f"out{suffix}"
+    out.symlink_to(f"/dev/{device}")
+    if device == "full":
+        with pytest.raises(OutputError, match="No space left on device"):
+            save(out, SQUARE, n_frames=1)
+    else:
+        save(out, SQUARE, n_frames=1)
+    assert out.is_symlink() and [path.name for path in tmp_path.iterdir()] == [out.name]
+
+
+@pytest.mark.parametrize("suffix", SINKS[1:])
+def test_a_fifo_receives_what_a_file_would(tmp_path, suffix):
+    out, got = tmp_path / f"out{suffix}", []
+    os.mkfifo(out)
+    reader = threading.Thread(target=lambda: got.append(out.read_bytes()))
+    reader.start()
+    save(out, SQUARE, n_frames=1)
+    reader.join(timeout=10)
+    assert out.is_fifo() and [path.name for path in tmp_path.iterdir()] == [out.name]
+    (tmp_path / f"got{suffix}").write_bytes(got[0])
+    if suffix in (".mkv", ".png"):
+        with open_source(tmp_path / f"got{suffix}") as source:
+            assert len(list(source)) == 1
+        return
+    save(tmp_path / f"file{suffix}", SQUARE)
+    assert got[0] == (tmp_path / f"file{suffix}").read_bytes()
+
+
+def test_an_mp4_needs_a_file_that_can_be_sought(tmp_path):
+    os.mkfifo(tmp_path / "out.mp4")
+    with pytest.raises(OutputError, match=r"cannot be written into a FIFO; use \.mkv or \.y4m"):
+        save(tmp_path / "out.mp4", SQUARE)
 
 
 def test_numbered_images_need_their_folder(tmp_path):

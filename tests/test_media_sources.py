@@ -106,7 +106,7 @@ def spoil_size(folder):
 
 
 def spoil_kind(folder):
-    mux(folder / "0002.png", pictures(1, "gray", 17, 20), "png", Fraction(25))
+    mux(folder / "photo.jpg", pictures(1, "yuvj420p", 17, 20), "mjpeg", Fraction(25)).rename(folder / "0002.png")
 
 
 def spoil_content(folder):
@@ -265,12 +265,12 @@ def test_impossible_parts(tmp_path, options, words):
     "options, words",
     [
         ({"size": (8, 16)}, r"size of 8x16: frame size 8x16 is outside 16\.\."),
-        ({"size": (16, 16, 3)}, r"size of \(16, 16, 3\): give two numbers"),
-        ({"fps": Fraction(0)}, r"fps is Fraction\(0, 1\); give a Fraction above 0"),
+        ({"size": (16, 16, 3)}, r"size is \(16, 16, 3\); write a list of 2"),
+        ({"fps": Fraction(0)}, "fps is 0; choose 1/3600..1000"),
         ({"pix_fmt": "yuv422p"}, "pix_fmt 'yuv422p'; choose one of: yuv420, .*rgb24"),
-        ({"start": -1}, "start is -1; give a whole number"),
+        ({"start": -1}, "start is -1; choose 0.."),
         ({"crop": (16, 16, -2, 0)}, r"crop 16x16\+-2\+0 starts outside the picture"),
-        ({"crop": (16, 16)}, r"crop \(16, 16\): give four numbers"),
+        ({"crop": (16, 16)}, r"crop is \(16, 16\); write a list of 4"),
         ({"crop": (0, 16, 0, 0)}, "crop to 0x16"),
         ({"scale": (0, 16)}, "scale to 0x16"),
     ],

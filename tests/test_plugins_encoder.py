@@ -168,7 +168,7 @@ BROKEN = [
 def test_a_broken_quantizer_is_one_line_at_its_first_call(monkeypatch, change, says, compiled):
     if not compiled:
         monkeypatch.setattr("coolvid.encoding.model.fused_branch.compiled", None)
-    monkeypatch.setattr("coolvid.encoding.model.coolchic._quantizer", lambda choice: Returning(change))
+    monkeypatch.setattr("coolvid.encoding.model.coolchic.quantizer_plugin", lambda choice: Returning(change))
     frame = waves(VideoFormat(32, 48, PixelFormat.YUV444, 8), 1)[0]
     config = frame_config(EncodeConfig(preset="fast", intra="lop"), FrameType.I, 0, (32, 48))
     with pytest.raises(PluginError) as caught:
@@ -185,7 +185,7 @@ def test_a_quantizer_learns_how_far_training_is(monkeypatch):
             seen.append((state.iteration, state.total, state.progress))
             return super().quantize(x, noise, temperature, state)
 
-    monkeypatch.setattr("coolvid.encoding.model.coolchic._quantizer", lambda choice: Watching(lambda y: y))
+    monkeypatch.setattr("coolvid.encoding.model.coolchic.quantizer_plugin", lambda choice: Watching(lambda y: y))
     frame = waves(VideoFormat(32, 48, PixelFormat.YUV444, 8), 1)[0]
     config = frame_config(EncodeConfig(preset="fast", intra="lop"), FrameType.I, 0, (32, 48))
     train(FrameEncoder(config, frame), frame, Counters(), 1e-3, max_iterations=4, quantizer_type="watching")

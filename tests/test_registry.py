@@ -12,7 +12,7 @@ from coolvid.errors import ConfigError, MissingPlugin, PluginError, StreamError,
 from coolvid.plugin import registry
 from coolvid.plugin.choice import PluginChoice
 from coolvid.plugin.interfaces import BASES, KINDS, PluginOptions
-from coolvid.plugin.values import fit_like
+from coolvid.values import fit_like
 
 MODULE = """
 from dataclasses import dataclass

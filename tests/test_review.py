@@ -187,7 +187,7 @@ def test_another_source_is_refused(clips, tmp_path):
     short = tmp_path / "short_64x48_25p_yuv420_8b.yuv"
     with open_sink(short, FORMATS["even"], Fraction(25), ColorInfo()) as sink:
         sink.write(ramp(FORMATS["even"], 0))
-    with pytest.raises(InputError, match="1 frames, but the stream 2"):
+    with pytest.raises(InputError, match="has 1 frame, but the stream 2"):
         make_review(stream, short, tmp_path / "review.mp4")
     assert [path.name for path in tmp_path.iterdir()] == [short.name]
 

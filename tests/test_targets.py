@@ -187,7 +187,7 @@ def test_an_error_clears_up(search, tmp_path):
 
 
 BAD_TARGETS = [
-    ("vmaf", 90, "target 'vmaf'; choose one of: bpp, bitrate, psnr"),
+    ("vmaf", 90, "quantity 'vmaf'; choose one of: bpp, bitrate, psnr"),
     ("bpp", 0.0, "target bpp is 0.0"),
     ("bitrate", math.nan, "target bitrate is nan"),
     ("psnr", 0.5, "target psnr is 0.5; choose 1..120"),

@@ -19,6 +19,7 @@ from coolvid.encoding.training.train import evaluate, select_groups, train
 from coolvid.encoding.training.warmup import Candidate, compete
 from coolvid.errors import ConfigError, PluginError, TrainingError
 from coolvid.picture.types import Frame, FrameType, PixelFormat, VideoFormat
+from coolvid.plugin import registry
 from coolvid.plugin.choice import PluginChoice
 from coolvid.settings.config import CoolChicEncoderParameter, FrameConfig, Phase, TrainingConfig, WarmupRound
 
@@ -141,7 +142,7 @@ def test_unknown_modules_are_refused_with_the_choices():
     [
         ({"quantizer_noise_type": "pink"}, "kumaraswamy, gaussian, none"),
         ({"quantizer_type": "sofround"}, "no quantizer named 'sofround'"),
-        ({"softround_temperature": 0.0}, "softround temperature is 0.0"),
+        ({"softround_temperature": 0.0}, r"softround_temperature\[0\] is 0.0"),
         ({"max_iterations": -1}, "max_iterations is -1"),
     ],
 )
@@ -173,7 +174,7 @@ def test_hardround_trains_networks_but_not_latents():
 class Scripted:
     """A task whose validations give a prescribed series of losses."""
 
-    fused = None
+    fused, distortion_name = None, ""
 
     def __init__(self, losses):
         self.module = torch.nn.Linear(1, 1)
@@ -256,6 +257,30 @@ def test_numbers_that_are_not_finite_are_an_error_and_the_best_is_put_back():
     with torch.no_grad():
         next(encoder.parameters()).fill_(float("nan"))
     with pytest.raises(TrainingError, match="loss is nan after 0 iterations"):
+        train(encoder, picture(), Counters(), LMBDA, max_iterations=1)
+
+
+def with_distortion(name):
+    config = dataclasses.replace(frame_config(), distortion=PluginChoice(name))
+    return FrameEncoder(config, picture())
+
+
+def test_a_distortion_that_fails_later_is_blamed_but_not_for_a_divergence(other_distortions, monkeypatch):
+    cls = registry.load("distortion", "absolute")
+    measure, calls = cls.distortion, []
+
+    def broken(self, decoded, target, state):
+        calls.append(state)
+        return measure(self, decoded, target, state) * (float("nan") if len(calls) > 8 else 1.0)
+
+    monkeypatch.setattr(cls, "distortion", broken)
+    with pytest.raises(PluginError, match="distortion 'absolute' is nan for a picture of finite values"):
+        train(with_distortion("absolute"), picture(), Counters(), LMBDA, max_iterations=20, frequency_validation=1)
+    monkeypatch.setattr(cls, "distortion", measure)
+    encoder = with_distortion("absolute")
+    with torch.no_grad():
+        next(encoder.parameters()).fill_(float("nan"))
+    with pytest.raises(TrainingError, match=r"loss is nan .* or check the distortion 'absolute' \(coolvid"):
         train(encoder, picture(), Counters(), LMBDA, max_iterations=1)
 
 

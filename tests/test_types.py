@@ -90,11 +90,11 @@ def test_frames_are_equal_by_content():
     assert first != second
 
 
-def test_a_frame_of_the_wrong_shape_is_our_own_mistake():
+def test_a_frame_of_the_wrong_shape_is_refused():
     planes = noise(FORMATS[0]).planes
-    with pytest.raises(AssertionError):
+    with pytest.raises(ConfigError, match=r"planes are uint16 \[8, 9\], .*; give arrays uint16 \[16, 18\], "):
         Frame((planes[1], planes[1], planes[2]), FORMATS[0])
-    with pytest.raises(AssertionError):
+    with pytest.raises(ConfigError, match="planes are int32"):
         Frame(tuple(plane.astype(np.int32) for plane in planes), FORMATS[0])
 
 

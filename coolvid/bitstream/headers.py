@@ -1,27 +1,54 @@
 """The stream header: what all packets share, and the table of frame architectures.
 
-Bytes: MAGIC, format version, size of the body (varint), body (StreamHeader's fields), CRC-32C of all before it. The
-table of configurations is a string of bytes, deflated against DICTIONARY where that is shorter.
+Bytes: MAGIC, format version, size of the body (varint), body, CRC-32C of all before it. The body has StreamHeader's
+fields; in format 5 those of DisplayInfo come first. The table of configurations is a string of bytes, deflated against
+DICTIONARY where that is shorter.
 """
 
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
 from coolvid.codec.architecture import FINAL_UPSAMPLINGS, Architecture, FrameArchitecture, PluginRecord
 from coolvid.errors import ConfigError, StreamError, UnsupportedStream
-from coolvid.picture.types import BIT_DEPTHS, ColorInfo, FrameType, PixelFormat, VideoFormat
+from coolvid.picture.types import (
+    BIT_DEPTHS,
+    ChromaSiting,
+    ColorInfo,
+    DisplayInfo,
+    FrameType,
+    LightLevel,
+    MasteringDisplay,
+    PixelFormat,
+    VideoFormat,
+)
 
 from .crc import CRC_BYTES, is_sealed, sealed
 from .dictionary import DICTIONARY
-from .records import BitReader, BitWriter, FieldCode, Flag, Golomb, Layout, Many, OneOf, Record, SoFar, U, When, coded
+from .records import (
+    BitReader,
+    BitWriter,
+    FieldCode,
+    Flag,
+    Golomb,
+    Layout,
+    Many,
+    Maybe,
+    OneOf,
+    Record,
+    SoFar,
+    U,
+    When,
+    coded,
+)
 from .values import Usual, Value, read_varint, write_varint
 
 MAGIC = b"\x8fCVD"
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
+PLAIN_VERSION = 4
 MAX_FRAMES = (1 << 24) - 1
 MAX_CONFIGURATIONS = 255
 MAX_TABLE = 1 << 20
@@ -140,11 +167,45 @@ FRACTION = Layout(
         "denominator": (U(32, 1), "seconds"),
     },
 )
+ASPECT = Layout(
+    Fraction,
+    {
+        "numerator": (U(12, 1), "width of a pixel"),
+        "denominator": (U(12, 1), "its height in the same unit"),
+    },
+    name="PixelAspect",
+)
+MASTERING = Layout(
+    MasteringDisplay,
+    {
+        "colors": (Maybe(Many(Many(U(16), 2), 4)), "(x, y) of red, green, blue, white in 1/50000: 5..37000, 5..42000"),
+        "luminance": (Maybe(Many(U(32), 2)), "(least, greatest) in 1/10000 cd/m²: 0..50000 < 50000..100000000"),
+    },
+)
+LIGHT = Layout(
+    LightLevel,
+    {
+        "max_cll": (U(16), "MaxCLL in cd/m²"),
+        "max_fall": (U(16), "MaxFALL in cd/m²"),
+    },
+)
+DISPLAY = Layout(
+    DisplayInfo,
+    {
+        "pixel_aspect": (Usual((Fraction(1),), 1, ASPECT), "width / height of a pixel"),
+        "chroma_siting": (OneOf(tuple(ChromaSiting), 3), "ChromaLocType of ITU-T H.273, plus 1; of 4:2:0"),
+        "mastering": (Maybe(MASTERING), "SMPTE ST 2086; states at least one field"),
+        "light": (Maybe(LIGHT), "CTA-861.3; 0 in one of the fields: not stated"),
+    },
+)
 
 
 @dataclass(frozen=True)
 class StreamHeader(Record):
-    """What all frames of a stream share. n_frames is 0 (unknown) until the writer has finished."""
+    """What all frames of a stream share. n_frames is 0 (unknown) until the writer has finished.
+
+    display: how to show the pictures; if it says nothing, the header has PLAIN_VERSION, without it.
+    """
 
     format: VideoFormat = coded(VIDEO_FORMAT, "picture size and samples")  # noqa: RUF009
     fps: Fraction = coded(Usual(USUAL_FPS, 4, FRACTION), "frames per second")  # noqa: RUF009
@@ -154,11 +215,21 @@ class StreamHeader(Record):
     intra_period: int = coded(Golomb(3, 1_000_000), "frames from one I to the next; 0: only the first")
     low_delay: bool = coded(Flag(), "no frame refers to a later one")
     configurations: tuple[FrameArchitecture, ...] = coded(Table(), "frame architectures; a packet names its entry")
+    display: DisplayInfo = DisplayInfo()
+
+    @property
+    def version(self) -> int:
+        """The oldest format that can hold this header."""
+        return PLAIN_VERSION if self.display == DisplayInfo() else FORMAT_VERSION
 
     def pack(self) -> bytes:
         """The whole header; its size does not depend on n_frames. Raises ConfigError for values that do not fit."""
-        body = super().pack()
-        return sealed(MAGIC + bytes([FORMAT_VERSION]) + write_varint(len(body)) + body)
+        writer = BitWriter()
+        if self.version > PLAIN_VERSION:
+            DISPLAY.write(writer, self.display, {})
+        self.write(writer)
+        body = writer.getvalue()
+        return sealed(MAGIC + bytes([self.version]) + write_varint(len(body)) + body)
 
     @classmethod
     def parse(cls, data: bytes) -> tuple[StreamHeader, int]:
@@ -167,9 +238,11 @@ class StreamHeader(Record):
             raise StreamError(f"this is not a coolvid stream: it starts with {data[:4].hex() or 'nothing'}")
         if len(data) <= len(MAGIC):
             raise StreamError("the stream ends inside its header; it is truncated")
-        if data[len(MAGIC)] != FORMAT_VERSION:
+        version = data[len(MAGIC)]
+        if version not in (PLAIN_VERSION, FORMAT_VERSION):
             raise UnsupportedStream(
-                f"stream format {data[len(MAGIC)]}; this release reads format {FORMAT_VERSION}; install a newer coolvid"
+                f"stream format {version}; this release reads formats {PLAIN_VERSION} and {FORMAT_VERSION}; "
+                f"install {'a newer' if version > FORMAT_VERSION else 'an older'} coolvid"
             )
         size, start = read_varint(data, len(MAGIC) + 1)
         end = start + size + CRC_BYTES
@@ -179,7 +252,13 @@ class StreamHeader(Record):
             )
         if not is_sealed(data[:end]):
             raise StreamError("the stream header does not match its checksum; the stream is damaged")
-        return super().unpack(data[start : start + size]), end
+        reader = BitReader(data[start : start + size])
+        display = DISPLAY.read(reader, {}) if version > PLAIN_VERSION else DisplayInfo()
+        header = replace(super().read(reader), display=display)
+        reader.finish()
+        if header.version != version:
+            raise StreamError(f"a stream of format {version} that says nothing about display; the stream is damaged")
+        return header, end
 
     @classmethod
     def unpack(cls, data: bytes) -> StreamHeader:

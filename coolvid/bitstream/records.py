@@ -325,11 +325,11 @@ class When(FieldCode):
 
 
 class Layout(FieldCode):
-    """The fields of a dataclass in the order given; parts: (code, meaning) by field name."""
+    """The fields of a dataclass in the order given; parts: (code, meaning) by field name. name: if not that of cls."""
 
-    def __init__(self, cls: Callable[..., Any], parts: Mapping[str, tuple[FieldCode, str]]) -> None:
+    def __init__(self, cls: Callable[..., Any], parts: Mapping[str, tuple[FieldCode, str]], name: str = "") -> None:
         self.cls = cls
-        self.name = getattr(cls, "__name__", "")
+        self.name = name or getattr(cls, "__name__", "")
         self.parts = parts
 
     def write(self, writer: BitWriter, value: Any, so_far: SoFar) -> None:
@@ -362,13 +362,13 @@ def coded(code: FieldCode, meaning: str) -> Any:
 
 
 class Record:
-    """Base of headers. Subclasses are frozen dataclasses; coded() declares every field."""
+    """Base of headers. Subclasses are frozen dataclasses; coded() declares the fields, and others have defaults."""
 
     @classmethod
     @cache
     def layout(cls) -> Layout:
-        parts = {f.name: (f.metadata["code"], f.metadata["meaning"]) for f in fields(cls)}  # type: ignore[arg-type]
-        return Layout(cls, parts)
+        declared = [f for f in fields(cls) if "code" in f.metadata]  # type: ignore[arg-type]
+        return Layout(cls, {f.name: (f.metadata["code"], f.metadata["meaning"]) for f in declared})
 
     def write(self, writer: BitWriter) -> None:
         """Append this record's bits. Raises ConfigError for values that do not fit."""

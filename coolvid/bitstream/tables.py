@@ -4,7 +4,19 @@ from __future__ import annotations
 
 import re
 
-from .headers import ARCHITECTURE, COLOR, FRACTION, FRAME, PLUGIN, VIDEO_FORMAT, StreamHeader
+from .headers import (
+    ARCHITECTURE,
+    ASPECT,
+    COLOR,
+    DISPLAY,
+    FRACTION,
+    FRAME,
+    LIGHT,
+    MASTERING,
+    PLUGIN,
+    VIDEO_FORMAT,
+    StreamHeader,
+)
 from .packet import PacketHeader
 from .records import Layout
 from .values import VALUE_TAGS
@@ -14,6 +26,10 @@ LAYOUTS: tuple[Layout, ...] = (
     VIDEO_FORMAT,
     FRACTION,
     COLOR,
+    DISPLAY,
+    ASPECT,
+    MASTERING,
+    LIGHT,
     FRAME,
     ARCHITECTURE,
     PLUGIN,

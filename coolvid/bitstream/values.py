@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from coolvid.errors import ConfigError, StreamError
+from coolvid.errors import ConfigError, StreamError, printable
 
 from .records import BitReader, BitWriter, FieldCode, SoFar
 
@@ -162,7 +162,9 @@ def _pack_value(value: Any, depth: int = 0) -> bytes:
         return _tag(0xE0, 16, len(value.encode())) + value.encode()
     if isinstance(value, (tuple, list)) and depth < MAX_DEPTH:
         return _tag(0xC0, 31, len(value)) + b"".join(_pack_value(each, depth + 1) for each in value)
-    raise ConfigError(f"plugin option {value!r} cannot be written in a stream; use int, bool, float, str or tuples")
+    raise ConfigError(
+        f"plugin option {printable(repr(value))} cannot be written in a stream; use int, bool, float, str or tuples"
+    )
 
 
 def _tag(base: int, limit: int, length: int) -> bytes:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Annotated
 
-from coolvid.errors import ConfigError, within
+from coolvid.errors import ConfigError
 from coolvid.picture.types import FrameType
+from coolvid.values import Within, check_fields
 
 from .networks import STORED_FRAMES
 
@@ -20,15 +22,14 @@ class StructureConfig:
     """The positions of I, P and B frames. gop: frames of a B hierarchy (1: all intra). intra_period: frames from one I
     frame to the next, 0: only the first. intra_pos, p_pos: display positions, which override both."""
 
-    gop: int = 8
-    intra_period: int = 0
+    gop: Annotated[int, Within(1, 4096)] = 8
+    intra_period: Annotated[int, Within(0, 1_000_000)] = 0
     low_delay: bool = False
     intra_pos: tuple[int, ...] = ()
     p_pos: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        within("gop", self.gop, 1, 4096)
-        within("intra_period", self.intra_period, 0, 1_000_000)
+        check_fields(self)
         if self.intra_period % self.gop and not self.low_delay:
             raise ConfigError(
                 f"intra_period {self.intra_period} is not a multiple of gop {self.gop}; "

@@ -21,6 +21,7 @@ from .model.translation import global_translation
 from .objective import Objective
 from .packing import Candidate, Packer, best
 from .quantization import code_frame, quantize_for, rdo_latents, warm_start
+from .threads import use_threads
 from .training.schedule import train_frame
 
 SECOND_THOUGHT = 1.25
@@ -39,6 +40,7 @@ def silent(progress: Progress) -> None:
     """Reporter that ignores progress."""
 
 
+@use_threads()
 def encode_frame(job: FrameJob, report: Reporter = silent) -> FrameResult:
     """The best of a frame's candidates: copies of its references, and one trained frame per operating point.
 
@@ -64,12 +66,16 @@ def encode_frame(job: FrameJob, report: Reporter = silent) -> FrameResult:
 
 
 def training_device(name: str) -> torch.device:
-    """The device to train on. Raises ConfigError if PyTorch does not know it or does not find it on this machine."""
+    """The device to train on. Raises ConfigError unless one step of a tiny training gives a number there."""
     try:
         device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ConfigError(f"cannot train on device '{name}': {str(error).splitlines()[0]}; choose cpu") from error
+        values = torch.ones(2, device=device, requires_grad=True)
+        (values @ values).backward()  # type: ignore[no-untyped-call]
+        values.detach().cpu().numpy()
+        torch.Generator(device)  # for noise
+    except Exception as error:  # each kind of device has its own
+        reason = (str(error) or type(error).__name__).splitlines()[0].split(". ")[0].rstrip(".")[:100]
+        raise ConfigError(f"cannot train on device '{name}': {reason}; choose cpu") from error
     return device
 
 

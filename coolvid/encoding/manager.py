@@ -9,9 +9,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-import torch
-
-from coolvid import kernels
 from coolvid.bitstream.headers import StreamHeader
 from coolvid.bitstream.packet import Packet
 from coolvid.codec.gop import CodingStep
@@ -20,19 +17,15 @@ from coolvid.decoding.packet import decode_frame
 from coolvid.events import FrameDone, FrameStarted, Listener, Progress, ignore
 from coolvid.picture.quality import psnr
 from coolvid.picture.types import Frame, FrameType, PixelFormat
-from coolvid.settings.config import EncodeConfig, FrameConfig
+from coolvid.plugin.choice import PluginChoice
+from coolvid.plugin.registry import make
+from coolvid.settings.config import ENCODER_ONLY, EncodeConfig, FrameConfig
 from coolvid.settings.presets import frame_configs
 
 from .candidates import encode_frame, training_device
 from .job import FrameJob, FrameResult, Heritage
 from .objective import Objective
-
-
-def use_threads(count: int) -> None:
-    """Train with `count` threads, 0 for all cores. Compiled kernels share them, with results that do not depend on the
-    number. torch then has little to do and gets one thread. Without kernels torch gets all threads."""
-    kernels.set_threads(count)
-    torch.set_num_threads(1 if kernels.compiled is not None else kernels.threads())
+from .threads import use_threads
 
 
 class FrameEncoderManager:
@@ -44,6 +37,7 @@ class FrameEncoderManager:
     """
 
     def __init__(self, config: EncodeConfig, header: StreamHeader, listen: Listener = ignore) -> None:
+        """Raises ConfigError or PluginError for a device or an encoder-only plugin that cannot be used."""
         self.config = config
         self.header = header
         self.listen = listen
@@ -53,8 +47,8 @@ class FrameEncoderManager:
         self.decoded: dict[int, Frame] = {}
         self._heritages: dict[int, Heritage | None] = {}
         self._distortions: dict[int, float] = {}
-        use_threads(config.threads)
         training_device(config.device)
+        _check_plugins(config)
 
     @property
     def lmbda(self) -> float:
@@ -101,7 +95,8 @@ class FrameEncoderManager:
         total = job.total_iterations
         self.listen(FrameStarted(step.coding_index, step.display_index, step.frame_type, step.references, total))
         start = time.perf_counter()
-        result = encode_frame(job, self.listen)
+        with use_threads(self.config.threads):
+            result = encode_frame(job, self.listen)
         self._note(step, result)
         if keep is not None:
             keep(result.packet)
@@ -122,6 +117,10 @@ class FrameEncoderManager:
 
     def restore(self, step: CodingStep, frame: Frame, packet: Packet) -> None:
         """Restore this step and frame from the packet of an earlier run. Raises StreamError."""
+        with use_threads(self.config.threads):
+            self._restore(step, frame, packet)
+
+    def _restore(self, step: CodingStep, frame: Frame, packet: Packet) -> None:
         heritage = self._heritage(step)
         store = NetworkStore([] if heritage is None else [heritage.networks])
         references = [self.decoded[i] for i in packet.info.references]
@@ -142,6 +141,14 @@ class FrameEncoderManager:
     def progress(self, phase: str, iteration: int, loss: float, psnr_db: float, rate_bpp: float) -> None:
         """For train() with this manager: every validation becomes an event of frame 0."""
         self.listen(Progress(0, phase, self.iterations_counter, 0, loss, psnr_db, rate_bpp))
+
+
+def _check_plugins(config: EncodeConfig) -> None:
+    """Make each plugin that the stream does not name once. Raises PluginError, ConfigError."""
+    for name, kind in ENCODER_ONLY.items():
+        choice: PluginChoice | None = getattr(config, name)
+        if choice is not None:
+            make(kind, choice.name, dict(choice.options))
 
 
 def _done(step: CodingStep, frame: Frame, result: FrameResult, duration_s: float) -> FrameDone:

@@ -134,10 +134,17 @@ class Objective:
     # -- of the float model ---------------------------------------------------------------------------------------
 
     def distortion(self, decoded: Picture, state: TrainingState = TRAINED) -> Tensor:
-        """Distortion of a picture in [0, 1], a scalar."""
+        """Distortion of a picture in [0, 1], a scalar. Raises PluginError if it is not finite for a picture
+        that is."""
         if self.is_squared_error:
             return mean_squared_error(decoded, self.target)
-        return self.plugin.distortion(decoded, self.prepared, state) / self.scale
+        found = self.plugin.distortion(decoded, self.prepared, state)
+        if not _is_finite(found) and all(map(_is_finite, planes_of(decoded))):
+            raise PluginError(
+                f"distortion '{self.name}' is {float(found.detach())} for a picture of finite values "
+                "(see coolvid.testing.check)"
+            )
+        return found / self.scale
 
     def errors(self, decoded: Picture) -> tuple[Tensor, ...] | None:
         """Each sample's share of distortion(), in planes like the picture's; None if it is not a sum over samples."""
@@ -163,6 +170,10 @@ class Objective:
 def planes_of(picture: Picture) -> list[Tensor]:
     """y, u and v [1, 1, h, w] of a DictTensorYUV; a single [1, 3, H, W] of any other picture."""
     return [picture["y"], picture["u"], picture["v"]] if isinstance(picture, dict) else [picture]
+
+
+def _is_finite(values: Tensor) -> bool:
+    return bool(torch.isfinite(values.detach()).all())
 
 
 def to_device(picture: Picture, device: torch.device | str) -> Picture:

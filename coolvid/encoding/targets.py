@@ -11,18 +11,24 @@ from __future__ import annotations
 import glob
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import Annotated, Any
 
-from coolvid.errors import ConfigError, InputError, choose, within
+from coolvid.errors import ConfigError, InputError, tell_how_to_resume, within
 from coolvid.events import EncodeDone, Listener, TargetDone, TrialDone, TrialStarted
-from coolvid.files import discard, move, part_of, write_text
+from coolvid.files import check_writable, discard, is_in_place, locked, move, part_of, write_text
 from coolvid.settings.config import EncodeConfig
 from coolvid.settings.presets import effective_preset, intra_total
 from coolvid.settings.toml import settings_of_bytes
+from coolvid.values import OneOf, Within, check_fields, parse_json
 
+MaxEncodes = Annotated[int, Within(1, 100)]
+MEMORY = ".search"
 LMBDA_RANGE = (1e-7, 10.0)
 # Short trials have a fifth of the iterations, but at least this many: with 114 instead of 570, files were twice as big.
 SHORT_SHARE = 5
@@ -43,11 +49,11 @@ class Target:
     """quantity "bpp" (bits per luma pixel), "bitrate" (bits per second) or "psnr" (dB over all samples), of the whole
     file. Met within 2 % of a rate or 0.1 dB. Raises ConfigError."""
 
-    quantity: str
+    quantity: Annotated[str, OneOf(("bpp", "bitrate", "psnr"))]
     value: float
 
     def __post_init__(self) -> None:
-        choose("target", self.quantity, ("bpp", "bitrate", "psnr"))
+        check_fields(self, "target: ")
         within(f"target {self.quantity}", self.value, *{"psnr": (1, 120)}.get(self.quantity, (1e-6, 1e12)))
 
     def __str__(self) -> str:
@@ -152,20 +158,40 @@ def search(
     resume: bool,
     listen: Listener,
     origin: Mapping[str, Any],
+    digests: Sequence[str] = (),
 ) -> TargetDone:
     """Call encode() with different lambdas until the file meets the target; see api.encode_to_target().
 
-    start: the first lambda, in MSE + lambda * bits per pixel. origin: how encode() reads the source; a resume refuses
-    another. Raises ConfigError if the target is out of reach for this source, and any error of encode().
+    start: the first lambda, in MSE + lambda * bits per pixel. origin: how encode() reads the source; digests: of its
+    frames. A resume refuses others. Raises ConfigError if the target is out of reach for this source, which ends the
+    search. Any error of encode() leaves the search so far, and a note on the error says how to go on.
     """
-    within("max_encodes", max_encodes, 1, 100)
-    trials = _Trials(encode, source, out, target, config, listen, origin)
-    trials.start(resume)
-    try:
-        return trials.finish(_settle(trials, *_approach(trials, start), max_encodes))
-    except Exception:
-        trials.abandon()
-        raise
+    with locked(out), _place_for_trials(out) as place:
+        trials = _Trials(encode, source, out, place, target, config, listen, {**origin, "frames": list(digests)})
+        trials.start(resume)
+        try:
+            return trials.finish(_settle(trials, *_approach(trials, start), max_encodes))
+        except _OutOfReach:
+            trials.abandon()
+            raise
+        except BaseException as error:
+            trials.suspend(error)
+            raise
+
+
+class _OutOfReach(ConfigError):
+    """No lambda meets the target."""
+
+
+@contextmanager
+def _place_for_trials(out: Path) -> Iterator[Path]:
+    """The path beside which the files of a search lie: `out`, or in a temporary folder if out is written in place."""
+    check_writable(out)
+    if not is_in_place(out):
+        yield out
+        return
+    with TemporaryDirectory(prefix="coolvid-") as folder:
+        yield Path(folder) / out.name
 
 
 def _approach(trials: _Trials, lmbda: float) -> tuple[float, float]:
@@ -206,12 +232,14 @@ class _Trials:
         encode: Encode,
         source: str | Path,
         out: Path,
+        place: Path,
         target: Target,
         config: EncodeConfig,
         listen: Listener,
         origin: Mapping[str, Any],
     ) -> None:
         self.encode, self.source, self.out, self.target, self.config = encode, source, out, target, config
+        self.place = place
         self.listen, self.origin = listen, origin
         iterations = config.iterations or intra_total(effective_preset(config))
         self.short_iterations = 0 if "max_iterations" in dict(config.training) else iterations // SHORT_SHARE
@@ -221,29 +249,46 @@ class _Trials:
 
     def start(self, resume: bool) -> None:
         """Resume an interrupted search, or delete its files. Raises InputError."""
-        memory = self._beside(".search")
+        memory = self._beside(MEMORY)
         if not resume:
             self.abandon()
             return
+        if self.place != self.out:
+            raise InputError(f"nothing to resume: a search that writes to {self.out} leaves nothing")
         try:
-            found = json.loads(memory.read_text(encoding="utf-8"))
+            found = parse_json(memory.read_text(encoding="utf-8"))
         except FileNotFoundError as error:
             raise InputError(f"nothing to resume: there is no {memory}") from error
         except (OSError, ValueError) as error:
             raise InputError(f"cannot read {memory}: {error}; delete it to start again") from error
-        if found["purpose"] != self._purpose():
-            raise InputError(f"{memory} was made for another source, target or configuration; delete it to start again")
-        self.known = {key: EncodeDone(**done) for key, done in found["trials"].items()}
-        self.running = found["running"]
+        try:
+            purpose, self.running = found["purpose"], found["running"]
+            self.known = {key: EncodeDone(**done) for key, done in found["trials"].items()}
+            problem = self._difference(purpose)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"{memory} is not the record of a search; delete it to start again") from error
+        if problem:
+            raise InputError(f"{memory} was made for another {problem}; delete it to start again")
 
     def _purpose(self) -> dict[str, Any]:
-        origin = {name: str(value) for name, value in self.origin.items() if value is not None}
+        plain = {name: str(value) for name, value in self.origin.items() if value is not None}
+        origin = {**plain, "frames": self.origin["frames"]}
         target = {self.target.quantity: self.target.value}
         config = settings_of_bytes(self.config)
         return {"source": str(self.source), "origin": origin, "target": target, "config": config}
 
+    def _difference(self, found: Mapping[str, Any]) -> str:
+        """What differs between the purpose of an earlier search and of this one; empty if nothing does."""
+        purpose = json.loads(json.dumps(self._purpose()))
+        now, before = purpose["origin"].pop("frames"), dict(found["origin"]).pop("frames", [])
+        if purpose != {**found, "origin": {n: v for n, v in found["origin"].items() if n != "frames"}}:
+            return "source, target or configuration"
+        differing = (i for i, (one, other) in enumerate(zip_longest(before, now)) if one != other)
+        first = next(differing, None)
+        return "" if first is None else f"source: frame {first} differs"
+
     def _beside(self, suffix: str) -> Path:
-        return self.out.with_name(self.out.name + suffix)
+        return self.place.with_name(self.place.name + suffix)
 
     def _file(self, key: str) -> Path:
         return self._beside(f".trial-{key}")
@@ -287,12 +332,12 @@ class _Trials:
         self.running = running
         trials = {key: asdict(done) for key, done in self.known.items()}
         memory = {"purpose": self._purpose(), "trials": trials, "running": running}
-        write_text(self._beside(".search"), json.dumps(memory))
+        write_text(self._beside(MEMORY), json.dumps(memory))
 
-    def out_of_reach(self, end: TrialPoint) -> ConfigError:
+    def out_of_reach(self, end: TrialPoint) -> _OutOfReach:
         """The error when the latest trial, at an end of lambda's range, does not reach the target."""
         side, way = ("largest", "least") if end.excess > 0 else ("smallest", "most")
-        return ConfigError(
+        return _OutOfReach(
             f"cannot reach {self.target}: at the {side} lambda, {end.lmbda:g}, this source gives "
             f"{self.target.text(self.value)}, the {way} possible with these settings; choose another target, "
             "another size of networks (--intra, --residue, --motion) or another --preset"
@@ -310,9 +355,17 @@ class _Trials:
         self.listen(result)
         return result
 
+    def suspend(self, error: BaseException) -> None:
+        """Keep the search for a resume, and say so in a note on the error; delete it if no frame of it is finished."""
+        has_frames = bool(self.known) or (self.running != "" and part_of(self._file(self.running)).exists())
+        if not has_frames or self.place != self.out:
+            self.abandon()
+            return
+        tell_how_to_resume(error, f"{self._beside(MEMORY)} holds the search so far")
+
     def abandon(self) -> None:
         """Delete every file of the search."""
-        discard(self._beside(".search"))
-        self._beside(".search").unlink(missing_ok=True)
-        for file in self.out.parent.glob(f"{glob.escape(self.out.name)}.trial-*"):
+        discard(self._beside(MEMORY))
+        self._beside(MEMORY).unlink(missing_ok=True)
+        for file in self.place.parent.glob(f"{glob.escape(self.place.name)}.trial-*"):
             file.unlink()

@@ -13,20 +13,23 @@ from typing import Self
 
 from coolvid.errors import InputError, OutputError
 from coolvid.files import check_writable, discard, failure, finish
-from coolvid.picture.types import ColorInfo, Frame, VideoFormat
+from coolvid.picture.types import ColorInfo, DisplayInfo, Frame, VideoFormat
 
 
 class Source(ABC):
     """Frames from a file, one after another; an iterator and a context manager.
 
-    format, fps, color describe all frames; n_frames is None when the file does not state it; name is the file's name.
+    format, fps, color and display describe all frames; n_frames is None when only reading to the end shows it; name is
+    the file's name; choice says what of it was taken, in words, when there was a choice.
     """
 
     format: VideoFormat
     fps: Fraction
     color: ColorInfo
+    display: DisplayInfo = DisplayInfo()
     n_frames: int | None
     name: str
+    choice: str = ""
 
     def __enter__(self) -> Self:
         return self
@@ -59,6 +62,9 @@ class Sink(ABC):
     error, no new file remains and an existing target is unchanged.
     """
 
+    _failures: tuple[type[Exception], ...] = (OSError, ValueError)
+    """What writing raises, apart from CoolvidError."""
+
     def __init__(
         self,
         path: Path,
@@ -67,21 +73,32 @@ class Sink(ABC):
         color: ColorInfo,
         n_frames: int | None = None,
         first: int = 0,
+        display: DisplayInfo = DisplayInfo(),
     ) -> None:
         self.path, self.format, self.fps, self.color, self.n_frames = path, format, fps, color, n_frames
-        self.first, self.n_written = first, 0
+        self.display, self.first, self.n_written = display, first, 0
         self._check_target()
 
     def _check_target(self) -> None:
         """Raises OutputError when the target cannot be written, or does not hold the format."""
         check_writable(self.path)
 
+    @property
+    def not_stored(self) -> tuple[str, ...]:
+        """What the file cannot hold of the description of the pictures, in words."""
+        held = self._held().facts
+        return tuple(f"{name} {value}" for name, value in self.display.facts if (name, value) not in held)
+
+    def _held(self) -> DisplayInfo:
+        """The part of `display` that the file holds."""
+        return DisplayInfo()
+
     def __enter__(self) -> Self:
         try:
             self._open()
         except BrokenPipeError:
             raise
-        except (OSError, ValueError) as error:
+        except self._failures as error:
             self._abandon()
             raise failure(self.path, error) from error
         return self
@@ -97,7 +114,7 @@ class Sink(ABC):
             self._write(frame)
         except BrokenPipeError:
             raise
-        except (OSError, ValueError) as error:
+        except self._failures as error:
             raise failure(self.path, error) from error
         self.n_written += 1
 
@@ -115,7 +132,7 @@ class Sink(ABC):
                 finish(path, name)
         except BrokenPipeError:
             raise
-        except (OSError, ValueError) as problem:
+        except self._failures as problem:
             self._abandon()
             raise failure(self.path, problem) from problem
         except BaseException:
@@ -126,7 +143,7 @@ class Sink(ABC):
         """Close everything and delete the temporary files; never raises."""
         try:
             self._close()
-        except (OSError, ValueError):
+        except self._failures:
             pass  # the file is deleted next
         finally:
             for path, _ in self._results():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -10,12 +10,17 @@ from typing import Any, NamedTuple, Self
 import av
 from av.container import InputContainer
 
-from coolvid.errors import InputError
+from coolvid.errors import InputError, count_frames
+from coolvid.picture.types import DisplayInfo
 
 from .base import check_readable
-from .layout import check_rate
-from .pictures import AV_ERRORS, PictureSource, open_container, unreadable
+from .display import display_of
+from .layout import check_rate, make_format
+from .opening import AV_ERRORS, choose_stream, describe_choice, is_photo, open_container, unreadable
+from .pictures import PictureSource
 from .timing import constant_rate, usual_first
+from .whole import ends_early
+from .y4m import check_y4m
 
 _STILL_RATE = Fraction(1)
 
@@ -35,82 +40,126 @@ class _Packet(NamedTuple):
 
 
 class ContainerSource(PictureSource):
-    """The first video stream of a file. Its packets are scanned once for the exact frame rate and the frame count.
+    """One video stream of a file (see choose_stream). Its frames are decoded twice: headers are not the truth.
 
+    The first time, when the source is opened, gives the exact frame rate, the frame count and any error of a file that
+    cannot be read to its end. n_wanted: frames to be read, None for all; more are neither checked nor counted.
     fps: assign this rate to the frames and ignore the time stamps. A still image is one frame, by default at 1 frame
     per second.
     """
 
-    def __init__(self, path: Path, fps: Fraction | None = None) -> None:
+    def __init__(
+        self, path: Path, fps: Fraction | None = None, stream: int | None = None, n_wanted: int | None = None
+    ) -> None:
         check_readable(path)
-        self.name = path.name
-        self.n_frames, measured = self._scan(path, fps)
-        self.fps = check_rate(self.name, measured)
-        self._container = self._open(path)
+        self.name, self._number = path.name, stream
+        check_y4m(path, self.name, fps)
+        with open_container(path, self.name) as container:
+            self._survey(path, container, fps, n_wanted)
+        self._container = open_container(path, self.name)
         self._begin(self._decode())
 
     def close(self) -> None:
         self._container.close()
 
-    def _open(self, path: Path) -> InputContainer:
-        return open_container(str(path), self.name)
+    def _display(self, first: av.VideoFrame) -> DisplayInfo:
+        stream = choose_stream(self._container, self.name, self._number)
+        return display_of(self._container, stream, first, self.name)
 
-    def _scan(self, path: Path, fps: Fraction | None) -> tuple[int, Fraction]:
-        """(number of frames, frames per second), from the packets alone."""
-        with self._open(path) as container:
-            stream = container.streams.video[0]
-            try:
-                packets = [_Packet.of(packet) for packet in container.demux(stream) if packet.size]
-            except AV_ERRORS as error:
-                raise unreadable(self.name, error) from error
-            self._check_whole(path, container, packets)
-            shown = [p for p in packets if p.is_shown]
-            return len(shown), self._rate(container, shown) if fps is None else fps
+    def _survey(self, path: Path, container: InputContainer, fps: Fraction | None, n_wanted: int | None) -> None:
+        """Set number and rate of the frames, from all packets and the pictures of those that are wanted."""
+        stream = choose_stream(container, self.name, self._number)
+        self._check_size(stream)
+        packets, stamps, problem = self._decode_once(container, stream, n_wanted)
+        self._check_whole(path, container, stream, packets, is_timed=fps is not None, is_decodable=problem is None)
+        if problem is not None:
+            raise problem
+        shown = [packet.stamp for packet in packets if packet.is_shown]
+        self.n_frames, self.choice = len(stamps), describe_choice(container, stream)
+        if len(stamps) < len(shown) and len(stamps) != n_wanted:
+            undecodable = f"{len(stamps)} of its {len(shown)} frames can be decoded"
+            self.choice = "; ".join(filter(None, (self.choice, undecodable)))
+            shown = stamps
+        self.fps = check_rate(self.name, self._rate(container, stream, shown) if fps is None else fps)
 
-    def _check_whole(self, path: Path, container: InputContainer, packets: list[_Packet]) -> None:
-        """Raises InputError when the file declares more frames than it contains."""
-        stream, n_found = container.streams.video[0], len(packets)
-        if stream.frames > n_found:
+    def _check_size(self, stream: Any) -> None:
+        """Raises InputError, before a picture is decoded, for a size that no source may have."""
+        context = stream.codec_context
+        if context is not None and context.width and context.height:
+            make_format(self.name, (context.width, context.height))
+
+    def _decode_once(
+        self, container: InputContainer, stream: Any, n_wanted: int | None
+    ) -> tuple[list[_Packet], list[int | None], InputError | None]:
+        """All packets, times of the pictures that are wanted, and what went wrong in decoding these."""
+        packets: list[_Packet] = []
+        stamps: list[int | None] = []
+        problem: InputError | None = None
+        try:
+            for packet in container.demux(stream):
+                if packet.size and not (is_photo(container) and packets):
+                    packets.append(_Packet.of(packet))
+                if problem is None and not (is_photo(container) and stamps) and len(stamps) != n_wanted:
+                    try:
+                        stamps += self._checked(packet.decode(), len(stamps), n_wanted)
+                    except AV_ERRORS as error:
+                        problem = unreadable(self.name, error)
+        except AV_ERRORS as error:
+            raise unreadable(self.name, error) from error
+        if not stamps and problem is None:
+            problem = InputError(f"{self.name} contains no picture that can be decoded")
+        return packets, stamps, problem
+
+    def _checked(self, pictures: Sequence[av.VideoFrame], n_before: int, n_wanted: int | None) -> list[int | None]:
+        """Times of decoded pictures up to the wanted number. Raises InputError for those that cannot be read."""
+        wanted = pictures[: None if n_wanted is None else n_wanted - n_before]
+        for index, picture in enumerate(wanted, n_before):
+            if index == 0:
+                self.format = self._format(picture)
+            self._check(picture, index)
+        return [picture.pts for picture in wanted]
+
+    def _check_whole(
+        self,
+        path: Path,
+        container: InputContainer,
+        stream: Any,
+        packets: Sequence[_Packet],
+        *,
+        is_timed: bool,
+        is_decodable: bool,
+    ) -> None:
+        """Raises InputError when the file breaks off. Fewer frames than its header announces do not show that alone.
+
+        A file that does not announce their number is accepted up to its end if it is_timed and is_decodable.
+        """
+        n_found, kind = len(packets), container.format.name
+        last = max((packet.end for packet in packets), default=0)
+        breaks_off = ends_early(path, kind)
+        if stream.frames > n_found and (last >= path.stat().st_size if breaks_off is None else breaks_off):
             raise InputError(f"{self.name} is truncated: it contains {n_found} of {stream.frames} frames")
-        if container.format.name == "yuv4mpegpipe" and _bytes_after(path, packets):
+        if kind == "yuv4mpegpipe" and 0 < last < path.stat().st_size:
             raise InputError(f"{self.name} is truncated in frame {n_found}")
+        if breaks_off and not stream.frames and not (is_timed and is_decodable):
+            hint = "; give a frame rate (--fps) to use these" if is_decodable else "; copy or download it again"
+            raise InputError(f"{self.name} is truncated: it breaks off after {count_frames(n_found)}{hint}")
 
-    def _rate(self, container: InputContainer, packets: list[_Packet]) -> Fraction:
-        stream = container.streams.video[0]
+    def _rate(self, container: InputContainer, stream: Any, stamps: Sequence[int | None]) -> Fraction:
+        """Frames per second of pictures with these times. Raises InputError when they are not evenly spaced."""
         candidates = (stream.guessed_rate, stream.average_rate, stream.base_rate)
-        if len(packets) < 2:
+        if len(stamps) < 2:
             is_image = container.format.name.endswith("_pipe") or container.format.name == "image2"
-            rate = _STILL_RATE if is_image else usual_first(next(filter(None, candidates), _STILL_RATE))[0]
-            self._check_duration(container, Fraction(0), 1 / rate)
-            return rate
-        stamps = sorted(p.stamp for p in packets if p.stamp is not None)
-        if len(stamps) < len(packets) or stream.time_base is None:
+            return _STILL_RATE if is_image else usual_first(next(filter(None, candidates), _STILL_RATE))[0]
+        known = sorted(stamp for stamp in stamps if stamp is not None)
+        if len(known) < len(stamps) or stream.time_base is None:
             raise InputError(f"{self.name}: frame rate unknown (no time stamps); give a frame rate (--fps 30)")
         try:
-            rate = constant_rate(stamps, stream.time_base, candidates)
+            return constant_rate(known, stream.time_base, candidates)
         except InputError as error:
             raise InputError(f"{self.name}: {error}") from error
-        self._check_duration(container, (stamps[-1] - stamps[0]) * stream.time_base, 1 / rate)
-        return rate
-
-    def _check_duration(self, container: InputContainer, found_s: Fraction, frame_s: Fraction) -> None:
-        """Raises InputError when a Matroska file with one stream declares a longer duration than it contains."""
-        if "matroska" not in container.format.name or len(container.streams) > 1 or not container.duration:
-            return
-        announced_s = Fraction(container.duration, av.time_base) - Fraction(container.start_time or 0, av.time_base)
-        if announced_s > found_s + 3 * frame_s / 2:
-            raise InputError(
-                f"{self.name} is truncated: it declares {float(announced_s):.2f} s and contains "
-                f"{float(found_s + frame_s):.2f} s; give a frame rate (--fps) to use the frames that it contains"
-            )
 
     def _decode(self) -> Iterator[av.VideoFrame]:
         try:
-            yield from self._container.decode(self._container.streams.video[0])
+            yield from self._container.decode(choose_stream(self._container, self.name, self._number))
         except AV_ERRORS as error:
             raise unreadable(self.name, error) from error
-
-
-def _bytes_after(path: Path, packets: list[_Packet]) -> int:
-    """Bytes of a .y4m file after its last whole frame."""
-    return path.stat().st_size - packets[-1].end if packets and packets[-1].end else 0

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from fractions import Fraction
 
-from coolvid.errors import ConfigError, InputError
-from coolvid.picture.types import Frame, Plane, VideoFormat
+from coolvid.errors import ConfigError, InputError, count_frames
+from coolvid.picture.types import DisplayInfo, Frame, Plane, VideoFormat, bounded_aspect
 
 from .base import Source
 from .source_spec import Crop, SourceSpec, crop_text
@@ -14,6 +15,8 @@ from .source_spec import Crop, SourceSpec, crop_text
 class CutSource(Source):
     """The frames of another source from number spec.start on, cropped, then scaled (bicubic, by swscale).
 
+    Scaling keeps the shape of what is shown, so pixels become wider or higher where the sides change unequally.
+
     Raises ConfigError for a rectangle that does not lie in the picture or, in 4:2:0, does not start at even positions;
     InputError for a start beyond the end.
     """
@@ -21,9 +24,10 @@ class CutSource(Source):
     def __init__(self, source: Source, spec: SourceSpec) -> None:
         self._source, self._crop = source, spec.crop
         self._first: Frame | None = None
-        self.name, self.fps, self.color = source.name, source.fps, source.color
+        self.name, self.fps, self.color, self.choice = source.name, source.fps, source.color, source.choice
         cropped = source.format if spec.crop is None else _cropped(source.format, spec.crop)
         self.format = cropped if spec.scale is None else _sized(cropped, spec.scale)
+        self.display = _scaled(source.display, cropped, self.format)
         self._scaler = None
         if self.format != cropped:
             from .pixels import Scaler
@@ -40,7 +44,8 @@ class CutSource(Source):
             if self._first is not None:
                 return None if n_frames is None else n_frames - start
             n_frames = n_there
-        raise InputError(f"start is {start}, but {self.name} has only {n_frames} frames; choose 0..{n_frames - 1}")
+        choices = "0" if n_frames == 1 else f"0..{n_frames - 1}"
+        raise InputError(f"start is {start}, but {self.name} has only {count_frames(n_frames)}; choose {choices}")
 
     def __next__(self) -> Frame:
         frame, self._first = self._first or next(self._source), None
@@ -77,6 +82,12 @@ def _inside(format: VideoFormat, crop: Crop) -> Crop:
 
 def _sized(format: VideoFormat, size: tuple[int, int]) -> VideoFormat:
     return replace(format, width=size[0], height=size[1])
+
+
+def _scaled(display: DisplayInfo, before: VideoFormat, after: VideoFormat) -> DisplayInfo:
+    """The display description after scaling, which changes the pixels' shape and not the picture's."""
+    stretch = Fraction(before.width * after.height, before.height * after.width)
+    return replace(display, pixel_aspect=bounded_aspect(display.pixel_aspect * stretch))
 
 
 def _crop_frame(frame: Frame, crop: Crop) -> Frame:

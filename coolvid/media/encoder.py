@@ -12,10 +12,13 @@ from av.video.codeccontext import VideoCodecContext
 
 from coolvid.errors import OutputError
 from coolvid.files import part_of
-from coolvid.picture.types import ColorInfo, Frame, PixelFormat, VideoFormat
+from coolvid.picture.rate import problem_of
+from coolvid.picture.types import ChromaSiting, ColorInfo, DisplayInfo, Frame, PixelFormat, VideoFormat
 
 from .base import Sink
+from .display import encoder_options
 from .numbering import is_pattern, numbered
+from .opening import AV_ERRORS, file_url
 from .pixels import FULL, LIMITED, SWSCALE, from_frame, mark, to_rgb
 
 _MUXERS = {".mp4": "mp4", ".mkv": "matroska"}
@@ -36,12 +39,33 @@ class ContainerSink(Sink):
     """
 
     _container: av.container.OutputContainer | None = None
+    _failures = AV_ERRORS
+
+    def _check_target(self) -> None:
+        super()._check_target()
+        if problem := problem_of(self.fps):
+            suffix = self.path.suffix
+            raise OutputError(f"{self.path}: {suffix} cannot hold fps {self.fps}; use .yuv or .png ({problem})")
+        if self.path.suffix.lower() == ".mp4" and self.path.is_fifo():
+            raise OutputError(f"{self.path}: an .mp4 file cannot be written into a FIFO; use .mkv or .y4m")
 
     def _stored_format(self) -> str:
         f = self.format
         even = f.width % 2 == 0 and f.height % 2 == 0
         layout = "420" if f.pixel_format.is_subsampled and even else "444"
         return f"yuv{layout}p" + ("10le" if f.bit_depth == 10 else "")
+
+    def _held(self) -> DisplayInfo:
+        held, aspect = self.display, self.display.pixel_aspect
+        if "444" in self._stored_format():
+            held = replace(held, chroma_siting=ChromaSiting.UNSPECIFIED)
+        is_shown = aspect * self.format.width >= 1 and aspect <= self.format.height  # FFmpeg drops other shapes
+        return held if is_shown else replace(held, pixel_aspect=Fraction(1))
+
+    @property
+    def not_stored(self) -> tuple[str, ...]:
+        reserved = (f"colour {name} {getattr(self.color, name)}" for name in self.color.reserved)
+        return (*super().not_stored, *reserved)
 
     def _encoders(self) -> tuple[tuple[str, dict[str, str]], ...]:
         """(encoder, options) in order of preference."""
@@ -51,15 +75,17 @@ class ContainerSink(Sink):
     def _open(self) -> None:
         self._stored = self._stored_format()
         self._stored_color = _color_in_video(self.format, self.color)
-        self._container = av.open(str(part_of(self.path)), "w", format=_MUXERS[self.path.suffix.lower()])
+        self._container = av.open(file_url(part_of(self.path)), "w", format=_MUXERS[self.path.suffix.lower()])
         codec, options = _available(self._encoders())
-        stream = self._container.add_stream(codec, rate=self.fps, options=dict(options))
+        stream = self._container.add_stream(codec, rate=self.fps, options=_joined(options, self._held(), codec))
         assert isinstance(stream, av.VideoStream)
         stream.width, stream.height, stream.pix_fmt = self.format.width, self.format.height, self._stored
         stream.codec_context.time_base = 1 / self.fps
         if codec == "libx265" and self.path.suffix.lower() == ".mp4":
             stream.codec_context.codec_tag = "hvc1"
         mark(stream.codec_context, self._stored_color)
+        if self._held().pixel_aspect != 1:
+            stream.codec_context.sample_aspect_ratio = self._held().pixel_aspect
         self._stream = stream
 
     def _write(self, frame: Frame) -> None:
@@ -102,6 +128,8 @@ class PngSink(Sink):
     8 bits are stored as 8, 10 bits as 16 (scaled). YUV is converted to RGB with the frame's matrix and range. If they
     are unspecified: BT.709 from 720 lines on, BT.601 below, limited range.
     """
+
+    _failures = AV_ERRORS
 
     def _open(self) -> None:
         pass  # a file for each frame
@@ -146,6 +174,12 @@ def _available(choices: Any) -> tuple[str, dict[str, str]]:
             return codec, options
     names = " or ".join(codec for codec, _ in choices)
     raise OutputError(f"this PyAV has no encoder {names}; write .y4m, .yuv or .png instead")
+
+
+def _joined(options: dict[str, str], display: DisplayInfo, codec: str) -> dict[str, str]:
+    """The encoder's options and those for the display description."""
+    more = encoder_options(display, codec)
+    return options | {name: f"{options[name]}:{value}" if name in options else value for name, value in more.items()}
 
 
 def _color_in_video(format: VideoFormat, color: ColorInfo) -> ColorInfo:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coolvid.errors import ConfigError, InputError
+from coolvid.picture.rate import problem_of, rate_of
 from coolvid.picture.types import BIT_DEPTHS, Frame, PixelFormat, Plane, VideoFormat
 
 PIXEL_FORMATS: dict[str, tuple[PixelFormat, int]] = {
@@ -26,7 +27,13 @@ PIXEL_FORMATS: dict[str, tuple[PixelFormat, int]] = {
 EXAMPLE_NAME = "NAME_352x288_30p_yuv420_8b.yuv"
 
 _NAMED_FORMATS = {**PIXEL_FORMATS, "rgb": (PixelFormat.RGB, 8)}
-_NTSC = {rate: Fraction(round(float(rate)) * 1000, 1001) for rate in ("23.976", "23.98", "29.97", "59.94", "119.88")}
+
+
+_TOLD = (
+    ("frame size", "--size 352x288"),
+    ("frame rate", "--fps 30"),
+    ("pixel format", "--pix-fmt yuv420p"),
+)
 
 
 @dataclass(frozen=True)
@@ -49,7 +56,7 @@ def parse_name(stem: str) -> RawName:
         if match := re.fullmatch(r"(\d{1,6})x(\d{1,6})", part):
             found = replace(found, size=(int(match[1]), int(match[2])))
         elif match := re.fullmatch(r"(\d{1,6}(?:\.\d{1,6})?)p", part):
-            found = replace(found, fps=_NTSC.get(match[1], Fraction(match[1])))
+            found = replace(found, fps=rate_of(match[1]) or Fraction(0))
         elif match := re.fullmatch(r"(\d{1,2})b", part):
             found = replace(found, bit_depth=int(match[1]))
         elif part in _NAMED_FORMATS:
@@ -68,18 +75,21 @@ def describe(
     name = parse_name(file_name.rpartition(".")[0] or file_name)
     pixel_format, depth = PIXEL_FORMATS[pix_fmt] if pix_fmt else (name.pixel_format, name.bit_depth)
     size, fps = size or name.size, fps if fps is not None else name.fps
-    for what, value in (("frame size", size), ("frame rate", fps), ("pixel format", pixel_format)):
-        if value is None:
-            raise InputError(
-                f"{file_name}: the {what} of this raw file is unknown; give it, or name the file like {EXAMPLE_NAME}"
-            )
+    if missing := [words for words, value in zip(_TOLD, (size, fps, pixel_format), strict=True) if value is None]:
+        whats, options = zip(*missing, strict=True)
+        raise InputError(
+            f"{file_name}: {_listed(whats)} of this raw file {'is' if len(whats) == 1 else 'are'} unknown; give "
+            f"{' '.join(options)}, or name the file like {EXAMPLE_NAME}"
+        )
     if depth not in BIT_DEPTHS:
         raise InputError(f"{file_name}: {depth} bits per sample are not supported, only 8 or 10; convert it first")
     assert size is not None and fps is not None and pixel_format is not None and depth is not None
     return make_format(file_name, size, pixel_format, depth), check_rate(file_name, fps)
 
 
-def make_format(file_name: str, size: tuple[int, int], pixel_format: PixelFormat, depth: int) -> VideoFormat:
+def make_format(
+    file_name: str, size: tuple[int, int], pixel_format: PixelFormat = PixelFormat.YUV420, depth: int = 8
+) -> VideoFormat:
     """VideoFormat of a file with this (width, height); raises InputError when out of bounds."""
     try:
         return VideoFormat(size[1], size[0], pixel_format, depth)
@@ -88,10 +98,16 @@ def make_format(file_name: str, size: tuple[int, int], pixel_format: PixelFormat
 
 
 def check_rate(file_name: str, fps: Fraction) -> Fraction:
-    """The rate itself; raises InputError unless it is above 0."""
-    if fps <= 0:
-        raise InputError(f"{file_name}: frame rate {fps} is not valid; give one above 0")
+    """The rate itself; raises InputError when it is out of range."""
+    if problem := problem_of(fps):
+        raise InputError(f"{file_name}: frame rate {fps} is not supported; {problem} (--fps)")
     return fps
+
+
+def _listed(whats: tuple[str, ...]) -> str:
+    """size; size and rate; size, rate and format."""
+    *most, last = whats
+    return f"{', '.join(most)} and {last}" if most else last
 
 
 def bytes_per_frame(format: VideoFormat) -> int:

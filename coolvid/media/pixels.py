@@ -16,7 +16,9 @@ from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from coolvid.errors import InputError
-from coolvid.picture.types import ColorInfo, Frame, PixelFormat, Plane, VideoFormat
+from coolvid.picture.types import COLOR_POINTS, ColorInfo, Frame, PixelFormat, Plane, VideoFormat
+
+from .turning import display_matrix
 
 LIMITED, FULL = 1, 2
 UNSPECIFIED = 2
@@ -51,11 +53,6 @@ _WRITTEN = {
     (PixelFormat.RGB, 10): "gbrp10le",
 }
 _PLANE_ORDER = {"gbrp": (2, 0, 1), "gbrp10le": (2, 0, 1)}
-_KNOWN_POINTS = {
-    "primaries": frozenset((1, *range(4, 13), 22)),
-    "transfer": frozenset((1, *range(4, 19))),
-    "matrix": frozenset((1, *range(4, 15))),
-}
 
 
 def nearest_format(name: str) -> str:
@@ -88,6 +85,11 @@ def format_of(picture: av.VideoFrame, file_name: str) -> tuple[PixelFormat, int]
         return _EXACT[nearest_format(picture.format.name)]
     except InputError as error:
         raise InputError(f"{file_name}: {error}") from error
+
+
+def is_grey(picture: av.VideoFrame) -> bool:
+    """Whether a picture of a known format has no colour. Raises InputError for formats that are not read."""
+    return nearest_format(picture.format.name).startswith("gray")
 
 
 def color_of(picture: av.VideoFrame) -> ColorInfo:
@@ -131,10 +133,10 @@ class _Turn(NamedTuple):
 
 def _turn(picture: av.VideoFrame, file_name: str = "") -> _Turn:
     """The rotation in a picture's display matrix: x' = a x + c y, y' = b x + d y, in 1/65536."""
-    matrix: Any = picture.side_data.get("DISPLAYMATRIX")
+    matrix = display_matrix(picture)
     if matrix is None:
         return _Turn(False, False, False)
-    a, b, _, c, d, *_ = (int(entry) for entry in np.frombuffer(bytes(matrix), "=i4"))
+    a, b, _, c, d, *_ = matrix
     if b == c == 0 and a and d:
         return _Turn(False, a < 0, d < 0)
     if a == d == 0 and b and c:
@@ -165,7 +167,9 @@ def _stored_planes(picture: av.VideoFrame, format: VideoFormat) -> tuple[NDArray
     sample: np.dtype[Any] = np.dtype(np.uint8) if format.bit_depth == 8 else np.dtype("<u2")
     planes = [_rows(plane, sample, plane.height, plane.width) for plane in picture.planes]
     if name.startswith("gray"):
-        shape = PixelFormat.YUV420.plane_shapes(picture.height, picture.width)[1]
+        if format.pixel_format is PixelFormat.RGB:
+            return planes[0], planes[0], planes[0]
+        shape = format.pixel_format.plane_shapes(picture.height, picture.width)[1]
         planes += [np.full(shape, 1 << (format.bit_depth - 1), dtype=sample)] * 2
     first, second, third = _PLANE_ORDER.get(name, (0, 1, 2))
     return planes[first], planes[second], planes[third]
@@ -240,7 +244,7 @@ def matrix_or_usual(color: ColorInfo, height: int) -> int:
 
 
 def _point(kind: str, value: int) -> int:
-    return value if value in _KNOWN_POINTS[kind] else UNSPECIFIED
+    return value if value and value in COLOR_POINTS[kind] else UNSPECIFIED
 
 
 def _own(plane: NDArray[Any]) -> Plane:

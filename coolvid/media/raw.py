@@ -8,7 +8,7 @@ from typing import BinaryIO
 
 from coolvid.errors import InputError, OutputError
 from coolvid.files import check_writable, part_of
-from coolvid.picture.types import ColorInfo, Frame, PixelFormat, VideoFormat
+from coolvid.picture.types import ChromaSiting, ColorInfo, DisplayInfo, Frame, PixelFormat, VideoFormat
 
 from .base import Sink, Source, check_readable
 from .layout import bytes_per_frame, describe, frame_from_bytes, frame_to_bytes
@@ -20,6 +20,13 @@ _Y4M_CHROMA = {
     (PixelFormat.YUV444, 8): "444",
     (PixelFormat.YUV444, 10): "444p10",
 }
+_Y4M_SITING = {
+    ChromaSiting.UNSPECIFIED: "420jpeg",
+    ChromaSiting.CENTER: "420jpeg",
+    ChromaSiting.LEFT: "420mpeg2",
+    ChromaSiting.TOP_LEFT: "420paldv",
+}
+_MAX_Y4M_TERM = (1 << 31) - 1
 _Y4M_RANGE = {1: " XCOLORRANGE=LIMITED", 2: " XCOLORRANGE=FULL"}
 
 
@@ -97,29 +104,49 @@ class RawSink(Sink):
 
 
 class Y4mSink(RawSink):
-    """YUV4MPEG2: raw planes after a line of text. The header stores the range, but no other colour description."""
+    """YUV4MPEG2: raw planes after a line of text, which holds the range but no other colour description, the pixels'
+    shape, and in 4:2:0 of 8 bits three chroma sitings."""
 
     def _check_target(self) -> None:
         check_writable(self.path)
         if self.format.pixel_format is PixelFormat.RGB:
             raise OutputError(f"{self.path}: a .y4m file cannot hold RGB; use .png or .mp4")
+        check_y4m_rate(self.path, self.fps)
+
+    def _held(self) -> DisplayInfo:
+        return y4m_display(self.format, self.display)
 
     def _open(self) -> None:
         super()._open()
         assert self._file is not None
-        self._file.write(y4m_header(self.format, self.fps, self.color))
+        self._file.write(y4m_header(self.format, self.fps, self.color, self.display))
 
     def _write(self, frame: Frame) -> None:
         assert self._file is not None, "enter the sink first"
         self._file.write(y4m_frame(frame))
 
 
-def y4m_header(format: VideoFormat, fps: Fraction, color: ColorInfo) -> bytes:
-    """First line of a .y4m file: progressive, square pixels."""
-    chroma = _Y4M_CHROMA[format.pixel_format, format.bit_depth]
-    rate = f"{fps.numerator}:{fps.denominator}"
+def y4m_header(format: VideoFormat, fps: Fraction, color: ColorInfo, display: DisplayInfo = DisplayInfo()) -> bytes:
+    """First line of a progressive .y4m file."""
+    chroma, held = _Y4M_CHROMA[format.pixel_format, format.bit_depth], y4m_display(format, display)
+    if chroma == "420jpeg":
+        chroma = _Y4M_SITING[held.chroma_siting]
+    rate, aspect = (f"{ratio.numerator}:{ratio.denominator}" for ratio in (fps, held.pixel_aspect))
     extra = _Y4M_RANGE.get(color.range, "")
-    return f"YUV4MPEG2 W{format.width} H{format.height} F{rate} Ip A1:1 C{chroma}{extra}\n".encode()
+    return f"YUV4MPEG2 W{format.width} H{format.height} F{rate} Ip A{aspect} C{chroma}{extra}\n".encode()
+
+
+def check_y4m_rate(name: Path | str, fps: Fraction) -> None:
+    """Raises OutputError for a rate that readers of y4m take for another."""
+    if max(fps.numerator, fps.denominator) > _MAX_Y4M_TERM:
+        raise OutputError(f"{name}: y4m cannot hold fps {fps}; use .yuv or .png, which hold no rate")
+
+
+def y4m_display(format: VideoFormat, display: DisplayInfo) -> DisplayInfo:
+    """The part of a display description that a .y4m file of this format holds."""
+    is_sited = format.pixel_format.is_subsampled and format.bit_depth == 8 and display.chroma_siting in _Y4M_SITING
+    siting = display.chroma_siting if is_sited else ChromaSiting.UNSPECIFIED
+    return DisplayInfo(pixel_aspect=display.pixel_aspect, chroma_siting=siting)
 
 
 def y4m_frame(frame: Frame) -> bytes:

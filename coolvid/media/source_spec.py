@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
-from numbers import Rational
+from typing import Annotated
 
 from coolvid.errors import ConfigError, choose
+from coolvid.picture.rate import problem_of
 from coolvid.picture.types import PixelFormat, VideoFormat
+from coolvid.values import Within, check_fields
 
 from .layout import PIXEL_FORMATS
 
@@ -21,27 +23,28 @@ class SourceSpec:
 
     size (width, height), pix_fmt (one of layout.PIXEL_FORMATS) and fps describe raw video and win over its name; for
     other files, fps overrides the file's time stamps. start is the number of the first frame to take; crop (width,
-    height, x, y) cuts a rectangle of every picture, which scale (width, height) resizes.
+    height, x, y) cuts a rectangle of every picture, which scale (width, height) resizes. stream is the number of the
+    video stream to take from a file with several, counted as ffprobe does; without it, the default one is taken.
     """
 
     size: tuple[int, int] | None = None
     fps: Fraction | None = None
     pix_fmt: str | None = None
-    start: int = 0
+    start: Annotated[int, Within(0, 2**31 - 1)] = 0
     crop: Crop | None = None
     scale: tuple[int, int] | None = None
+    stream: Annotated[int, Within(0, 2**31 - 1)] | None = None
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.size is not None:
             check_size("size of", self.size)
         if self.scale is not None:
             check_size("scale to", self.scale)
-        if self.fps is not None and not (isinstance(self.fps, Rational) and self.fps > 0):
-            raise ConfigError(f"fps is {self.fps!r}; give a Fraction above 0, for example Fraction(30000, 1001)")
+        if self.fps is not None and (problem := problem_of(self.fps)):
+            raise ConfigError(f"fps is {self.fps}; {problem}")
         if self.pix_fmt is not None:
             choose("pix_fmt", self.pix_fmt, tuple(PIXEL_FORMATS))
-        if type(self.start) is not int or self.start < 0:
-            raise ConfigError(f"start is {self.start}; give a whole number, 0 for the first frame")
         if self.crop is not None:
             _check_crop(self.crop)
 
@@ -53,8 +56,6 @@ class SourceSpec:
 
 def check_size(what: str, size: tuple[int, int]) -> None:
     """Raise ConfigError unless pictures may have this (width, height)."""
-    if len(size) != 2:
-        raise ConfigError(f"{what} {size}: give two numbers, (width, height)")
     try:
         VideoFormat(size[1], size[0], PixelFormat.YUV420, 8)
     except ConfigError as error:
@@ -67,8 +68,6 @@ def crop_text(crop: Crop) -> str:
 
 
 def _check_crop(crop: Crop) -> None:
-    if len(crop) != 4:
-        raise ConfigError(f"crop {crop}: give four numbers, (width, height, x, y)")
     if min(crop[2:]) < 0:
         raise ConfigError(f"crop {crop_text(crop)} starts outside the picture; x and y are 0 or more")
     check_size("crop to", crop[:2])

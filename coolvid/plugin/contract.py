@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from coolvid.errors import CoolvidError, PluginError
+from coolvid.errors import CoolvidError, PluginError, printable
 
 
 @contextmanager
@@ -29,7 +29,7 @@ def reported(kind: str, name: str) -> Iterator[None]:
 def check_scale(name: str, scale: Any) -> float:
     """The scale of a distortion. Raises PluginError unless it is a number greater than 0."""
     if not isinstance(scale, int | float) or isinstance(scale, bool) or not 0 < scale < math.inf:
-        raise PluginError(f"distortion '{name}' has scale {scale!r}; expected a number greater than 0")
+        raise PluginError(f"distortion '{name}' has scale {printable(repr(scale))}; expected a number greater than 0")
     return float(scale)
 
 

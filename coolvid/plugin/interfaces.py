@@ -22,9 +22,9 @@ from coolvid.codec.architecture import Architecture, Grid, Ports
 from coolvid.codec.coded_frame import TensorSpec
 from coolvid.codec.fixed_point import FixedPoint, Integers
 from coolvid.errors import ConfigError
+from coolvid.values import fit_like
 
 from .shortcuts import Array, FoldedArm, FoldedSynthesis, FoldedUpsampling, LayerKernel, RateKernel, WarpKernel
-from .values import fit_like
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -17,7 +17,8 @@ from typing import Any, Literal, cast, overload
 import entrypoints  # type: ignore[import-untyped]
 
 from coolvid.codec.architecture import PluginRecord, Ports
-from coolvid.errors import ConfigError, CoolvidError, MissingPlugin, PluginError, UnknownPlugin
+from coolvid.errors import ConfigError, CoolvidError, MissingPlugin, PluginError, UnknownPlugin, printable
+from coolvid.values import fit_like, read_like
 
 from .contract import reported
 from .interfaces import (
@@ -32,7 +33,6 @@ from .interfaces import (
     UpsamplingPlugin,
     WarperPlugin,
 )
-from .values import fit_like, read_like
 
 
 @dataclass(frozen=True)
@@ -104,24 +104,30 @@ def names(kind: str) -> tuple[str, ...]:
 @cache
 def load(kind: str, name: str) -> type[Plugin]:
     """The plugin class. Raises UnknownPlugin (absent or offered twice) or PluginError (broken)."""
+    offer = require(kind, name)
+    try:
+        plugin = entrypoints.EntryPoint.from_string(offer.target, name).load()
+    except (Exception, SystemExit) as error:
+        text = f"{type(error).__name__}: {_one_line(error)}"
+        raise PluginError(f"{kind} '{name}' of {offer.package} does not load: {text}") from error
+    problem = _problem(kind, plugin)
+    if problem:
+        raise PluginError(f"{kind} '{name}' of {offer.package} {problem}")
+    return cast(type[Plugin], plugin)
+
+
+def require(kind: str, name: str) -> _Offer:
+    """The only offer of a plugin, which is not loaded. Raises UnknownPlugin (absent or offered twice)."""
     offers = _offers(kind).get(name, ())
     if not offers:
         raise UnknownPlugin(
-            f"no {kind} named '{name}'; installed: {', '.join(names(kind)) or 'none'} (see coolvid plugins; "
+            f"no {kind} named '{printable(name)}'; installed: {', '.join(names(kind)) or 'none'} (see coolvid plugins; "
             "a package installed in editable mode must be installed again after adding a plugin)"
         )
     if len(offers) > 1:
         owners = ", ".join(offer.package for offer in sorted(offers, key=lambda o: o.package))
         raise UnknownPlugin(f"{kind} '{name}' is offered by more than one package ({owners}); uninstall all but one")
-    try:
-        plugin = entrypoints.EntryPoint.from_string(offers[0].target, name).load()
-    except (Exception, SystemExit) as error:
-        text = f"{type(error).__name__}: {_one_line(error)}"
-        raise PluginError(f"{kind} '{name}' of {offers[0].package} does not load: {text}") from error
-    problem = _problem(kind, plugin)
-    if problem:
-        raise PluginError(f"{kind} '{name}' of {offers[0].package} {problem}")
-    return cast(type[Plugin], plugin)
+    return offers[0]
 
 
 def _problem(kind: str, plugin: Any) -> str:
@@ -175,7 +181,7 @@ def make_options(kind: str, name: str, given: Mapping[str, Any], defaults: Mappi
         raise PluginError(f"{kind} '{name}' gives defaults for options it does not have: {', '.join(unknown)}")
     for key in given:
         if key not in known:
-            raise ConfigError(f"{kind} '{name}' has no option '{key}'; it has: {', '.join(known) or 'none'}")
+            raise ConfigError(f"{kind} '{name}' has no option '{printable(key)}'; it has: {', '.join(known) or 'none'}")
     try:
         values = {key: _convert(key, value, known[key]) for key, value in {**(defaults or {}), **given}.items()}
         return cls(**values)
@@ -241,8 +247,8 @@ def _build(kind: str, named: PluginRecord, ports: Ports, text: str) -> Normative
     """text: distinguishes records that differ only in the type of an option, for example 1 and True."""
     if named.name not in _offers(kind):
         raise MissingPlugin(
-            f"this stream needs the {kind} plugin '{named.name}' (version {named.version}), which is not installed; "
-            f"installed: {', '.join(names(kind)) or 'none'}; install the package that offers it"
+            f"this stream needs the {kind} plugin '{printable(named.name)}' (version {named.version}), which is not "
+            f"installed; installed: {', '.join(names(kind)) or 'none'}; install the package that offers it"
         )
     cls = cast(type[NormativePlugin], load(kind, named.name))
     if cls.version != named.version:
@@ -254,5 +260,7 @@ def _build(kind: str, named: PluginRecord, ports: Ports, text: str) -> Normative
     except CoolvidError:
         raise
     except (TypeError, ValueError, ArithmeticError, LookupError) as error:
-        text = f"{type(error).__name__}: {_one_line(error)}"
-        raise PluginError(f"{kind} '{named.name}' cannot be built with options {named.options}: {text}") from error
+        text = f"{type(error).__name__}: {printable(_one_line(error))}"
+        raise PluginError(
+            f"{kind} '{named.name}' cannot be built with options {printable(named.options)}: {text}"
+        ) from error

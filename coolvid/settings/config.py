@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from coolvid.codec.architecture import (
     FINAL_UPSAMPLINGS,
@@ -21,11 +21,12 @@ from coolvid.codec.architecture import (
     Ports,
 )
 from coolvid.codec.gop import StructureConfig
-from coolvid.errors import ConfigError, choose, within
+from coolvid.errors import ConfigError, choose
 from coolvid.picture.types import MAX_SIDE, MIN_SIDE, ColorInfo, FrameType
 from coolvid.plugin.choice import PluginChoice
 from coolvid.plugin.interfaces import NORMATIVE
-from coolvid.plugin.registry import record
+from coolvid.plugin.registry import record, require
+from coolvid.values import OneOf, Within, check_fields
 
 from .spelling import spelled
 
@@ -46,6 +47,16 @@ NETWORK_SETTINGS = (
 )
 """Fields of CoolChicEncoderParameter that options of plugins may follow (see NormativePlugin.follows)."""
 TUNES = ("mse", "ms_ssim", "wasserstein")
+ENCODER_ONLY = {"quantizer": "quantizer", "distortion": "distortion", "motion_estimator": "motion"}
+"""Settings that name a plugin which the stream does not name, and the plugin's kind."""
+Iterations = Annotated[int, Within(0, MAX_ITERATIONS)]
+SomeIterations = Annotated[int, Within(1, MAX_ITERATIONS)]
+Candidates = Annotated[int, Within(1, 100)]
+Threads = Annotated[int, Within(0, 1024)]
+Side = Annotated[int, Within(MIN_SIDE, MAX_SIDE)]
+Temperature = Annotated[float, Within(1e-3, 1e3)]
+NoiseParameter = Annotated[float, Within(0, 100)]
+STEP_SEARCHES = ("full", "descent")
 PRESETS = ("fast", "medium", "slow", "placebo")
 
 
@@ -53,16 +64,13 @@ PRESETS = ("fast", "medium", "slow", "placebo")
 class SynthesisLayer:
     """One convolution of the synthesis. n_out 0 means X, the number of outputs of the branch."""
 
-    n_out: int
-    kernel: int
+    n_out: Annotated[int, Within(0, 256)]
+    kernel: Annotated[int, OneOf((1, 3, 5, 7))]
     residual: bool
-    activation: str
+    activation: Annotated[str, OneOf(ACTIVATIONS)]
 
     def __post_init__(self) -> None:
-        within("synthesis layer outputs", self.n_out, 0, 256)
-        if self.kernel not in (1, 3, 5, 7):
-            raise ConfigError(f"synthesis kernel size {self.kernel}; choose one of 1, 3, 5, 7")
-        choose("synthesis activation", self.activation, ACTIVATIONS)
+        check_fields(self, "synthesis layer: ")
 
     @classmethod
     def parse(cls, text: str) -> SynthesisLayer:
@@ -102,7 +110,7 @@ class CoolChicEncoderParameter:
     ups_preconcat_k_size: odd. arm, upsampling, synthesis: the plugins that compute each module. Raises ConfigError.
     """
 
-    img_size: tuple[int, int]
+    img_size: tuple[Side, Side]
     layers_synthesis: tuple[SynthesisLayer, ...] | str = (
         "48-1-linear-relu,X-1-linear-none,X-3-residual-relu,X-3-residual-none"
     )
@@ -110,24 +118,23 @@ class CoolChicEncoderParameter:
     ups_k_size: int = 8
     ups_preconcat_k_size: int = 7
     ifce_resolution: Span | None = (0, 2)
-    output_feature_ifce: int = 6
-    spatial_context_arm: int = 14
+    output_feature_ifce: Annotated[int, Within(0, MAX_FEATURES)] = 6
+    spatial_context_arm: Annotated[int, Within(1, MAX_CONTEXT)] = 14
     linear_stabiliser_arm: bool = True
-    n_hidden_layers_arm: int = 2
+    n_hidden_layers_arm: Annotated[int, Within(0, 8)] = 2
     latent_resolution: Span | Literal["auto"] = "auto"
     hyperlatent_resolution: Span | Literal["auto"] | None = "auto"
     flag_common_randomness: bool = False
-    encoder_gain: float = 16.0
-    final_upsampling_type: str = "bicubic"
+    encoder_gain: Annotated[float, Within(1e-3, 1e6)] = 16.0
+    final_upsampling_type: Annotated[str, OneOf(FINAL_UPSAMPLINGS)] = "bicubic"
     arm: PluginChoice = PluginChoice("mlp")
     upsampling: PluginChoice = PluginChoice("separable")
     synthesis: PluginChoice = PluginChoice("conv")
 
     def __post_init__(self) -> None:
         set_ = object.__setattr__
-        for side in self.img_size:
-            within("image side", side, MIN_SIDE, MAX_SIDE)
         set_(self, "layers_synthesis", parse_layers(self.layers_synthesis))
+        check_fields(self)
         if self.latent_resolution == "auto":
             set_(self, "latent_resolution", (0, automatic_top(self.img_size)))
         if self.hyperlatent_resolution == "auto":
@@ -144,11 +151,6 @@ class CoolChicEncoderParameter:
             span = getattr(self, name)
             if span is not None and not 0 <= span[0] <= span[1] <= MAX_RESOLUTION:
                 raise ConfigError(f"{name} is {span}; choose (finest, coarsest) inside 0..{MAX_RESOLUTION}")
-        within("output_feature_ifce", self.output_feature_ifce, 0, MAX_FEATURES)
-        within("spatial_context_arm", self.spatial_context_arm, 1, MAX_CONTEXT)
-        within("n_hidden_layers_arm", self.n_hidden_layers_arm, 0, 8)
-        within("encoder_gain", self.encoder_gain, 1e-3, 1e6)
-        choose("final_upsampling_type", self.final_upsampling_type, FINAL_UPSAMPLINGS)
 
     @property
     def _latent_span(self) -> Span:
@@ -195,42 +197,32 @@ class Phase:
     in iterations; from max_iterations on it has no effect.
     """
 
-    max_iterations: int
-    start_lr: float = 1e-2
+    max_iterations: Iterations
+    start_lr: Annotated[float, Within(0, 1)] = 1e-2
     cosine_scheduling_lr: bool = True
-    frequency_validation: int = 100
-    patience: int = MAX_ITERATIONS
+    frequency_validation: SomeIterations = 100
+    patience: SomeIterations = MAX_ITERATIONS
     optimized_module: tuple[str, ...] = ("all",)
     quantizer_type: str = "softround"
-    quantizer_noise_type: str = "gaussian"
-    softround_temperature: tuple[float, float] = (0.35, 0.08)
-    noise_parameter: tuple[float, float] = (0.22, 0.15)
-    network_rate_weight: float = 0.0
-    least_gain: float = 0.0
+    quantizer_noise_type: Annotated[str, OneOf(QUANTIZER_NOISES)] = "gaussian"
+    softround_temperature: tuple[Temperature, Temperature] = (0.35, 0.08)
+    noise_parameter: tuple[NoiseParameter, NoiseParameter] = (0.22, 0.15)
+    network_rate_weight: Annotated[float, Within(0, 1000)] = 0.0
+    least_gain: Annotated[float, Within(0, 1)] = 0.0
 
     def __post_init__(self) -> None:
-        within("max_iterations", self.max_iterations, 0, MAX_ITERATIONS)
-        within("start_lr", self.start_lr, 0, 1)
-        within("network_rate_weight", self.network_rate_weight, 0, 1000)
-        within("least_gain", self.least_gain, 0, 1)
-        within("frequency_validation", self.frequency_validation, 1, MAX_ITERATIONS)
-        within("patience", self.patience, 1, MAX_ITERATIONS)
-        choose("quantizer noise", self.quantizer_noise_type, QUANTIZER_NOISES)
-        for t in self.softround_temperature:
-            within("softround temperature", t, 1e-3, 1e3)
-        for p in self.noise_parameter:
-            within("noise parameter", p, 0, 100)
+        check_fields(self)
 
 
 @dataclass(frozen=True)
 class WarmupRound:
     """Trains `candidates` models for phase.max_iterations each; the next round keeps the best of them."""
 
-    candidates: int
+    candidates: Candidates
     phase: Phase
 
     def __post_init__(self) -> None:
-        within("candidates of a warm-up round", self.candidates, 1, 100)
+        check_fields(self, "warm-up round: ")
 
 
 @dataclass(frozen=True)
@@ -250,18 +242,16 @@ class TrainingConfig:
 
     warmup: tuple[WarmupRound, ...]
     phases: tuple[Phase, ...]
-    motion_start: int = 0
-    coarse_start: int = 0
-    step_search: str = "descent"
-    curvature_samples: float = 0.0
-    rdo_rounds: int = 0
-    latent_rdo_rounds: int = 0
-    inherit_lr_scale: float = 1.0
+    motion_start: Iterations = 0
+    coarse_start: Iterations = 0
+    step_search: Annotated[str, OneOf(STEP_SEARCHES)] = "descent"
+    curvature_samples: Annotated[float, Within(0, 100)] = 0.0
+    rdo_rounds: Annotated[int, Within(0, 100)] = 0
+    latent_rdo_rounds: Annotated[int, Within(0, 1000)] = 0
+    inherit_lr_scale: Annotated[float, Within(0.01, 10.0)] = 1.0
 
     def __post_init__(self) -> None:
-        choose("step_search", self.step_search, ("full", "descent"))
-        within("curvature_samples", self.curvature_samples, 0, 100)
-        within("inherit_lr_scale", self.inherit_lr_scale, 0.01, 10.0)
+        check_fields(self)
 
     def total_iterations(self, is_fresh: bool) -> int:
         """Iterations of a frame without early stopping. is_fresh: with a warm-up, which frames that start from an
@@ -286,7 +276,7 @@ class FrameConfig:
     """
 
     frame_type: FrameType
-    lmbda: float
+    lmbda: Annotated[float, Within(1e-9, 1e6)]
     residue: CoolChicEncoderParameter
     motion: CoolChicEncoderParameter | None
     warper: PluginChoice
@@ -296,7 +286,7 @@ class FrameConfig:
     color: ColorInfo = ColorInfo()
 
     def __post_init__(self) -> None:
-        within("lmbda", self.lmbda, 1e-9, 1e6)
+        check_fields(self)
         if (self.motion is None) != (self.frame_type is FrameType.I):
             raise ConfigError(f"a {self.frame_type.name} frame {'has no' if self.motion else 'needs a'} motion branch")
 
@@ -316,40 +306,44 @@ class EncodeConfig:
     training: settings that replace those of the preset, by name (see presets.training_types). Raises ConfigError.
     """
 
-    lmbda: float = 1e-3
+    lmbda: Annotated[float, Within(1e-7, 10)] = 1e-3
     structure: StructureConfig = StructureConfig()
-    preset: str = "medium"
-    seed: int = 0
+    preset: Annotated[str, OneOf(PRESETS)] = "medium"
+    seed: Annotated[int, Within(0, 2**32 - 1)] = 0
     intra: str = ""
     residue: str = ""
     motion: str = ""
-    iterations: int = 0
-    warp_filter_size: int = 8
+    iterations: Iterations = 0
+    warp_filter_size: Annotated[int, Within(1, 64)] = 8
     quantizer: PluginChoice | None = None
     distortion: PluginChoice = PluginChoice("mse")
     tune: str = ""
-    alpha: float | None = None
+    alpha: Annotated[float, Within(0, 1)] | None = None
     motion_estimator: PluginChoice = PluginChoice("block_matching")
     plugins: tuple[tuple[str, PluginChoice], ...] = ()
     training: Mapping[str, Any] | tuple[tuple[str, Any], ...] = ()
-    lmbda_per_depth: float = 1.9
+    lmbda_per_depth: Annotated[float, Within(0.1, 10)] = 1.9
     common_randomness: bool = False
     inherit: bool = True
-    threads: int = 0
+    threads: Threads = 0
     device: str = "cpu"
-    n_frames: int = 0
+    n_frames: Annotated[int, Within(0, 2**31 - 1)] = 0
 
     def __post_init__(self) -> None:
-        within("lmbda", self.lmbda, 1e-7, 10)
-        choose("preset", self.preset, PRESETS)
-        within("seed", self.seed, 0, 2**32 - 1)
-        within("iterations", self.iterations, 0, MAX_ITERATIONS)
-        within("lmbda_per_depth", self.lmbda_per_depth, 0.1, 10)
-        within("threads", self.threads, 0, 1024)
-        for kind, _ in self.plugins:
-            choose("plugin kind", kind, NORMATIVE)
+        from .presets import check_choices
+
+        check_fields(self)
         self._fold_tune()
         object.__setattr__(self, "training", tuple(dict(self.training).items()))
+        for kind, choice in self.plugins:
+            choose("plugin kind", kind, NORMATIVE)
+            require(kind, choice.name)
+        for name, kind in ENCODER_ONLY.items():
+            chosen = getattr(self, name)
+            if chosen != self.__dataclass_fields__[name].default:
+                require(kind, chosen.name)
+        _check_device(self.device)
+        check_choices(self)
 
     def _fold_tune(self) -> None:
         """Write tune and alpha into distortion, so that equal settings compare equal."""
@@ -360,7 +354,6 @@ class EncodeConfig:
                 raise ConfigError(f"tune is {self.tune} and distortion is {chosen.name}; give one of them")
             chosen = PluginChoice(self.tune, chosen.options if chosen.name == self.tune else ())
         if self.alpha is not None:
-            within("alpha", self.alpha, 0.0, 1.0)
             if chosen.name == TUNES[0]:
                 raise ConfigError(f"alpha is {self.alpha:g}; it weighs a perceptual tune: {', '.join(TUNES[1:])}")
             chosen = PluginChoice(chosen.name, tuple({**dict(chosen.options), "alpha": float(self.alpha)}.items()))
@@ -375,6 +368,20 @@ class EncodeConfig:
         lmbda_per_depth**0.5, B frames of depth d (2 and more) lmbda * lmbda_per_depth**d."""
         exponent = {FrameType.I: 0.0, FrameType.P: 0.5, FrameType.B: float(depth)}[frame_type]
         return float(self.lmbda * self.lmbda_per_depth**exponent)
+
+
+def _check_device(name: str) -> None:
+    """Raise ConfigError unless this is a name of a device. Whether this machine has it, only its use shows."""
+    if name == "cpu":  # without torch
+        return
+    import torch
+
+    try:
+        torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(
+            f"device is '{name}'; choose cpu, or a device that PyTorch knows, for example cuda"
+        ) from error
 
 
 def frame_architecture(config: FrameConfig) -> FrameArchitecture:

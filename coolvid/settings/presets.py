@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, cast, get_type_hints
+from typing import Annotated, Any, cast, get_type_hints
 
 from coolvid.codec.architecture import Ports
-from coolvid.errors import ConfigError, choose, within
+from coolvid.errors import ConfigError, choose
 from coolvid.picture.detail import detail
 from coolvid.picture.types import Frame, FrameType
 from coolvid.plugin.choice import PluginChoice
 from coolvid.plugin.contract import check_scale
 from coolvid.plugin.interfaces import DistortionPlugin
 from coolvid.plugin.registry import followed, make
+from coolvid.values import OneOf, Within, check_fields
 
 from .config import (
-    MAX_ITERATIONS,
+    STEP_SEARCHES,
+    Candidates,
     CoolChicEncoderParameter,
     EncodeConfig,
     FrameConfig,
+    Iterations,
     Phase,
+    SomeIterations,
     TrainingConfig,
     WarmupRound,
     warmup_iterations,
@@ -83,34 +88,24 @@ class Preset:
     p_residue: str = "mop"
     b_residue: str = "mop"
     motion: str = "mop"
-    intra_iterations: int = 1700
-    p_iterations: int = 1900
-    b_iterations: int = 750
-    b_iterations_per_depth: float = 0.6
-    final: int = 30
-    warmup: tuple[tuple[int, int], ...] = ((2, 300),)
-    coarse_start: int = 20
-    motion_start: int = 150
-    frequency_validation: int = 50
-    step_search: str = "descent"
-    curvature_samples: float = 2.0
-    rdo_rounds: int = 0
-    latent_rdo_rounds: int = 4
-    network_rate_weight: float = 1.5
-    inherit_lr_scale: float = 0.6
+    intra_iterations: Iterations = 1700
+    p_iterations: Iterations = 1900
+    b_iterations: Iterations = 750
+    b_iterations_per_depth: Annotated[float, Within(0.1, 1.0)] = 0.6
+    final: Iterations = 30
+    warmup: tuple[tuple[Candidates, SomeIterations], ...] = ((2, 300),)
+    coarse_start: Iterations = 20
+    motion_start: Iterations = 150
+    frequency_validation: SomeIterations = 50
+    step_search: Annotated[str, OneOf(STEP_SEARCHES)] = "descent"
+    curvature_samples: Annotated[float, Within(0, 100)] = 2.0
+    rdo_rounds: Annotated[int, Within(0, 100)] = 0
+    latent_rdo_rounds: Annotated[int, Within(0, 1000)] = 4
+    network_rate_weight: Annotated[float, Within(0, 1000)] = 1.5
+    inherit_lr_scale: Annotated[float, Within(0.01, 10.0)] = 0.6
 
     def __post_init__(self) -> None:
-        for name in ("intra_iterations", "p_iterations", "b_iterations", "final", "coarse_start", "motion_start"):
-            within(name, getattr(self, name), 0, MAX_ITERATIONS)
-        within("b_iterations_per_depth", self.b_iterations_per_depth, 0.1, 1.0)
-        within("frequency_validation", self.frequency_validation, 1, MAX_ITERATIONS)
-        within("curvature_samples", self.curvature_samples, 0, 100)
-        within("rdo_rounds", self.rdo_rounds, 0, 100)
-        within("latent_rdo_rounds", self.latent_rdo_rounds, 0, 1000)
-        within("inherit_lr_scale", self.inherit_lr_scale, 0.01, 10.0)
-        for candidates, iterations in self.warmup:
-            within("candidates of a warm-up round", candidates, 1, 100)
-            within("iterations of a warm-up round", iterations, 1, MAX_ITERATIONS)
+        check_fields(self)
 
 
 # OPERATING_POINTS are set by EncodeConfig.intra, residue and motion, not by EncodeConfig.training. MAIN_PHASE are the
@@ -221,6 +216,16 @@ def effective_preset(config: EncodeConfig) -> Preset:
     return replace(TABLE[config.preset], **{name: given[name] for name in given if name not in MAIN_PHASE})
 
 
+def check_choices(config: EncodeConfig) -> None:
+    """Raise ConfigError for an operating point or a training setting that does not exist or is out of range."""
+    for branch, table in (("intra", INTRA), ("residue", RESIDUE), ("motion", MOTION)):
+        if names := getattr(config, branch):
+            _points(branch, names, table)
+    if config.training:
+        effective_preset(config)
+        _main_phase(Phase(1), config)
+
+
 def fit_intra(config: EncodeConfig, picture: Frame) -> EncodeConfig:
     """The config with the preset's operating point for I frames like this picture, unless the config names one."""
     if config.intra:
@@ -299,19 +304,25 @@ def _parameters(
     config: EncodeConfig, branch: str, names: str, table: dict[str, dict[str, Any]], img_size: tuple[int, int]
 ) -> tuple[CoolChicEncoderParameter, ...]:
     """The operating points with these names, each once. Raises ConfigError for a name that is not in the table."""
-    once = dict.fromkeys(name.strip() for name in names.split(","))
-    return tuple(_parameter(config, branch, name, table, img_size) for name in once)
+    return tuple(_parameter(config, branch, table[name], img_size) for name in _points(branch, names, table))
+
+
+def _points(branch: str, names: str, table: Mapping[str, Any]) -> tuple[str, ...]:
+    """The names of operating points, each once. Raises ConfigError for a name that is not in the table."""
+    once = tuple(dict.fromkeys(name.strip() for name in names.split(",")))
+    for name in once:
+        choose(f"{branch} operating point", name, tuple(table))
+    return once
 
 
 def _parameter(
-    config: EncodeConfig, branch: str, name: str, table: dict[str, dict[str, Any]], img_size: tuple[int, int]
+    config: EncodeConfig, branch: str, point: Mapping[str, Any], img_size: tuple[int, int]
 ) -> CoolChicEncoderParameter:
-    choose(f"{branch} operating point", name, tuple(table))
     chosen: dict[str, Any] = {
         kind: choice for kind, choice in config.plugins if kind in ("arm", "upsampling", "synthesis")
     }
     randomness = branch != "motion" and (config.common_randomness or _distortion(config).common_randomness)
-    return CoolChicEncoderParameter(img_size=img_size, flag_common_randomness=randomness, **table[name], **chosen)
+    return CoolChicEncoderParameter(img_size=img_size, flag_common_randomness=randomness, **point, **chosen)
 
 
 def _training(config: EncodeConfig, preset: Preset, frame_type: FrameType, depth: int, lmbda: float) -> TrainingConfig:

@@ -7,18 +7,18 @@ The tables of a file are those of EncodeConfig: its own settings at the top, [st
 from __future__ import annotations
 
 import json
-import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_type_hints
 
 from coolvid.codec.gop import StructureConfig
-from coolvid.errors import ConfigError, InputError
+from coolvid.errors import ConfigError, InputError, printable
 from coolvid.files import write_text
 from coolvid.picture.types import MIN_SIDE, FrameType
 from coolvid.plugin.choice import PluginChoice
 from coolvid.plugin.interfaces import NORMATIVE
+from coolvid.values import parse_toml
 
 from .config import EncodeConfig
 from .presets import frame_configs, training_types
@@ -45,11 +45,11 @@ def setting_names() -> list[str]:
 def read_config(path: str | Path) -> dict[str, Any]:
     """The settings in a TOML file, as a layer for make_config(). Raises InputError (cannot read) or ConfigError."""
     try:
-        content = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        content = parse_toml(Path(path).read_text(encoding="utf-8"))
         return fit_table(content, setting_types())
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:  # of syntax or encoding, or a number of too many digits
         raise ConfigError(f"{path} is not valid TOML: {error}") from error
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
@@ -59,7 +59,7 @@ def parse_setting(text: str) -> dict[str, Any]:
     """``structure.gop=4`` as a layer for make_config(); a value that is not TOML is a string. Raises ConfigError."""
     name, equals, value = (part.strip() for part in text.partition("="))
     if not equals or not name:
-        raise ConfigError(f"cannot read setting '{text}'; write NAME=VALUE, for example structure.gop=4")
+        raise ConfigError(f"cannot read setting '{printable(text)}'; write NAME=VALUE, for example structure.gop=4")
     layer: Any = _value(value)
     for part in reversed(name.split(".")):
         layer = {part: layer}
@@ -68,8 +68,8 @@ def parse_setting(text: str) -> dict[str, Any]:
 
 def _value(text: str) -> Any:
     try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        return parse_toml(f"value = {text}")["value"]
+    except ValueError:
         return text
 
 
@@ -127,7 +127,7 @@ def to_toml(settings: Layer) -> str:
 def _toml(value: Any) -> str:
     if isinstance(value, list):
         return f"[{', '.join(map(_toml, value))}]"
-    return repr(value) if isinstance(value, float) else json.dumps(value, ensure_ascii=False)
+    return repr(value) if isinstance(value, float) else json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def write_config(config: EncodeConfig, path: str | Path) -> None:

@@ -6,8 +6,8 @@ import difflib
 from collections.abc import Mapping
 from typing import Any
 
-from coolvid.errors import ConfigError
-from coolvid.plugin.values import fit, shown
+from coolvid.errors import ConfigError, printable
+from coolvid.values import fit, shown
 
 
 def fit_table(values: Mapping[str, Any], types: Mapping[str, Any], path: str = "") -> dict[str, Any]:
@@ -48,4 +48,4 @@ def unknown_setting(name: str, types: Mapping[str, Any], path: str = "") -> Conf
     hint = f"did you mean {near[0]}? " if near else ""
     start = f"{path}." if path else ""
     choices = (f"{start}{each}{'.NAME' if isinstance(types[each], Mapping) else ''}" for each in types)
-    return ConfigError(f"no setting '{name}'; {hint}choose one of: {', '.join(choices)}")
+    return ConfigError(f"no setting '{printable(name)}'; {hint}choose one of: {', '.join(choices)}")

@@ -19,9 +19,11 @@ from coolvid.errors import ConfigError, InputError, OutputError
 from coolvid.events import Listener, PointDone, PointStarted, ignore
 from coolvid.files import discard, part_of, write_text
 from coolvid.media import Source, SourceSpec, open_source
+from coolvid.picture.digest import picture_digest
 from coolvid.picture.quality import bpp, sequence_quality
 from coolvid.picture.types import ColorInfo, Frame, VideoFormat
 from coolvid.settings.config import EncodeConfig
+from coolvid.values import parse_json
 
 from .curves import BdRate, Comparison, Point
 from .peers import Peer, Placement, decode_peer, encode_peer
@@ -53,9 +55,10 @@ def compare(
     config: for all coolvid points; n_frames, structure and lmbda work as in encode(). Peers place I frames as that
     structure does. source_spec: how to read it. Raises CoolvidError.
     """
-    config = config or EncodeConfig()
+    config = api.checked_config(config, source_spec, source=source, out=out)
     if not lmbdas:
         raise ConfigError("no lmbda given; give one or more, for example 1e-2,3e-3,1e-3")
+    configs = [replace(config, lmbda=lmbda) for lmbda in dict.fromkeys(lmbdas)]
     if with_vmaf:
         find_ffmpeg()
     clip, placement = Clip(Path(source), config.n_frames, source_spec), Placement.of(config.structure)
@@ -63,7 +66,7 @@ def compare(
     for peer in peers:
         peer.check(facts.format)
     bench = _Bench(clip, _streams_folder(Path(out)), with_vmaf, force, listen)
-    own = [bench.point(_CoolvidJob(clip, replace(config, lmbda=lmbda), listen)) for lmbda in dict.fromkeys(lmbdas)]
+    own = [bench.point(_CoolvidJob(clip, each, listen)) for each in configs]
     curves = [_by_rate(own)]
     span = _span(own)
     for peer in dict.fromkeys(peers):
@@ -145,7 +148,7 @@ class Clip:
             raise InputError(
                 "a comparison reads its source several times, which standard input does not allow; use a file"
             )
-        return open_source(self.path, self.spec)
+        return open_source(self.path, self.spec, self.limit)
 
     def frames(self) -> Iterator[Frame]:
         with self.open() as source:
@@ -157,7 +160,7 @@ class Clip:
         state, n_frames = hashlib.sha256(), 0
         with self.open() as source:
             for frame in islice(source, self.limit or None):
-                state.update(api.picture_digest(frame))
+                state.update(picture_digest(frame))
                 n_frames += 1
             state.update(repr((source.format, source.fps, source.color)).encode())
             if not n_frames:
@@ -268,7 +271,7 @@ class _Bench:
     def _kept(self, path: Path) -> Point | None:
         """The point from an earlier run, if it can be read."""
         try:
-            return Point.from_json(json.loads(_record(path).read_text(encoding="utf-8")))
+            return Point.from_json(parse_json(_record(path).read_text(encoding="utf-8")))
         except (OSError, ValueError, KeyError, TypeError):
             return None
 

@@ -12,17 +12,17 @@ from numpy.typing import NDArray
 
 from coolvid.bitstream.headers import StreamHeader
 from coolvid.bitstream.latents import latent_bits
-from coolvid.bitstream.packet import PacketContent, PacketInfo, read_packet
+from coolvid.bitstream.packet import PacketInfo, read_packet
 from coolvid.bitstream.stream import StreamReader
 from coolvid.bitstream.weights import Mode
 from coolvid.codec.architecture import Grid
 from coolvid.codec.coded_frame import CodedFrame
 from coolvid.codec.networks import PRIOR, FrameNetworks, NetworkStore
 from coolvid.decoding import ContextModel, FrameParts, frame_parts, reconstruct_frame
-from coolvid.decoding.packet import coded_frame, decode_frame, tensors_of
-from coolvid.errors import ConfigError, StreamError
+from coolvid.decoding.packet import coded_frame, decode_frame, settings_checked, tensors_of
+from coolvid.errors import ConfigError
 from coolvid.events import FrameDecoded, Listener, ignore
-from coolvid.picture.types import Frame
+from coolvid.picture.types import MAX_PIXELS, Frame
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +64,8 @@ def packet_facts(reader: StreamReader) -> tuple[PacketFacts, ...]:
     """Every packet in coding order; nothing is decoded. Raises StreamError, MissingPlugin."""
     networks, out = NetworkStore(), []
     for i in range(len(reader)):
-        content = _content(reader.read(i), reader.header, networks)
+        with settings_checked():
+            content = read_packet(reader.read(i), reader.header, tensors_of, networks)
         if not content.info.is_copy:
             networks.add(FrameNetworks(content.display_index, content.architecture, content.modules))
         unchanged = (name for name, mode in content.modes.items() if mode is Mode.UNCHANGED)
@@ -77,27 +78,29 @@ def inspect_frame(
 ) -> FrameInspection:
     """Decode like decode_frame(), and keep all intermediate results. Arguments and errors are the same."""
     networks = NetworkStore() if networks is None else networks
-    try:
-        content = _content(data, header, networks)
+    with settings_checked():
+        content = read_packet(data, header, tensors_of, networks)
         coded = coded_frame(content, header)
         if not coded.is_copy:
             networks.add(FrameNetworks.of(coded))
         picture = reconstruct_frame(coded, references, header.format)
         parts = frame_parts(coded, references, header.format)
         return FrameInspection(content.info, coded, picture, parts, *_priced(coded, header))
-    except ConfigError as error:
-        raise StreamError(f"the stream holds an impossible setting: {error}") from error
 
 
 def inspect_stream(
-    stream: StreamReader | str | Path, frames: Collection[int] | None = None, listen: Listener = ignore
+    stream: StreamReader | str | Path,
+    frames: Collection[int] | None = None,
+    listen: Listener = ignore,
+    max_pixels: int = MAX_PIXELS,
 ) -> Iterator[FrameInspection]:
     """The frames with these display indices (None: all) in coding order; decodes only frames that they depend on.
 
-    stream: a .cvd file, or an open reader. listen: receives FrameDecoded for every decoded frame.
+    stream: a .cvd file, or an open reader. listen: receives FrameDecoded for every decoded frame. max_pixels: as in
+    decode(), for a file.
     Raises ConfigError for an index that is not in the stream, and the errors of StreamReader and decode_frame().
     """
-    reader = stream if isinstance(stream, StreamReader) else StreamReader(stream)
+    reader = stream if isinstance(stream, StreamReader) else StreamReader(stream, max_pixels=max_pixels)
     known = {info.display_index: info for info in reader.packets}
     wanted = set(known if frames is None else frames)
     if missing := sorted(wanted - known.keys()):
@@ -115,13 +118,6 @@ def inspect_stream(
         if found is not None:
             yield found
         pictures = {index: picture for index, picture in pictures.items() if last_use.get(index, -1) > i}
-
-
-def _content(data: bytes, header: StreamHeader, networks: NetworkStore) -> PacketContent:
-    try:
-        return read_packet(data, header, tensors_of, networks)
-    except ConfigError as error:
-        raise StreamError(f"the stream holds an impossible setting: {error}") from error
 
 
 def _priced(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,14 +10,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from coolvid.api import checked_threads
 from coolvid.bitstream.packet import PacketInfo
 from coolvid.bitstream.stream import StreamReader
 from coolvid.decoding.schedule import decode_stream
-from coolvid.errors import InputError, MissingExtra, within
+from coolvid.errors import InputError, MissingExtra, StreamError, within
 from coolvid.events import DecodeStarted, Listener, ignore
-from coolvid.media import Source, SourceSpec, open_sink, open_source
+from coolvid.files import refuse_overwriting
+from coolvid.media import Source, SourceSpec, open_sink, open_source, sink_names
 from coolvid.picture.quality import bpp, psnr, psnr_planes
-from coolvid.picture.types import ColorInfo, Frame, PixelFormat, VideoFormat
+from coolvid.picture.types import MAX_PIXELS, ColorInfo, Frame, PixelFormat, VideoFormat
+from coolvid.values import fit
+
+from .originals import originals
 
 DEFAULT_AMPLIFY = 4.0
 MIN_TILE_WIDTH = 320
@@ -45,27 +50,34 @@ def make_review(
     source_spec: SourceSpec = SourceSpec(),
     amplify: float = DEFAULT_AMPLIFY,
     threads: int = 0,
+    max_pixels: int = MAX_PIXELS,
     listen: Listener = ignore,
 ) -> int:
     """Write source, decoded picture and difference of every frame side by side; returns the number of frames.
 
     The difference is decoded minus source, times amplify (0.1..256), around mid grey, in every plane. A bar above shows
     frame number, type, bits and PSNR. Small pictures are enlarged by an integer factor; the video is 8-bit 4:2:0, which
-    every player opens. source_spec: how to read the source. Raises MissingExtra without Pillow, InputError when the
-    source does not match the stream, and the errors of decoding and writing.
+    every player opens. source_spec: how to read the source. max_pixels: as in decode(). Raises MissingExtra without
+    Pillow, InputError when the source does not match the stream, and the errors of decoding and writing.
     """
-    within("amplify", amplify, 0.1, 256)
-    with StreamReader(stream) as reader, open_source(source, source_spec) as frames:
-        header = reader.header
-        _check_same(Path(stream).name, header.format, frames)
-        packets = sorted(reader.packets, key=lambda packet: packet.display_index)
-        board = Board.of(header.format, packets, amplify)
-        color = _shown_color(header.format, header.color)
-        with open_sink(out, board.format, header.fps, color, len(packets)) as sink:
-            listen(DecodeStarted(len(packets), len(packets)))
-            decoded = decode_stream(reader, threads=threads, listen=listen)
-            for packet, picture, original in zip(packets, decoded, _exactly(frames, len(packets)), strict=True):
-                sink.write(board.draw(packet, original, picture))
+    threads = checked_threads(threads, stream=stream, source=source, out=out)
+    within("amplify", fit(amplify, float, "amplify"), 0.1, 256)
+    for read in (stream, source):
+        refuse_overwriting(read, *sink_names(out))
+    with StreamReader(stream, max_pixels=max_pixels) as reader:
+        header, packets = reader.header, sorted(reader.packets, key=lambda packet: packet.display_index)
+        if not packets:
+            raise StreamError("the stream has no complete frame yet")
+        indices = [packet.display_index for packet in packets]
+        with open_source(source, source_spec, indices[-1] + 1) as frames:
+            _check_same(Path(stream).name, header.format, frames)
+            board = Board.of(header.format, packets, amplify)
+            color = _shown_color(header.format, header.color)
+            with open_sink(out, board.format, header.fps, color, len(packets)) as sink:
+                listen(DecodeStarted(len(packets), len(packets)))
+                decoded = decode_stream(reader, threads=threads, listen=listen)
+                for packet, picture, original in zip(packets, decoded, originals(frames, indices), strict=True):
+                    sink.write(board.draw(packet, original, picture))
     return len(packets)
 
 
@@ -194,15 +206,6 @@ def _check_same(stream: str, format: VideoFormat, source: Source) -> None:
             f"{source.name} is {theirs}, but {stream} is {ours}; give the source that was encoded, with the same "
             "start, crop and scale"
         )
-
-
-def _exactly(source: Source, n: int) -> Iterator[Frame]:
-    """The first n frames."""
-    for i in range(n):
-        frame = next(source, None)
-        if frame is None:
-            raise InputError(f"{source.name} has {i} frames, but the stream {n}; give the source that was encoded")
-        yield frame
 
 
 def _shown_color(format: VideoFormat, color: ColorInfo) -> ColorInfo:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -15,6 +14,7 @@ from pathlib import Path
 from coolvid.errors import CoolvidError, InputError, MissingExtra
 from coolvid.media import open_sink
 from coolvid.picture.types import ColorInfo, Frame, PixelFormat
+from coolvid.values import parse_json
 
 HOW_TO_GET = "VMAF needs an ffmpeg with libvmaf: pip install 'coolvid[vmaf]', or put such an ffmpeg on the PATH"
 
@@ -81,7 +81,7 @@ def _measure(executable: str, folder: Path) -> float:
         raise CoolvidError(
             f"{executable} could not compute VMAF: {(result.stderr or 'no reason given').strip()[-300:]}"
         )
-    return float(json.loads(log.read_text())["pooled_metrics"]["vmaf"]["mean"])
+    return float(parse_json(log.read_text())["pooled_metrics"]["vmaf"]["mean"])
 
 
 def _run(executable: str, *arguments: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:

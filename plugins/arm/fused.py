@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from coolvid.codec.architecture import NEIGHBOURS, Architecture, Grid
-from coolvid.kernels import compiled, threads
+from coolvid.kernels import compiled, kept, threads
 
 from ..stateful import usable
 
@@ -44,13 +43,13 @@ def rate(
 
 
 def rate_kernel(grids: Sequence[Grid], architecture: Architecture, n_hidden: int, stabiliser: bool) -> Any | None:
-    """The kernel, shared by all models of this shape; None if there is none."""
+    """The kernel, shared by all models of this shape in one thread; None if there is none."""
     if compiled is None or architecture.arm_ports.n_in > MAX_WIDTH or n_hidden > MAX_HIDDEN:
         return None
     return _kernel(tuple(grids), architecture, n_hidden, stabiliser, threads())
 
 
-@lru_cache(maxsize=8)
+@kept
 def _kernel(grids: tuple[Grid, ...], architecture: Architecture, n_hidden: int, stabiliser: bool, threads: int) -> Any:
     assert compiled is not None
     levels = architecture.ifce_levels

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from coolvid.kernels import compiled, threads
+from coolvid.kernels import compiled, kept, threads
 
 from ..stateful import Stateful, usable
 
@@ -29,7 +28,7 @@ def synthesise(
     return out
 
 
-@lru_cache(maxsize=8)
+@kept
 def _kernel(
     layers: Layers, n_in: int, n_seen: int, stabiliser: bool, height: int, width: int, threads: int
 ) -> Stateful:
@@ -43,7 +42,7 @@ class _Synthesise(torch.autograd.Function):
         z = planes.detach()[0].contiguous().numpy()
         flat = torch.cat([p.detach().reshape(-1) for p in parameters]).numpy()
         ctx.shapes = [p.shape for p in parameters]
-        ctx.kernel = _kernel(layers, z.shape[0], n_seen, stabiliser, *z.shape[1:], threads())
+        ctx.kernel = _kernel(layers, z.shape[0], n_seen, stabiliser, z.shape[1], z.shape[2], threads())
         out, ctx.run = ctx.kernel.forward(z, flat)
         return torch.from_numpy(out)[None]
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from coolvid.kernels import compiled, threads
+from coolvid.kernels import compiled, kept, threads
 
 from ..stateful import Stateful, usable
 
@@ -23,7 +22,7 @@ def upsample(grids: Sequence[Tensor], up: Sequence[Tensor], pre: Sequence[Tensor
     return out
 
 
-@lru_cache(maxsize=8)
+@kept
 def _kernel(sizes: tuple[tuple[int, int], ...], k_size: int, preconcat_k_size: int, threads: int) -> Stateful:
     assert compiled is not None
     return Stateful(compiled.Upsampling(sizes, k_size, preconcat_k_size, threads))

@@ -46,9 +46,9 @@ def resident_mb(peak=False):
 
 def training(frame_type, points, size, threads, budget_s, parts=True):
     """One training iteration, as a whole and by part."""
-    from coolvid.encoding.manager import use_threads
     from coolvid.encoding.model.frame_encoder import FrameEncoder
     from coolvid.encoding.objective import Objective
+    from coolvid.encoding.threads import use_threads
     from coolvid.encoding.training.loop import Counters, PhaseRun, only_trainable
     from coolvid.encoding.training.train import FrameTask
     from coolvid.picture.types import FrameType
@@ -60,18 +60,18 @@ def training(frame_type, points, size, threads, budget_s, parts=True):
     kind = FrameType[frame_type]
     frames = moving_texture(3, *size)
     config = frame_config(EncodeConfig(**points), kind, 1, size[::-1])
-    use_threads(threads)
     before = resident_mb()
-    encoder = FrameEncoder(config, frames[1], (frames[0], frames[2])[: kind.n_references])
-    task = FrameTask(encoder, Objective.of(config, frames[1]), ("all",))
-    with only_trainable(task):
-        run = PhaseRun(task, config.training.phases[0], Counters(), "bench", False)
-        counter = iter(range(10**9))
-        out = {"iteration": summary(repeat(lambda: run.step(next(counter)), budget_s))}
-        out["peak_mb"], out["above_mb"] = resident_mb(peak=True), resident_mb(peak=True) - before
-        if parts:
-            out["optimizers"] = summary(repeat(lambda: run.optimizers.step(1e-3), budget_s / 8))
-            out |= by_part(encoder, budget_s / 4)
+    with use_threads(threads):
+        encoder = FrameEncoder(config, frames[1], (frames[0], frames[2])[: kind.n_references])
+        task = FrameTask(encoder, Objective.of(config, frames[1]), ("all",))
+        with only_trainable(task):
+            run = PhaseRun(task, config.training.phases[0], Counters(), "bench", False)
+            counter = iter(range(10**9))
+            out = {"iteration": summary(repeat(lambda: run.step(next(counter)), budget_s))}
+            out["peak_mb"], out["above_mb"] = resident_mb(peak=True), resident_mb(peak=True) - before
+            if parts:
+                out["optimizers"] = summary(repeat(lambda: run.optimizers.step(1e-3), budget_s / 8))
+                out |= by_part(encoder, budget_s / 4)
     return out
 
 

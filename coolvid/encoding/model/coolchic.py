@@ -6,7 +6,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cached_property
 from typing import cast
 
 import torch
@@ -27,7 +27,7 @@ from .checked import FirstCalls
 from .contexts import ContextMatrix, InterFeatures, repeated
 from .descriptors import AdditionalData, SelfDescription
 from .network_rate import KINDS, USUAL_STEPS, SentModule, Steps, estimated_bits
-from .noise import NoiseSource
+from .noise import NoiseSource, seeded
 from .parameters import copied_parameters, set_parameters
 from .rate import latent_bits, log_scale_of
 
@@ -76,12 +76,12 @@ class CoolChicEncoder(SelfDescription):
         self.predictor: Mapping[str, CodedModule] = {}
         self._predicted: dict[str, dict[str, Tensor]] = {}
         self._randomness: Tensor | None = None
+        self._quantizers: dict[str, QuantizerPlugin] = {}
         self._checked: set[str] = set()
 
     def _fresh_modules(self, seed: int) -> dict[str, nn.Module]:
-        """Newly drawn networks. The global random state does not change."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        """Newly drawn networks."""
+        with seeded(seed):
             made = {name: plugin.module() for name, plugin in self.plugins.by_name().items()}
             return dict(sorted({**made, "ifce": InterFeatures(self.architecture)}.items()))
 
@@ -145,7 +145,7 @@ class CoolChicEncoder(SelfDescription):
         if temperature is not None:
             return self.quantized(quantizer_type, scaled, noise, temperature, state)
         with torch.no_grad():
-            if not bool(_quantizer(quantizer_type).quantize(scaled, noise, math.nan, state).isfinite().all()):
+            if not bool(self._quantizer(quantizer_type).quantize(scaled, noise, math.nan, state).isfinite().all()):
                 raise ConfigError(f"soft_round_temperature is None, and quantizer '{quantizer_type}' needs a number")
         return self.quantized(quantizer_type, scaled, noise, math.nan, state)
 
@@ -158,7 +158,7 @@ class CoolChicEncoder(SelfDescription):
         state: TrainingState,
     ) -> Tensor:
         """Scaled latents [N] after the quantizer. Raises PluginError if its first result is not trainable."""
-        quantizer = _quantizer(quantizer_type)
+        quantizer = self._quantizer(quantizer_type)
         if quantizer_type in self._checked:
             return quantizer.quantize(scaled, noise, temperature, state)
         with reported("quantizer", quantizer_type):
@@ -169,8 +169,14 @@ class CoolChicEncoder(SelfDescription):
 
     def quantizer_and_noise(self, noise_type: str, quantizer_type: str) -> tuple[QuantizerPlugin, str]:
         """The quantizer and its kind of noise."""
-        quantizer = _quantizer(quantizer_type)
+        quantizer = self._quantizer(quantizer_type)
         return quantizer, quantizer.noise or noise_type
+
+    def _quantizer(self, choice: str) -> QuantizerPlugin:
+        """This model's own quantizer of this name and options."""
+        if choice not in self._quantizers:
+            self._quantizers[choice] = quantizer_plugin(choice)
+        return self._quantizers[choice]
 
     def _split(self, flat: Tensor) -> list[Tensor]:
         """Planes [h, w] of the grids."""
@@ -355,8 +361,8 @@ class CoolChicEncoder(SelfDescription):
         return [(self.modules_by_name[n], self.tensors[n], USUAL_STEPS[n], self._predicted.get(n)) for n in MODULES]
 
 
-@cache
-def _quantizer(choice: str) -> QuantizerPlugin:
+def quantizer_plugin(choice: str) -> QuantizerPlugin:
+    """The plugin of a phase's quantizer_type. Raises UnknownPlugin, PluginError, ConfigError."""
     parsed = PluginChoice.parse(choice)
     return cast(QuantizerPlugin, registry.make("quantizer", parsed.name, dict(parsed.options)))
 

@@ -26,6 +26,7 @@ from .checked import FirstCalls
 from .compose import clamped, compose, round_flow
 from .coolchic import NOISE_PARAMETER, TEMPERATURE, CoolChicEncoder, CoolChicEncoderOutput
 from .descriptors import AdditionalData, DescriptorCoolChic
+from .noise import seeded
 from .parameters import copied_parameters, set_parameters
 from .translation import Shift, global_translation, translate
 
@@ -77,7 +78,8 @@ class FrameEncoder(nn.Module):
         self.coolchics = nn.ModuleDict(self._branches(seed))
         record = self.architecture.warper
         self.warper_plugin = None if record is None else build("warper", record, Ports(1, 1))
-        self.warper = None if self.warper_plugin is None else self.warper_plugin.module()
+        with seeded(seed):
+            self.warper = None if self.warper_plugin is None else self.warper_plugin.module()
         self.first_calls = FirstCalls()
         self._register_pictures(references)
 

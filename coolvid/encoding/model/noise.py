@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import RLock
 from typing import Any
 
 import numpy as np
@@ -16,6 +19,18 @@ from coolvid.settings.config import QUANTIZER_NOISES
 from .fused import usable
 
 _MASK = 2**64 - 1
+_drawing = RLock()
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """torch's global generator starts from this seed in the block, and has its former state afterwards.
+
+    Modules draw their parameters from it. One Python thread at a time does so, for there is only one such generator.
+    """
+    with _drawing, torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
 
 
 class NoiseSource:

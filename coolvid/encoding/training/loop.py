@@ -64,11 +64,13 @@ class Task(Protocol):
     """An optimization problem. groups: parameters of each module, by name. Adam trains LATENTS, SOAP the rest.
 
     is_fresh: untrained, so that large first steps are safe. fused: loss() and its gradient without autograd, or None.
+    distortion_name: of the plugin that measures it, "" for squared errors.
     """
 
     module: nn.Module
     groups: Mapping[str, Sequence[Tensor]]
     is_fresh: bool
+    distortion_name: str
 
     @property
     def fused(self) -> FusedLoss | None: ...
@@ -180,9 +182,11 @@ class PhaseRun:
     def fail(self, loss: float, done: int) -> None:
         if self.best_param is not None:
             self.task.set_param(self.best_param)
+        plugin = self.task.distortion_name
+        suspect = f", or check the distortion '{plugin}' (coolvid.testing.check)" if plugin else ""
         raise TrainingError(
             f"the loss is {loss} after {done} iterations of phase '{self.name}'; "
-            f"try a start_lr below {self.settings.start_lr:g} or another seed"
+            f"try a start_lr below {self.settings.start_lr:g} or another seed{suspect}"
         )
 
     def restart(self, done: int) -> None:

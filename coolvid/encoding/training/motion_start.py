@@ -112,6 +112,7 @@ class FlowTask:
         groups = select_groups(frame_encoder.named_groups(), ("motion.all",))
         self.groups: Mapping[str, Sequence[Tensor]] = {k: v for k, v in groups.items() if k != "motion.warper"}
         self.is_fresh = True
+        self.distortion_name = ""
         self.n_pixels = target[0, 0].numel()
         self.lmbda = RATE_FACTOR * lmbda
         self.block = frame_encoder.block

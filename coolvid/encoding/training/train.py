@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from coolvid.encoding.loss import LossFunctionOutput, loss_function
 from coolvid.encoding.objective import Objective
+from coolvid.encoding.threads import use_threads
 from coolvid.errors import choose
 from coolvid.picture.types import Frame
 from coolvid.plugin.choice import PluginChoice
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 Span = float | tuple[float, float]
 
 
+@use_threads()
 def train(
     frame_encoder: FrameEncoder,
     frame: Frame,
@@ -124,6 +126,7 @@ class FrameTask:
         self.encoder = frame_encoder
         self.module: nn.Module = frame_encoder
         self.objective = objective
+        self.distortion_name = "" if objective.is_squared_error else objective.name
         self.groups: Mapping[str, Sequence[Tensor]] = select_groups(frame_encoder.named_groups(), names)
         latents = frame_encoder.branches["residue"].latents
         self.is_fresh = not any(bool(latent.detach().any()) for latent in latents)

@@ -9,6 +9,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -16,8 +17,12 @@ namespace coolvid {
 
 class Pool {
  public:
+  // With as many of these threads as the system lets start.
   explicit Pool(int threads) {
-    for (int i = 1; i < threads; i++) workers_.emplace_back([this, i] { work(i); });
+    try {
+      for (int i = 1; i < threads; i++) workers_.emplace_back([this, i] { work(i); });
+    } catch (const std::system_error&) {
+    }
   }
   ~Pool() {
     {
@@ -86,12 +91,12 @@ class Pool {
   bool stop_ = false;
 };
 
-// The pool that all kernels asking for this many threads share.
+// The pool that all kernels asking for this many threads share. Never destroyed: a thread may still use it at exit.
 inline Pool& shared_pool(int threads) {
-  static std::mutex mutex;
-  static std::map<int, std::unique_ptr<Pool>> pools;
-  std::lock_guard<std::mutex> lock(mutex);
-  auto& pool = pools[threads];
+  static auto* mutex = new std::mutex;
+  static auto* pools = new std::map<int, std::unique_ptr<Pool>>;
+  std::lock_guard<std::mutex> lock(*mutex);
+  auto& pool = (*pools)[threads];
   if (!pool) pool = std::make_unique<Pool>(threads);
   return *pool;
 }

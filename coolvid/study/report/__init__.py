@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from coolvid.api import checked_threads
 from coolvid.errors import ConfigError
 from coolvid.events import Listener, ignore
 from coolvid.media import SourceSpec
+from coolvid.picture.types import MAX_PIXELS
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ def report(
     compare: str | Path | None = None,
     frames: Sequence[int] | None = None,
     threads: int = 0,
+    max_pixels: int = MAX_PIXELS,
     listen: Listener = ignore,
 ) -> ReportDone:
     """Write a self-contained HTML page about a .cvd stream; it works offline, in any current browser.
@@ -37,7 +40,8 @@ def report(
     source: the encoded video, for PSNR, SSIM and source pictures; source_spec: how to read it, as in encode().
     compare: a file of rate and quality points, for example from `coolvid compare`; see points.read_points().
     frames: display indices of the frames to show with pictures, motion and latents (None: evenly spaced, with the first
-    I, P and B frame). Many or large pictures are scaled down to limit the size of the page. Raises CoolvidError.
+    I, P and B frame). Many or large pictures are scaled down to limit the size of the page. max_pixels: as in decode().
+    Raises CoolvidError.
     """
     from coolvid.bitstream.stream import StreamReader
 
@@ -47,9 +51,10 @@ def report(
     from .summary import choose_frames, summarise
     from .views import choose_divisor, view
 
+    threads = checked_threads(threads, stream=stream, out=out)
     if source is None and source_spec != SourceSpec():
         raise ConfigError("source_spec describes a source; give source as well")
-    with StreamReader(stream) as reader:
+    with StreamReader(stream, max_pixels=max_pixels) as reader:
         curves = None if compare is None else read_points(compare)
         shown = choose_frames(reader, frames)
         divisor = choose_divisor(reader.header.format, len(shown))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from coolvid.errors import InputError
+from coolvid.errors import InputError, printable
+from coolvid.values import parse_json
 
 QUALITIES = ("psnr_db", "ssim", "ms_ssim", "vmaf")
 
@@ -26,9 +26,9 @@ def read_points(path: str | Path) -> dict[str, Any]:
     if not points:
         raise InputError(f"{path} has no points; each needs codec, bpp, and one of {', '.join(QUALITIES)}")
     points.sort(key=lambda point: float(point["bpp"]))
-    codecs = dict.fromkeys(str(each["codec"]) for each in _listed(found) if isinstance(each, Mapping) and _point(each))
+    codecs = dict.fromkeys(point["codec"] for each in _listed(found) if (point := _point(each)) is not None)
     return {
-        "source": str(_inside(about, "source").get("name", "")),
+        "source": printable(_inside(about, "source").get("name", "")),
         "curves": [{"codec": codec, "points": [p for p in points if p["codec"] == codec]} for codec in codecs],
         "bd_rates": [rate for each in _sequence(about.get("bd_rates")) if (rate := _rate(each)) is not None],
     }
@@ -36,7 +36,7 @@ def read_points(path: str | Path) -> dict[str, Any]:
 
 def _load(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return parse_json(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
     except ValueError as error:
@@ -62,8 +62,8 @@ def _point(given: Any) -> dict[str, Any] | None:
         return None
     n_bytes = _finite(flat.get("n_bytes", flat.get("bytes")))
     return {
-        "codec": str(flat["codec"]),
-        "setting": str(flat.get("setting", "")),
+        "codec": printable(flat["codec"]),
+        "setting": printable(flat.get("setting", "")),
         "bytes": n_bytes,
         "bpp": rate,
         **qualities,
@@ -74,7 +74,7 @@ def _rate(given: Any) -> dict[str, Any] | None:
     if not isinstance(given, Mapping) or not given.get("codec") or not given.get("anchor"):
         return None
     percent = _finite(given.get("percent"))
-    return {"codec": str(given["codec"]), "anchor": str(given["anchor"]), "percent": percent}
+    return {"codec": printable(given["codec"]), "anchor": printable(given["anchor"]), "percent": percent}
 
 
 def _inside(given: Mapping[str, Any], name: str) -> Mapping[str, Any]:
@@ -88,4 +88,4 @@ def _sequence(given: Any) -> Sequence[Any]:
 
 def _finite(value: Any) -> float | None:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return value if is_number and math.isfinite(value) else None
+    return value if is_number and abs(value) < math.inf else None

@@ -9,11 +9,12 @@ from typing import Any
 
 from coolvid.bitstream.stream import StreamReader
 from coolvid.decoding.schedule import decode_stream
-from coolvid.errors import ConfigError, InputError
+from coolvid.errors import ConfigError
 from coolvid.events import Listener
 from coolvid.media import SourceSpec, open_source
 from coolvid.picture.quality import mse, psnr, psnr_planes, ssim
 from coolvid.picture.types import Frame
+from coolvid.study.originals import originals
 
 
 @dataclass(frozen=True)
@@ -42,17 +43,14 @@ def compare_with_source(
     """
     if source is None:
         return Quality()
-    with open_source(source, source_spec) as video:
+    indices = sorted(info.display_index for info in reader.packets)
+    with open_source(source, source_spec, indices[-1] + 1) as video:
         if video.format != reader.header.format:
             raise ConfigError(f"{video.name} is {_words(video.format)}, the stream {_words(reader.header.format)}; "
                               "give the source that was encoded")  # fmt: skip
         quality = Quality(video.name)
-        for index, decoded in enumerate(decode_stream(reader, threads=threads, listen=listen)):
-            original = next(video, None)
-            if original is None:
-                raise InputError(
-                    f"{video.name} has {index} frames, but the stream {len(reader)}; give the source that was encoded"
-                )
+        pictures = decode_stream(reader, threads=threads, listen=listen)
+        for index, decoded, original in zip(indices, pictures, originals(video, indices), strict=True):
             quality.by_frame[index] = _measured(original, decoded)
             if index in kept:
                 quality.pictures[index] = original

@@ -9,7 +9,7 @@ from typing import Any
 
 from coolvid.bitstream.packet import PacketInfo
 from coolvid.bitstream.stream import StreamReader
-from coolvid.errors import ConfigError
+from coolvid.errors import MAX_MESSAGE, ConfigError, printable
 from coolvid.picture.quality import bpp
 from coolvid.picture.types import ColorInfo, FrameType, VideoFormat
 from coolvid.study.inspection import PacketFacts, packet_facts
@@ -19,7 +19,6 @@ from .quality import Quality
 MAX_CHOSEN = 9
 MIN_CHOSEN = 3
 CHOSEN_PIXELS = 9_000_000
-RANGES = {0: "unspecified", 1: "limited", 2: "full"}
 
 
 def choose_frames(reader: StreamReader, frames: Sequence[int] | None) -> tuple[int, ...]:
@@ -62,8 +61,8 @@ def summarise(path: Path, reader: StreamReader, quality: Quality) -> dict[str, A
     frames = [_frame(order, each, depths, quality) for order, each in enumerate(found)]
     header = reader.header
     return {
-        "name": path.name,
-        "source": quality.source,
+        "name": printable(path.name, MAX_MESSAGE),
+        "source": None if quality.source is None else printable(quality.source, MAX_MESSAGE),
         "width": header.format.width,
         "height": header.format.height,
         "planes": "RGB" if header.format.pixel_format.value == "rgb" else "YUV",
@@ -120,16 +119,10 @@ def _format_facts(reader: StreamReader) -> list[tuple[str, str]]:
         ("Size", f"{form.width} × {form.height}"),
         ("Pixels", f"{form.pixel_format.value}, {form.bit_depth} bit"),
         ("Frame rate", f"{float(header.fps):.5g} / s" + (f" ({header.fps})" if header.fps.denominator > 1 else "")),
-        ("Colour", _color_words(header.color)),
+        ("Colour", "unspecified" if header.color == ColorInfo() else header.color.words),
+        *((name.capitalize(), value) for name, value in header.display.facts),
         ("Structure", structure + period),
     ]
-
-
-def _color_words(color: ColorInfo) -> str:
-    if color == ColorInfo():
-        return "unspecified"
-    points = f"primaries {color.primaries}, transfer {color.transfer}, matrix {color.matrix}"
-    return f"{points}, range {RANGES.get(color.range, color.range)}"
 
 
 def _size_facts(reader: StreamReader, found: Sequence[PacketFacts], n_bytes: int) -> list[tuple[str, str]]:
@@ -150,7 +143,7 @@ def _quality_facts(quality: Quality) -> list[tuple[str, str]]:
         return []
     ssim = _mean([each["ssim"] for each in quality.by_frame.values()])
     in_db = "equal to the source" if isinstance(overall, str) else f"{overall:.2f} dB"
-    return [("PSNR", in_db), ("SSIM", f"{ssim:.4f}"), ("Source", quality.source or "")]
+    return [("PSNR", in_db), ("SSIM", f"{ssim:.4f}"), ("Source", printable(quality.source or "", MAX_MESSAGE))]
 
 
 def _overall_psnr(quality: Quality) -> float | str | None:
