@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from .encoding.manager import FrameEncoderManager
     from .encoding.model.coolchic import CoolChicEncoder
     from .encoding.model.frame_encoder import FrameEncoder
+    from .encoding.pack import header_of, pack
     from .encoding.quantization.quantize import quantize_model
     from .encoding.training.train import train
 
@@ -46,7 +47,9 @@ TRAINING = {
     "LossFunctionOutput": "encoding.loss",
     "RateDistortionLoss": "encoding.loss",
     "convert_lmbda": "encoding.loss",
+    "header_of": "encoding.pack",
     "loss_function": "encoding.loss",
+    "pack": "encoding.pack",
     "quantize_model": "encoding.quantization.quantize",
     "train": "encoding.training.train",
 }
@@ -83,7 +86,9 @@ __all__ = [
     "encode",
     "encode_frames",
     "encode_to_target",
+    "header_of",
     "loss_function",
+    "pack",
     "quantize_model",
     "read_info",
     "report",

@@ -21,6 +21,7 @@ from coolvid import (
     quantize_model,
     train,
 )
+from coolvid.decoding.packet import decode_frame
 from coolvid.encoding.model.descriptors import golomb_order
 from coolvid.encoding.quantization import quantize
 from coolvid.encoding.training.loop import Counters
@@ -114,6 +115,38 @@ def test_quantize_model_tries_all_pairs_with_the_managers_lambda_and_counts(monk
         assert manager.iterations_counter > 10 and manager.total_training_time_sec > 0
         rates[lmbda] = twin.get_network_rate()[1]
     assert set(methods) == {"full"} and rates[1.0] < rates[1e-4]
+
+
+@pytest.mark.parametrize("frame_type", FrameType)
+def test_the_network_rate_before_packing_is_that_of_the_packet(frame_type):
+    encoder = frame_encoder(frame_type)
+    train(encoder, FRAME, Counters(), max_iterations=20, frequency_validation=20, patience=20)
+    quantize_model(encoder, FRAME, Counters(), step_search="descent")
+    references = dict.fromkeys(range(frame_type.n_references), FRAME)
+    result = coolvid.pack(encoder, FRAME, references, display_index=2)
+    parts = result.packet.info.bits_by_part
+    sent = sum(
+        bits for name, bits in parts.items() if name.split(".")[-1] in ("arm", "ifce", "synthesis", "upsampling")
+    )
+    assert encoder.get_network_rate()[1] == pytest.approx(sent, rel=0.01, abs=32)  # the end of the code, whole bytes
+    decoded = decode_frame(result.packet.data, coolvid.header_of(encoder), list(references.values()))
+    assert decoded == result.picture
+
+
+def test_a_manager_without_header_counts_but_does_not_encode():
+    manager = coolvid.FrameEncoderManager(EncodeConfig(lmbda=0.01))
+    assert manager.lmbda == 0.01
+    train(frame_encoder(), FRAME, manager, max_iterations=2)
+    assert manager.iterations_counter == 2 and manager.best_loss > 0
+    with pytest.raises(ConfigError, match="has no stream header"):
+        _ = manager.header
+
+
+def test_python_m_coolvid_is_the_command_line():
+    result = subprocess.run(
+        [sys.executable, "-P", "-m", "coolvid", "--version"], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.startswith("coolvid, version")
 
 
 def test_modules_to_send_are_listed_in_order():

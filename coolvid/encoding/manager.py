@@ -14,6 +14,7 @@ from coolvid.bitstream.packet import Packet
 from coolvid.codec.gop import CodingStep
 from coolvid.codec.networks import STORED_FRAMES, NetworkStore
 from coolvid.decoding.packet import decode_frame
+from coolvid.errors import ConfigError
 from coolvid.events import FrameDone, FrameStarted, Listener, Progress, ignore
 from coolvid.picture.quality import psnr
 from coolvid.picture.types import Frame, FrameType, PixelFormat
@@ -36,10 +37,13 @@ class FrameEncoderManager:
     refer to, by display index.
     """
 
-    def __init__(self, config: EncodeConfig, header: StreamHeader, listen: Listener = ignore) -> None:
-        """Raises ConfigError or PluginError for a device or an encoder-only plugin that cannot be used."""
+    def __init__(self, config: EncodeConfig, header: StreamHeader | None = None, listen: Listener = ignore) -> None:
+        """header: of the stream; encode() and restore() need it, train() and quantize_model() do not.
+
+        Raises ConfigError or PluginError for a device or an encoder-only plugin that cannot be used.
+        """
         self.config = config
-        self.header = header
+        self._header = header
         self.listen = listen
         self.total_training_time_sec = 0.0
         self.iterations_counter = 0
@@ -49,6 +53,13 @@ class FrameEncoderManager:
         self._distortions: dict[int, float] = {}
         training_device(config.device)
         _check_plugins(config)
+
+    @property
+    def header(self) -> StreamHeader:
+        """Raises ConfigError if the manager was made without one."""
+        if self._header is None:
+            raise ConfigError("this manager has no stream header; give one to encode frames, or call pack()")
+        return self._header
 
     @property
     def lmbda(self) -> float:
