@@ -182,6 +182,6 @@ def test_frames_of_two_formats_are_refused(tmp_path):
 
 @pytest.mark.parametrize("device", ["nowhere", "cuda:99"])
 def test_a_device_that_is_not_here_is_refused(tmp_path, device):
-    with pytest.raises(ConfigError, match=f"cannot train on device '{device}'"):
+    with pytest.raises(ConfigError, match=f"device (is )?'{device}'"):
         coolvid.encode_frames(moving(1, PixelFormat.RGB, 8, 16, 16), tmp_path / "out.cvd", replace(FAST, device=device))
     assert list(tmp_path.iterdir()) == []

@@ -83,7 +83,6 @@ BAD_HEADERS = [
     replace(HEADER, gop=0),
     replace(HEADER, configurations=()),
     replace(HEADER, configurations=(INTRA,) * 256),
-    replace(HEADER, color=ColorInfo(256)),
     replace(HEADER, fps=Fraction(0)),
 ]
 

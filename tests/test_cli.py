@@ -95,8 +95,8 @@ OPTIONS = [
     ("--quantizer softround:noise=gaussian", {"quantizer": PluginChoice("softround", (("noise", "gaussian"),))}),
     ("--arm mlp --warper sinc", {"plugins": (("arm", PluginChoice("mlp")), ("warper", PluginChoice("sinc")))}),
     (
-        "--upsampling u --synthesis s",
-        {"plugins": (("upsampling", PluginChoice("u")), ("synthesis", PluginChoice("s")))},
+        "--upsampling separable --synthesis conv",
+        {"plugins": (("upsampling", PluginChoice("separable")), ("synthesis", PluginChoice("conv")))},
     ),
     ("--distortion mse", {"distortion": PluginChoice("mse")}),
     ("--motion-estimator dis", {"motion_estimator": PluginChoice("dis")}),
