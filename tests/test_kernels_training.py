@@ -716,10 +716,10 @@ def test_nothing_built_is_no_error(monkeypatch):
     monkeypatch.setattr(importlib, "import_module", absent)
     assert kernels.available() == ()
     assert kernels.load("") is None and kernels.load("none") is None
-    with pytest.raises(ConfigError, match="'v3' here; choose one of: none"):
+    with pytest.raises(ConfigError, match="'v3' here; set COOLVID_KERNELS to one of: none"):
         kernels.load("v3")
 
 
 def test_unknown_instruction_set():
-    with pytest.raises(ConfigError, match=r"choose one of: .*portable, none"):
+    with pytest.raises(ConfigError, match=r"to one of: .*portable, none"):
         kernels.load("v5")

@@ -240,8 +240,8 @@ def test_the_kernels_find_the_same_loss(trained, kind, monkeypatch):
     """Within 1e-6, and with the same bits for any number of threads."""
     model, found = fresh(trained, kind), []
     for threads in (1, 2):
-        monkeypatch.setattr(kernels, "_threads", threads)
-        found.append(FrameLoss(*with_objective(model)).value())
+        with kernels.using(threads):
+            found.append(FrameLoss(*with_objective(model)).value())
     monkeypatch.setattr(CoolChicEncoder, "fused_rate", lambda self, flat: None)
     plain = FrameLoss(*with_objective(model))
     plain.settle("residue.arm")
