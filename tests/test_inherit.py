@@ -53,7 +53,7 @@ def fresh(seed=0):
 @pytest.fixture(scope="module")
 def networks():
     """Those of a B frame that was coded by itself."""
-    encoder = train(fresh(7), picture(1), Counters(), LMBDA, max_iterations=60, frequency_validation=20)
+    encoder = train(fresh(7), picture(1), Counters(), LMBDA, max_iterations=60, frequency_validation=20, patience=60)
     return FrameNetworks.of(code_frame(quantized_model(encoder, picture(1)), 6, (0, 2)))
 
 
@@ -84,6 +84,8 @@ def test_a_warm_start_is_trained_on_and_gives_back_what_has_not_moved(networks):
         start_lr=2e-3,
         max_iterations=6,
         optimized_module=("all.latents", "residue.synthesis"),
+        quantizer_noise_type="gaussian",
+        noise_parameter=(0.22, 0.15),
     )
     alone = quantized_model(copy.deepcopy(encoder), picture(1))
     quantized_model(encoder, picture(1), networks)

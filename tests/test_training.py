@@ -156,7 +156,7 @@ def test_every_quantizer_trains(quantizer):
     manager = Recorder()
     noise = 1.0 if "kumaraswamy" in quantizer else 0.2
     train(intra(), picture(), manager, LMBDA, max_iterations=20, frequency_validation=20,
-          quantizer_type=quantizer, noise_parameter=noise)  # fmt: skip
+          quantizer_type=quantizer, quantizer_noise_type="gaussian", noise_parameter=noise)  # fmt: skip
     assert manager.best_loss < manager.told[0][2]
 
 
