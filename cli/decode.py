@@ -9,10 +9,11 @@ import click
 
 import coolvid
 from coolvid import events
-from coolvid.errors import ConfigError
+from coolvid.errors import ConfigError, OutputError
 
 from .console import FrameConsole, count_frames, not_stored_line
 from .options import debug_option, max_pixels_option, quiet_option, refuse_appended, strict_option, threads_option
+from .process import CLOSED
 
 STANDARD_OUTPUT = Path("-")
 
@@ -62,6 +63,8 @@ def command(
     """
     if (out is None) != digest:
         raise click.UsageError("give either an output file, for example clip.mp4, or --digest")
+    if 1 in CLOSED and out in (None, STANDARD_OUTPUT):
+        raise OutputError("standard output is closed; name a file, for example clip.mp4")
     if strict:
         refuse_appended(stream)
     frames = chosen_frames(stream, part)

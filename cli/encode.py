@@ -15,7 +15,7 @@ import click
 import coolvid
 from coolvid.errors import ConfigError, StreamError
 from coolvid.events import EncodeDone, Event, Listener, TargetDone
-from coolvid.files import check_writable, is_in_place
+from coolvid.files import check_writable, is_in_place, is_standard_output
 from coolvid.picture.rate import parse_fps
 from coolvid.settings.config import PRESETS, TUNES, EncodeConfig
 from coolvid.settings.presets import INTRA, MOTION, RESIDUE
@@ -218,14 +218,15 @@ def command(
     --pix-fmt.
     """
     target = stream_name(source, out)
-    refuse_overwriting(source, *coolvid.api.output_names(target), write_config, log, csv)
+    for read in filter(None, (source, settings["config_file"])):
+        refuse_overwriting(read, *coolvid.api.output_names(target), write_config, log, csv)
     check_outputs((target, write_config), (log, csv))
     source_spec = take_source_spec(settings)
     wanted = chosen_target({name: settings.pop(name) for name in TARGETS}, settings)
     config = chosen_config(settings)
     if write_config is not None and wanted is None:
         write_toml(config, write_config)
-    with FrameConsole(quiet) as console, journals(log, csv, resume) as others:
+    with FrameConsole(quiet or is_standard_output(target)) as console, journals(log, csv, resume) as others:
         listen = broadcast([console, *others])
         found = encode(source, target, config, wanted, source_spec=source_spec, resume=resume, listen=listen)
     config = replace(config, lmbda=found.lmbda)

@@ -57,6 +57,8 @@ class LazyGroup(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             for argument in ctx.meta[ARGUMENTS]:
+                if not argument:
+                    raise ConfigError("an argument is empty; give a name or a value")
                 check_name(argument, ConfigError)
             return super().invoke(ctx)
         except (BrokenPipeError, SystemExit) as error:  # standard output was closed: rich exits, click gets to know

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
 
+CLOSED: set[int] = set()
+"""Standard streams, by descriptor, that were closed when the process started."""
 STREAMS = (("stdin", "r"), ("stdout", "w"), ("stderr", "w"))
 
 
@@ -15,6 +19,21 @@ def prepare() -> None:
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    _end_like_ctrl_c()
+
+
+def _end_like_ctrl_c() -> None:
+    """A request to end (by a scheduler, a service manager, a closed terminal) keeps finished frames, as Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():
+        return
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:  # nohup ignores SIGHUP
+            signal.signal(number, _interrupt)
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
 
 
 def _connect(number: int) -> None:
@@ -23,6 +42,7 @@ def _connect(number: int) -> None:
     try:
         os.fstat(number)
     except OSError:
+        CLOSED.add(number)
         null = os.open(os.devnull, os.O_RDWR)
         if null == number:
             os.set_inheritable(null, True)

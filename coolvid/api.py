@@ -107,6 +107,10 @@ def encode_frames(
         instance(f"frame {i}", frame, Frame)
         if frame.format != chosen[0].format:
             raise InputError(f"frame {i} is {frame.format}, frame 0 is {chosen[0].format}; give frames of one format")
+        if (largest := max(int(plane.max()) for plane in frame.planes)) > frame.format.peak:
+            raise ConfigError(
+                f"frame {i} has a sample of {largest}; {frame.format.bit_depth} bits hold 0..{frame.format.peak}"
+            )
     track = Track(len(chosen), chosen[0].format, fps, color or ColorInfo(), display or DisplayInfo())
     return encode_video(iter(chosen), track, out, config, resume, listen)
 

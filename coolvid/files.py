@@ -20,6 +20,7 @@ from .errors import ConfigError, CoolvidError, OutputError
 
 PART = ".part"
 LOCK = ".lock"
+MAX_TEXT = 1 << 26
 _SYSTEM_FOLDERS = ("/dev/", "/proc/")
 
 AnyPath = str | os.PathLike[str]
@@ -31,6 +32,14 @@ def is_in_place(path: AnyPath) -> bool:
     if path.is_symlink() and os.path.abspath(path).startswith(_SYSTEM_FOLDERS):
         return True  # /dev/stdout may lead to a regular file, which the shell holds open
     return path.exists() and not path.is_file() and not path.is_dir()
+
+
+def is_standard_output(path: AnyPath) -> bool:
+    """Whether what is written to path goes where this process prints."""
+    try:
+        return os.path.samestat(os.fstat(1), os.stat(path))
+    except OSError:
+        return False
 
 
 def part_of(path: AnyPath) -> Path:
@@ -73,9 +82,10 @@ def check_writable(path: AnyPath, *, as_it_stands: bool = False) -> None:
 def refuse_overwriting(read: AnyPath, *written: AnyPath) -> None:
     """Raise ConfigError if writing any of these paths, or its part, would overwrite the file that is read.
 
-    Links count as what they lead to. A name with a number (%d, %04d) stands for every file that it matches.
+    Links count as what they lead to. A name with a number (%d, %04d) stands for every file that it matches, and so does
+    a source that is a folder or has * or ?.
     """
-    sources = _files_of(read)
+    sources = [file for file in Path(read).iterdir() if file.is_file()] if Path(read).is_dir() else _files_of(read)
     for path in written:
         for name in (Path(path), part_of(path)):
             if any(file.samefile(source) for file in _files_of(name) for source in sources):
@@ -87,8 +97,17 @@ def _files_of(path: AnyPath) -> list[Path]:
     path = Path(path)
     if path.exists():
         return [path]
-    pattern = re.sub(r"%\d*d", "*", path.name)
-    return [file for file in path.parent.glob(pattern) if file.exists()] if pattern != path.name else []
+    pattern = re.sub(r"%\d*d", "*", path.name.replace("[", "[[]"))
+    return [file for file in path.parent.glob(pattern) if file.exists()] if re.search(r"[*?]", pattern) else []
+
+
+def read_text(path: AnyPath) -> str:
+    """A UTF-8 file of settings or results. Raises OSError, and ValueError for one that is too large or not UTF-8."""
+    with Path(path).open("rb") as file:
+        data = file.read(MAX_TEXT + 1)
+    if len(data) > MAX_TEXT:
+        raise ValueError(f"it is larger than {MAX_TEXT >> 20} MB")
+    return data.decode("utf-8")
 
 
 def failure(path: AnyPath, error: BaseException) -> OutputError:
@@ -181,7 +200,8 @@ def _own(name: Path, path: AnyPath) -> IO[bytes]:
     """The lock file, locked by this open file."""
     while True:
         with _explained(name):
-            file = os.fdopen(os.open(name, os.O_RDWR | os.O_CREAT, 0o666), "r+b", buffering=0)
+            flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
+            file = os.fdopen(os.open(name, flags, 0o666), "r+b", buffering=0)
         if not _lock(file.fileno()):
             pid = file.read(20).decode("ascii", "replace").strip()
             file.close()
@@ -191,7 +211,11 @@ def _own(name: Path, path: AnyPath) -> IO[bytes]:
             if os.path.samestat(os.fstat(file.fileno()), os.stat(name)):
                 break
         file.close()  # its owner deleted it after we opened it
+    if not re.fullmatch(rb"[0-9]*", file.read(20)):
+        file.close()
+        raise OutputError(f"cannot write {os.fspath(path)}: {name} is not a lock of an encode; rename it")
     with suppress(OSError):  # a full disk: the lock holds without its process id
+        file.seek(0)
         file.truncate(0)
         file.write(str(os.getpid()).encode())
     return file

@@ -185,3 +185,10 @@ def test_a_device_that_is_not_here_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=f"cannot train on device '{device}'"):
         coolvid.encode_frames(moving(1, PixelFormat.RGB, 8, 16, 16), tmp_path / "out.cvd", replace(FAST, device=device))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_samples_beyond_the_bit_depth_are_refused(tmp_path):
+    frame = moving(1, PixelFormat.RGB, 8, 16, 16)[0]
+    frame.planes[1][3, 4] = 300
+    with pytest.raises(ConfigError, match=r"frame 0 has a sample of 300; 8 bits hold 0\.\.255"):
+        coolvid.encode_frames([frame], tmp_path / "out.cvd", FAST)

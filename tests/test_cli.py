@@ -1,6 +1,7 @@
 """The command line: options arrive, events become lines, errors become one line and an exit code."""
 
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -392,7 +393,8 @@ def test_tiny_sequence_there_and_back(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out.cvd", "out.yuv"]
 
 
-def test_an_interrupted_encode_leaves_no_stream(tmp_path):
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interrupted_encode_leaves_no_stream(tmp_path, ending):
     """As with Ctrl-C, in the middle of training."""
     code = "from coolvid_cli.main import main; main(prog_name='coolvid')"
     command = [
@@ -414,7 +416,7 @@ def test_an_interrupted_encode_leaves_no_stream(tmp_path):
         while process.poll() is None and not (tmp_path / "out.cvd.part").exists():
             time.sleep(0.05)
         time.sleep(0.5)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(ending)
         _, stderr = process.communicate(timeout=60)
     finally:
         process.kill()
@@ -430,3 +432,20 @@ def test_option_parsers_reject_by_name():
     for parse, text in ((parse_size, "x"), (parse_size, "1x"), (parse_positions, "1,,2")):
         with pytest.raises(ConfigError, match=text):
             parse(text)
+
+
+def test_settings_that_are_read_are_not_overwritten(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = 'preset = "fast"\n'
+    Path("c.toml").write_text(text)
+    shutil.copy(TINY[0], tmp_path)
+    for option in ("--log", "--csv", "-o", "--write-config"):
+        result = invoke("encode", TINY[0].name, "--config", "c.toml", option, "c.toml")
+        assert result.exit_code == 2 and "is the input file" in result.stderr, option
+    assert Path("c.toml").read_text() == text
+
+
+def test_an_empty_argument_names_no_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = invoke("encode", "", "-o", "x.cvd")
+    assert result.exit_code == 2 and "an argument is empty" in result.stderr

@@ -233,3 +233,33 @@ def test_what_is_read_is_not_overwritten(tmp_path, monkeypatch, read, written, l
         files.refuse_overwriting(read, "fine", written)
     files.refuse_overwriting(read, "fine", "fine_%d.png", "none/fine")
     files.refuse_overwriting("none", written)
+
+
+@pytest.mark.parametrize("read", ["frames", "frames/*.png", "frames/?.png", "frames/%d.png"])
+@pytest.mark.parametrize("written", ["frames/0.png", "frames/%d.png"])
+def test_the_images_of_a_sequence_are_never_overwritten(tmp_path, monkeypatch, read, written):
+    monkeypatch.chdir(tmp_path)
+    Path("frames").mkdir()
+    for i in range(2):
+        Path(f"frames/{i}.png").write_bytes(b"png")
+    with pytest.raises(ConfigError, match="is the input file"):
+        files.refuse_overwriting(read, written)
+    files.refuse_overwriting(read, "frames/2.png", "frames", "other[1].png")
+
+
+def test_a_lock_writes_neither_through_links_nor_into_other_files(tmp_path):
+    path, own = tmp_path / "out.cvd", tmp_path / "out.cvd.lock"
+    own.write_text("notes of the user")
+    with pytest.raises(OutputError, match="is not a lock of an encode; rename it"), files.locked(path):
+        pass
+    assert own.read_text() == "notes of the user"
+    own.rename(tmp_path / "notes")
+    own.symlink_to(tmp_path / "notes")
+    with pytest.raises(OutputError, match="cannot write"), files.locked(path):
+        pass
+    assert (tmp_path / "notes").read_text() == "notes of the user"
+
+
+def test_endless_texts_are_refused():
+    with pytest.raises(ValueError, match="larger than 64 MB"):
+        files.read_text("/dev/zero")

@@ -91,3 +91,11 @@ def test_within_the_bounds_mp4_holds_every_rate(tmp_path, fps, depth):
             sink.write(frame)
     with open_source(tmp_path / "a.mp4") as source:
         assert (source.fps, source.n_frames) == (fps, 8)
+
+
+@pytest.mark.parametrize("rate", ["4294967296:1", "2147483648:2147483647", "1001:1"])
+def test_y4m_rates_beyond_what_ffmpeg_reads_are_refused_too(tmp_path, rate):
+    path = tmp_path / "b.y4m"
+    path.write_bytes(f"YUV4MPEG2 W16 H16 F{rate}\nFRAME\n".encode() + bytes(384))
+    with pytest.raises(InputError, match=r"b\.y4m: frame rate .* is not supported"):
+        open_source(path)

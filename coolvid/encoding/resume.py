@@ -27,6 +27,7 @@ from coolvid.files import (
     locked,
     open_lines,
     part_of,
+    read_text,
     sync,
     write_text,
 )
@@ -99,7 +100,7 @@ class Unfinished:
         if is_in_place(self._out) or not self._part.exists():
             raise InputError(f"nothing to resume: there is no {self._out}{PART}")
         try:
-            text = self._note.read_text(encoding="utf-8")
+            text = read_text(self._note)
             found = parse_toml(text[: text.rfind("\n") + 1])  # a full disk may have cut the last line
             digests = {int(index): str(digest) for index, digest in found.pop("frames", {}).items()}
         except (OSError, ValueError):

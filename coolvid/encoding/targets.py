@@ -21,7 +21,7 @@ from typing import Annotated, Any
 
 from coolvid.errors import ConfigError, InputError, tell_how_to_resume, within
 from coolvid.events import EncodeDone, Listener, TargetDone, TrialDone, TrialStarted
-from coolvid.files import check_writable, discard, is_in_place, locked, move, part_of, write_text
+from coolvid.files import check_writable, discard, is_in_place, locked, move, part_of, read_text, write_text
 from coolvid.settings.config import EncodeConfig
 from coolvid.settings.presets import effective_preset, intra_total
 from coolvid.settings.toml import settings_of_bytes
@@ -256,7 +256,7 @@ class _Trials:
         if self.place != self.out:
             raise InputError(f"nothing to resume: a search that writes to {self.out} leaves nothing")
         try:
-            found = parse_json(memory.read_text(encoding="utf-8"))
+            found = parse_json(read_text(memory))
         except FileNotFoundError as error:
             raise InputError(f"nothing to resume: there is no {memory}") from error
         except (OSError, ValueError) as error:

@@ -7,6 +7,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from coolvid.errors import InputError
+from coolvid.picture.rate import problem_of
 
 from .layout import make_format
 
@@ -33,3 +34,6 @@ def check_header(header: bytes, name: str, fps: Fraction | None) -> None:
     rate = re.fullmatch(r"(\d+):(\d+)", values.get(b"F", ""), re.ASCII)
     if fps is None and (rate is None or not int(rate[1]) or not int(rate[2])):
         raise InputError(f"{name} does not state its frame rate; give it (--fps 30)")
+    stated = Fraction(int(rate[1]), int(rate[2])) if fps is None and rate is not None else None
+    if stated is not None and (problem := problem_of(stated)):
+        raise InputError(f"{name}: frame rate {stated} is not supported; {problem}, or give another (--fps 30)")

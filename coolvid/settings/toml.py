@@ -14,7 +14,7 @@ from typing import Any, get_type_hints
 
 from coolvid.codec.gop import StructureConfig
 from coolvid.errors import ConfigError, InputError, printable
-from coolvid.files import write_text
+from coolvid.files import read_text, write_text
 from coolvid.picture.types import MIN_SIDE, FrameType
 from coolvid.plugin.choice import PluginChoice
 from coolvid.plugin.interfaces import NORMATIVE
@@ -45,7 +45,7 @@ def setting_names() -> list[str]:
 def read_config(path: str | Path) -> dict[str, Any]:
     """The settings in a TOML file, as a layer for make_config(). Raises InputError (cannot read) or ConfigError."""
     try:
-        content = parse_toml(Path(path).read_text(encoding="utf-8"))
+        content = parse_toml(read_text(path))
         return fit_table(content, setting_types())
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error

@@ -17,7 +17,7 @@ from coolvid import api
 from coolvid.bitstream.stream import StreamReader
 from coolvid.errors import ConfigError, InputError, OutputError
 from coolvid.events import Listener, PointDone, PointStarted, ignore
-from coolvid.files import discard, part_of, write_text
+from coolvid.files import discard, part_of, read_text, write_text
 from coolvid.media import Source, SourceSpec, open_source
 from coolvid.picture.digest import picture_digest
 from coolvid.picture.quality import bpp, sequence_quality
@@ -271,7 +271,7 @@ class _Bench:
     def _kept(self, path: Path) -> Point | None:
         """The point from an earlier run, if it can be read."""
         try:
-            return Point.from_json(parse_json(_record(path).read_text(encoding="utf-8")))
+            return Point.from_json(parse_json(read_text(_record(path))))
         except (OSError, ValueError, KeyError, TypeError):
             return None
 

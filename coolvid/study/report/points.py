@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from coolvid.errors import InputError, printable
+from coolvid.files import read_text
 from coolvid.values import parse_json
 
 QUALITIES = ("psnr_db", "ssim", "ms_ssim", "vmaf")
@@ -36,7 +37,7 @@ def read_points(path: str | Path) -> dict[str, Any]:
 
 def _load(path: Path) -> Any:
     try:
-        return parse_json(path.read_text(encoding="utf-8"))
+        return parse_json(read_text(path))
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
     except ValueError as error:
