@@ -16,6 +16,8 @@ SETS = {"portable": ("", 4), "v3": ("x86-64-v3", 8), "v4": ("x86-64-v4", 16)}
 FLAGS = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-fvisibility=hidden", "-pthread"]
 IS_X86 = platform.machine().lower() in ("x86_64", "amd64")
 WANTED = os.environ.get("COOLVID_SETS", ",".join(SETS)).split(",")
+if unknown := set(WANTED) - {*SETS, ""}:
+    raise SystemExit(f"COOLVID_SETS names {', '.join(sorted(unknown))}; choose of: {', '.join(SETS)}")
 
 
 def extension(name: str) -> Pybind11Extension:

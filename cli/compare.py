@@ -11,14 +11,14 @@ from typing import Any
 
 import click
 
-from coolvid.errors import ConfigError, MissingExtra
+from coolvid.errors import ConfigError, MissingExtra, count_frames
 from coolvid.events import Event, PointDone, PointStarted
 from coolvid.study.compare import compare
 from coolvid.study.curves import BdRate, Comparison, Point, plot_comparison, write_comparison
 from coolvid.study.peers import ENCODERS, Peer
 
 from . import encode
-from .console import FrameConsole, count_frames, make_table
+from .console import FrameConsole, make_table
 from .options import SOURCE_NAMES, debug_option, quiet_option, refuse_overwriting, take_source_spec
 from .settings import chosen_config
 

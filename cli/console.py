@@ -14,8 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from coolvid import events
-from coolvid.errors import MAX_MESSAGE, printable
-from coolvid.errors import count_frames as count_frames
+from coolvid.errors import MAX_MESSAGE, count_frames, printable
 
 from .live import DecodeBlock, EncodeBlock
 

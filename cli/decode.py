@@ -9,9 +9,9 @@ import click
 
 import coolvid
 from coolvid import events
-from coolvid.errors import ConfigError, OutputError
+from coolvid.errors import ConfigError, OutputError, count_frames
 
-from .console import FrameConsole, count_frames, not_stored_line
+from .console import FrameConsole, not_stored_line
 from .options import debug_option, max_pixels_option, quiet_option, refuse_appended, strict_option, threads_option
 from .process import CLOSED
 

@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 import coolvid
-from coolvid.errors import ConfigError, StreamError
+from coolvid.errors import ConfigError, StreamError, count_frames
 from coolvid.events import EncodeDone, Event, Listener, TargetDone
 from coolvid.files import check_writable, is_in_place, is_standard_output
 from coolvid.picture.rate import parse_fps
@@ -21,7 +21,7 @@ from coolvid.settings.config import PRESETS, TUNES, EncodeConfig
 from coolvid.settings.presets import INTRA, MOTION, RESIDUE
 from coolvid.settings.toml import write_config as write_toml
 
-from .console import FrameConsole, count_frames
+from .console import FrameConsole
 from .journal import journals
 from .options import (
     debug_option,

@@ -8,11 +8,12 @@ from typing import Any
 import click
 
 import coolvid
+from coolvid.errors import count_frames
 from coolvid.events import Event, FrameDecoded
 from coolvid.files import check_writable
 from coolvid.picture.rate import parse_fps
 
-from .console import count_frames, make_console
+from .console import make_console
 from .options import (
     debug_option,
     given_source_flag,

@@ -7,10 +7,11 @@ from typing import Any
 
 import click
 
+from coolvid.errors import count_frames
 from coolvid.study.review import DEFAULT_AMPLIFY, make_review
 
 from . import encode
-from .console import FrameConsole, count_frames
+from .console import FrameConsole
 from .options import (
     SOURCE_NAMES,
     debug_option,

@@ -197,7 +197,7 @@ def decode(
 ) -> int:
     """Decode a .cvd stream into .mp4, .mkv, .y4m, .yuv, .rgb or .png, or to standard output (-) as y4m.
 
-    An event NotStored tells what the file cannot hold of the stream's display description.
+    An event NotStored says what the file cannot hold of the stream's display description.
     frames: those to write, for example range(10, 20) for 10 to 19; only these and their references are decoded.
     threads: 0 for all cores. max_pixels: the largest picture to decode; a stream with larger ones is refused.
     Returns the number of frames written. Raises CoolvidError.

@@ -14,15 +14,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from coolvid.errors import ConfigError
+from coolvid.picture.color import RGB_MATRIX
 from coolvid.picture.quality import MS_SSIM_WEIGHTS, SSIM_K1, SSIM_K2, SSIM_SIGMA, SSIM_TAPS
 from coolvid.picture.types import ColorInfo
 from coolvid.plugin.interfaces import DistortionPlugin, PluginOptions, TrainingState
 from coolvid.values import OneOf, Within, check_fields
 
+from .distortion import MeanSquaredError
 from .features import Features, Steerable, Vgg16, averaged, lowpass, widths
 
-RGB = 0
-"""ColorInfo.matrix of pictures in RGB."""
+_SQUARED_ERROR = MeanSquaredError(PluginOptions())
 
 
 def planes_of(picture: Any) -> list[Tensor]:
@@ -30,12 +31,6 @@ def planes_of(picture: Any) -> list[Tensor]:
     if isinstance(picture, dict):
         return [picture[name] for name in ("y", "u", "v")]
     return [picture[:, i : i + 1] for i in range(3)]
-
-
-def mean_squared_error(decoded: Sequence[Tensor], target: Sequence[Tensor]) -> Tensor:
-    """Over all samples of the planes."""
-    total = torch.stack([F.mse_loss(d, t, reduction="sum") for d, t in zip(decoded, target, strict=True)]).sum()
-    return total / sum(t.numel() for t in target)
 
 
 # -- MS-SSIM ------------------------------------------------------------------------------------------------------
@@ -69,7 +64,7 @@ class MsSsim(DistortionPlugin):
 
     def prepare(self, target: Any, color: ColorInfo) -> _SsimTarget:
         planes = planes_of(target)
-        takes_all = self.options.planes == "all" or color.matrix == RGB
+        takes_all = self.options.planes == "all" or color.matrix == RGB_MATRIX
         return _SsimTarget(planes, [takes_all or i == 0 for i in range(len(planes))])
 
     def distortion(self, decoded: Any, target: _SsimTarget, state: TrainingState) -> Tensor:
@@ -173,7 +168,7 @@ class _Statistics(NamedTuple):
 
 
 class _WassersteinTarget(NamedTuple):
-    planes: list[Tensor]
+    picture: Any
     color: ColorInfo
     sigmas: list[Tensor | float]
     statistics: list[list[_Statistics]]
@@ -202,12 +197,12 @@ class Wasserstein(DistortionPlugin):
 
     @torch.no_grad()
     def prepare(self, target: Any, color: ColorInfo) -> _WassersteinTarget:
-        planes, features = planes_of(target), self.features(target, color)
+        features = self.features(target, color)
         sigma = self._sigma_map() if self.options.sigma_map else self.options.log2_sigma
-        found = widths(features, planes[0].shape[-2])
+        found = widths(features, planes_of(target)[0].shape[-2])
         sigmas = [_sigma_of(sigma, each, width) for each, width in zip(features, found, strict=True)]
         made = [statistics(each, each_sigma) for each, each_sigma in zip(features, sigmas, strict=True)]
-        return _WassersteinTarget(planes, color, sigmas, made)
+        return _WassersteinTarget(target, color, sigmas, made)
 
     def _sigma_map(self) -> Tensor:
         path = self.options.sigma_map
@@ -221,7 +216,7 @@ class Wasserstein(DistortionPlugin):
 
     def distortion(self, decoded: Any, target: _WassersteinTarget, state: TrainingState) -> Tensor:
         alpha: float = self.options.alpha
-        loss = (1 - alpha) * mean_squared_error(planes_of(decoded), target.planes)
+        loss = (1 - alpha) * _SQUARED_ERROR.distortion(decoded, target.picture)
         if not alpha:
             return loss
         features = self.features(decoded, target.color)

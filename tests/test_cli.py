@@ -449,3 +449,16 @@ def test_an_empty_argument_names_no_file(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     result = invoke("encode", "", "-o", "x.cvd")
     assert result.exit_code == 2 and "an argument is empty" in result.stderr
+
+
+def test_a_stream_on_standard_output_has_no_text_in_it(tmp_path):
+    options = ("--frames", "1", "--preset", "fast", "--iterations", "2", "--threads", "1")
+    command = [sys.executable, "-P", "-m", "coolvid_cli", "encode", str(TINY[0]), "-o", "/dev/stdout", *options]
+    for where in ("file", "pipe"):
+        if where == "file":
+            with (tmp_path / "out.cvd").open("wb") as file:
+                subprocess.run(command, stdout=file, check=True, timeout=120)
+        else:
+            (tmp_path / "out.cvd").write_bytes(subprocess.check_output(command, timeout=120))
+        info = coolvid.read_info(tmp_path / "out.cvd")
+        assert (len(info.packets), info.n_appended) == (1, 0)

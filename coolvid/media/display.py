@@ -59,7 +59,7 @@ def _aspect(stream: av.VideoStream) -> Fraction:
 
 
 def _siting(container: InputContainer, stream: av.VideoStream) -> ChromaSiting:
-    """PyAV does not tell the siting, so FFmpeg writes the head of a file for a copy of the stream."""
+    """PyAV does not expose the siting, so FFmpeg writes the head of a file for a copy of the stream."""
     is_y4m = container.format.name == "yuv4mpegpipe"
     head = io.BytesIO()
     try:
